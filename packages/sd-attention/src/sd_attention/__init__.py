@@ -1,0 +1,1 @@
+"""Exact attention rewrites for any Transformer, in torch."""

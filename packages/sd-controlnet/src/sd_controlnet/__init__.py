@@ -1,0 +1,1 @@
+"""ControlNet conditioning for sd-runtime."""

@@ -1,0 +1,1 @@
+"""Read, walk and execute Core ML ML Programs anywhere."""

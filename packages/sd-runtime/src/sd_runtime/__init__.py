@@ -1,0 +1,1 @@
+"""Stable Diffusion bundles to images, without torch."""

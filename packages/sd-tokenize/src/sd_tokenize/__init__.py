@@ -1,0 +1,1 @@
+"""CLIP token ids, exactly those of transformers."""
