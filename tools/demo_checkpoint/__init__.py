@@ -1,0 +1,1 @@
+"""Trains the demo checkpoint that ships inside sdc."""
