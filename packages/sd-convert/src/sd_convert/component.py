@@ -1,0 +1,54 @@
+"""A component: one network of a checkpoint, ready to be exported, with its ports named as apps know them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """A named input or output. ``dtype`` is numpy's name; inputs are float16, outputs float32, as apps expect."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    description: str
+
+
+class Weights(Protocol):
+    """Tensors by state-dict name, read from the mapped file only when asked for."""
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        """The tensor as a view of the file where its dtype allows it (float16, float32)."""
+        ...
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the file has that tensor."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One network.
+
+    ``module`` lives on the meta device; its ``forward`` takes the tensors of ``inputs`` in order (in float32)
+    and returns those of ``outputs`` in order. ``weights`` answers to the names of ``module.state_dict()``.
+    """
+
+    name: str
+    module: torch.nn.Module
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
+    weights: Weights
+    short_description: str
+    version: str
+    author: str
+    license: str
+    user_defined: Mapping[str, str] = field(default_factory=dict)

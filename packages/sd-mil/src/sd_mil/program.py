@@ -1,0 +1,165 @@
+"""An ML Program as plain frozen values: what every reader produces and every engine walks.
+
+The vocabulary is MIL's own. A :class:`Program` has functions; a function has typed inputs, operations in
+SSA order and the names it returns; an operation binds named parameters to arguments, and an argument is the
+name of an earlier value or an immediate constant.
+
+Dtypes carry MIL's names: ``fp16 fp32 fp64 bool string int8 ... uint64`` and the sub-byte ``int4 uint1 ...``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+#: A constant's payload. Tensors of weights are read-only views of the mapped file.
+Payload: TypeAlias = "npt.NDArray[np.generic] | str | tuple[str, ...] | Mapping[str, str]"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """Dtype and shape of a value; ``None`` marks a dimension that is not known before running."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.dtype}[{dims}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A named, typed value of the graph."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline."""
+
+    type: TensorType
+    value: Payload
+    stored: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The name of a value that an earlier operation or an input defines."""
+
+    name: str
+
+
+Argument: TypeAlias = Reference | Constant
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One MIL operation.
+
+    ``inputs`` maps a parameter name to its arguments: one, or several for variadic parameters such as
+    ``concat(values=...)``. ``attributes`` holds what older dialects keep outside the parameters: ``name``,
+    the ``val`` of a ``const``, the parameters of iOS16 ``constexpr_*``.
+    """
+
+    type: str
+    name: str
+    inputs: Mapping[str, tuple[Argument, ...]]
+    outputs: tuple[Variable, ...]
+    attributes: Mapping[str, Constant] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Operations in SSA order and the names they return; nested in control flow, or a function's body."""
+
+    inputs: tuple[Variable, ...]
+    operations: tuple[Operation, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of the program: its body, and the opset (``CoreML6`` ... ) the body is written in."""
+
+    name: str
+    opset: str
+    body: Block
+
+    @property
+    def inputs(self) -> tuple[Variable, ...]:
+        """The typed inputs, in order."""
+        return self.body.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names it returns, in order."""
+        return self.body.outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """All functions of a model."""
+
+    functions: Mapping[str, Function]
+    default_function: str = "main"
+
+    @property
+    def main(self) -> Function:
+        """The default function."""
+        return self.functions[self.default_function]
+
+    def operations(self) -> Iterator[Operation]:
+        """Every operation of the default function, nested blocks included, in order."""
+        yield from _walk(self.main.body)
+
+
+def _walk(block: Block) -> Iterator[Operation]:
+    for operation in block.operations:
+        yield operation
+        for inner in operation.blocks:
+            yield from _walk(inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as the model description declares it. ``dtype`` is numpy's name (``float16``)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What ``Model.description`` of the protobuf says: ports and metadata."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    short_description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    user_defined: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An ``.mlpackage`` after reading: nothing is copied, weights stay mapped."""
+
+    path: str
+    specification_version: int
+    description: Description
+    program: Program
+    weight_bytes: int
