@@ -1,0 +1,72 @@
+"""What a conversion may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .errors import OptionsError
+
+COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+
+#: The compute unit for which each attention implementation was designed.
+COMPUTE_UNIT_OF_ATTENTION: Final = {"ORIGINAL": "CPU_AND_GPU", "SPLIT_EINSUM": "CPU_AND_NE"}
+ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
+COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionOptions:
+    """How to convert a checkpoint; every default is the one that apps expect.
+
+    ``components``: names out of ``COMPONENTS``; ``None`` is every one that the checkpoint has.
+    ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
+    ``latent_height``, ``latent_width``: in latent pixels; ``None`` is the UNet's ``sample_size``.
+    ``target``: the minimum deployment target, by coremltools' name.
+    ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
+    ``overwrite``: whether a bundle that exists may be replaced.
+
+    Raises:
+        OptionsError: an unknown name, or a size that is not positive.
+    """
+
+    components: tuple[str, ...] | None = None
+    attention_implementation: str = "SPLIT_EINSUM"
+    compute_unit: str | None = None
+    latent_height: int | None = None
+    latent_width: int | None = None
+    target: str = "macOS13"
+    model_version: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that no conversion can honour."""
+        if self.components is not None:
+            check_components(self.components)
+        _one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
+        if self.compute_unit is not None:
+            _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
+        for name in ("latent_height", "latent_width"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise OptionsError(f"{name}: expected a positive number of latent pixels, got {size}")
+
+    @property
+    def resolved_compute_unit(self) -> str:
+        """The compute unit asked for, or the one that the attention implementation was designed for."""
+        return self.compute_unit or COMPUTE_UNIT_OF_ATTENTION[self.attention_implementation]
+
+
+def check_components(names: tuple[str, ...]) -> None:
+    """Refuse unknown, repeated or no component names with :class:`OptionsError`."""
+    if not names:
+        raise OptionsError(f"components: expected at least one of {', '.join(COMPONENTS)}, got none")
+    for name in names:
+        _one_of("components", name, COMPONENTS)
+    if len(set(names)) != len(names):
+        raise OptionsError(f"components: expected each name once, got {', '.join(names)}")
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionsError(f"{option}: expected one of {', '.join(choices)}, got {value!r}")
