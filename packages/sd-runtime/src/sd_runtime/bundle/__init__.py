@@ -1,0 +1,45 @@
+"""The bundle: a folder with a strict manifest, Core ML packages, tokenizer and scheduler files."""
+
+from .manifest import (
+    AttentionImplementation,
+    BundleComponent,
+    ComputeUnit,
+    FileRecord,
+    ImageSize,
+    LatentSize,
+    Manifest,
+    ModelFacts,
+    PortSpec,
+    PredictionType,
+    Provenance,
+    Role,
+    TextEncoding,
+    VaeFacts,
+    format_manifest,
+    parse_manifest,
+)
+from .reader import Bundle, open_bundle
+from .writer import Draft, new_bundle
+
+__all__ = [
+    "AttentionImplementation",
+    "Bundle",
+    "BundleComponent",
+    "ComputeUnit",
+    "Draft",
+    "FileRecord",
+    "ImageSize",
+    "LatentSize",
+    "Manifest",
+    "ModelFacts",
+    "PortSpec",
+    "PredictionType",
+    "Provenance",
+    "Role",
+    "TextEncoding",
+    "VaeFacts",
+    "format_manifest",
+    "new_bundle",
+    "open_bundle",
+    "parse_manifest",
+]

@@ -1,0 +1,143 @@
+"""Open a bundle: its manifest, parsed and held against the folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sd_runtime.errors import BundleError, IntegrityError, ManifestError, MissingComponentError
+
+from .manifest import BundleComponent, Manifest, Role, parse_manifest
+from .paths import inside
+from .schema import parse_json
+
+MANIFEST = "manifest.json"
+_LARGEST_TEXT = 16 * 2**20  # bytes; a manifest has some tens of kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder whose files have the sizes its manifest lists; :meth:`check_integrity` reads them, too."""
+
+    path: Path
+    manifest: Manifest
+
+    def components(self, role: Role) -> tuple[BundleComponent, ...]:
+        """The components with ``role``, in the manifest's order; possibly none."""
+        return tuple(component for component in self.manifest.components if component.role == role)
+
+    def only(self, role: Role) -> BundleComponent:
+        """The one component with ``role``.
+
+        Raises:
+            MissingComponentError: there is none, or more than one.
+        """
+        found = self.components(role)
+        if len(found) != 1:
+            have = ", ".join(f"{c.name} ({c.role})" for c in self.manifest.components) or "none"
+            raise MissingComponentError(
+                f"expected one component with the role {role} in {self.path}, got {len(found)}; "
+                f"it has: {have}. Convert the checkpoint with that component"
+            )
+        return found[0]
+
+    def component(self, name: str) -> BundleComponent:
+        """The component called ``name``.
+
+        Raises:
+            MissingComponentError: there is none.
+        """
+        for component in self.manifest.components:
+            if component.name == name:
+                return component
+        have = ", ".join(c.name for c in self.manifest.components) or "none"
+        raise MissingComponentError(f"expected a component {name!r} in {self.path}, which has: {have}")
+
+    def package(self, component: BundleComponent) -> Path:
+        """The ``.mlpackage`` folder of ``component``."""
+        return self.path / component.package
+
+    def noise_config(self) -> Mapping[str, Any]:
+        """The scheduler's configuration, with the manifest's prediction type filled in.
+
+        Raises:
+            BundleError: the file is not a JSON object, or states another prediction type.
+        """
+        path = self.manifest.model.scheduler
+        try:
+            config = parse_json(read_text(self.path / path))
+        except ManifestError as error:
+            raise BundleError(f"{path}: expected {error.expected}, got {error.got}") from None
+        if not isinstance(config, dict):
+            raise BundleError(f"{path}: expected a JSON object, got {type(config).__name__}")
+        stated, ours = config.get("prediction_type"), self.manifest.model.prediction_type
+        if stated not in (None, ours):
+            raise BundleError(f"{path}: expected the manifest's prediction_type {ours!r}, got {stated!r}")
+        return {**config, "prediction_type": ours}
+
+    def check_integrity(self) -> None:
+        """Hash every listed file.
+
+        Raises:
+            IntegrityError: the first file whose sha256 is not the manifest's.
+        """
+        for path, record in self.manifest.files.items():
+            digest = sha256(self.path / path)
+            if digest != record.sha256:
+                raise IntegrityError(f"{path}: expected sha256 {record.sha256}, got {digest}; copy it again")
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Read and check the manifest of the bundle at ``path``; sizes are compared, contents are not read.
+
+    Raises:
+        BundleError: not a bundle.
+        ManifestError: ``manifest.json`` breaks a rule, or a listed path leads out of the folder.
+        IntegrityError: a listed file is missing or has another size.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError(f"expected a bundle folder at {folder}, got {_what_is(folder)}")
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"expected {MANIFEST} in {folder}, got none: this folder is not a bundle")
+    inside(folder, MANIFEST, "$")
+    manifest = parse_manifest(read_text(folder / MANIFEST))
+    for relative, record in manifest.files.items():
+        _check_size(inside(folder, relative, f"$.files.{relative}"), relative, record.size)
+    return Bundle(folder, manifest)
+
+
+def _check_size(path: Path, relative: str, size: int) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"{relative}: expected a file of {size} bytes, got {_what_is(path)}")
+    if (found := path.stat().st_size) != size:
+        raise IntegrityError(f"{relative}: expected {size} bytes, got {found}; copy it again")
+
+
+def _what_is(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a file" if path.exists() else "nothing"
+
+
+def read_text(path: Path) -> str:
+    """A small UTF-8 file of a bundle.
+
+    Raises:
+        ManifestError: too large, or not UTF-8.
+    """
+    if (size := path.stat().st_size) > _LARGEST_TEXT:
+        raise ManifestError("$", f"at most {_LARGEST_TEXT} bytes", size)
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError("$", "UTF-8 text", f"byte {error.object[error.start]:#04x}") from None
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
