@@ -16,7 +16,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-#: A constant's payload. Tensors of weights are read-only views of the mapped file.
+#: A constant's payload. Tensors in weight.bin are views of the mapped file: writable, but copy-on-write, so
+#: the file never changes. Sub-byte types (``int4 uint1 ...``) stay packed, LSB first, in a flat uint8 array;
+#: bf16 and fp8, which numpy lacks, are their raw bits.
 Payload: TypeAlias = "npt.NDArray[np.generic] | str | tuple[str, ...] | Mapping[str, str]"
 
 
@@ -28,6 +30,7 @@ class TensorType:
     shape: tuple[int | None, ...]
 
     def __str__(self) -> str:
+        """As in MIL's own text: ``fp16[2, ?, 64]``."""
         dims = ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{self.dtype}[{dims}]"
 
@@ -138,6 +141,7 @@ class Port:
     description: str = ""
 
     def __str__(self) -> str:
+        """As error messages say it: ``sample: float16[2, 4, 64, 64]``."""
         return f"{self.name}: {self.dtype}{list(self.shape)}"
 
 

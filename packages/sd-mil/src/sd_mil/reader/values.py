@@ -1,0 +1,176 @@
+"""``ValueType`` and ``Value`` of MIL.proto: declared types and constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_mil.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
+from sd_mil.errors import PackageError, UnsupportedModelError
+from sd_mil.program import Constant, Payload, TensorType
+from sd_mil.reader.blobs import WeightFiles
+from sd_mil.reader.wire import Message
+
+_TENSOR, _LIST, _DICTIONARY = 1, 2, 4
+_OTHER_TYPES = {2: "a list", 3: "a tuple", 4: "a dictionary", 5: "a state"}
+
+_FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
+#: Which fields of ``TensorValue`` may carry a dtype, besides raw bytes.
+_FIXED_WIDTH = {_FLOATS: "fp32", _DOUBLES: "fp64"}
+_INTEGER_FIELDS = {_INTS, _LONGS, _BOOLS}
+
+
+def read_type(message: Message | None, where: str) -> TensorType:
+    """A ``ValueType`` that must be a tensor.
+
+    Raises:
+        UnsupportedModelError: it is a list, tuple, dictionary or state, or its rank is unknown.
+        PackageError: the type is missing or contradicts itself.
+    """
+    kind = () if message is None else message.numbers()
+    if message is None or len(kind) != 1:
+        raise PackageError(f"expected one type for {where}, got {len(kind)}")
+    tensor = message.message(_TENSOR)
+    if tensor is None:
+        raise UnsupportedModelError(
+            f"expected a tensor for {where}, got {_OTHER_TYPES.get(kind[0], f'type {kind[0]}')}"
+        )
+    return _tensor_type(tensor, where)
+
+
+def _tensor_type(tensor: Message, where: str) -> TensorType:
+    number = tensor.integer(1)
+    if number not in PROTO_DTYPES:
+        raise PackageError(f"expected a MIL dtype for {where}, got number {number}")
+    rank = tensor.signed(2)
+    if rank < 0:
+        raise UnsupportedModelError(f"expected a known rank for {where}, got a tensor of any rank")
+    shape = tuple(_dimension(dimension, where) for dimension in tensor.messages(3))
+    if len(shape) != rank:
+        raise PackageError(f"expected {rank} dimensions for {where}, got {len(shape)}")
+    return TensorType(PROTO_DTYPES[number], shape)
+
+
+def _dimension(dimension: Message, where: str) -> int | None:
+    constant, unknown = dimension.message(1), dimension.message(2)
+    if (constant is None) == (unknown is None):
+        raise PackageError(f"expected a dimension of {where} to be known or unknown, got neither or both")
+    if constant is not None:
+        return constant.integer(1)
+    if unknown is not None and unknown.integer(1):
+        raise UnsupportedModelError(f"expected a known rank for {where}, got a variadic dimension")
+    return None
+
+
+def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
+    """A ``Value``: a tensor inline or in weight.bin, strings, or a dictionary of strings.
+
+    Raises:
+        PackageError: the payload does not have the declared dtype and shape, or lies outside its file.
+        UnsupportedModelError: a nested value that is neither tensor, string nor dictionary of strings.
+    """
+    declared = message.message(2)
+    immediate, blob = message.message(3), message.message(5)
+    if (immediate is None) == (blob is None):
+        raise PackageError(f"expected one value for {where}, got none or two")
+    if immediate is not None and 4 in immediate:
+        return _dictionary(immediate, where, weights)
+    kind = read_type(declared, where)
+    shape = _known_shape(kind, where)
+    if blob is not None:
+        value = weights.tensor(blob.text(1), blob.integer(2), dtype=_numeric(kind.dtype, where), shape=shape)
+        return Constant(kind, value, stored=value.nbytes)
+    tensor = None if immediate is None else immediate.message(1)
+    if tensor is None:
+        raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
+    return Constant(kind, _tensor_value(tensor, kind.dtype, shape, where))
+
+
+def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constant:
+    pairs: dict[str, str] = {}
+    for entry in (immediate.message(4) or Message(b"")).messages(1):
+        key, value = (_text(entry.message(number), where, weights) for number in (1, 2))
+        pairs[key] = value
+    return Constant(TensorType("string", (len(pairs),)), pairs)
+
+
+def _text(message: Message | None, where: str, weights: WeightFiles) -> str:
+    value = read_value(message or Message(b""), where, weights).value
+    if not isinstance(value, str):
+        raise UnsupportedModelError(f"expected text in the dictionary of {where}, got another type")
+    return value
+
+
+def _known_shape(kind: TensorType, where: str) -> tuple[int, ...]:
+    if None in kind.shape:
+        raise PackageError(f"expected a fixed shape for the constant {where}, got {kind}")
+    return tuple(size for size in kind.shape if size is not None)
+
+
+def _numeric(dtype: str, where: str) -> str:
+    if dtype in ("string", "bool"):
+        raise PackageError(f"expected {where} inline, got a {dtype} in a weight file")
+    return dtype
+
+
+def _tensor_value(tensor: Message, dtype: str, shape: tuple[int, ...], where: str) -> Payload:
+    kinds = tensor.numbers()
+    if len(kinds) != 1:
+        raise PackageError(f"expected one kind of values for {where}, got fields {kinds}")
+    values = tensor.message(kinds[0]) or Message(b"")
+    if dtype == "string":
+        return _strings(values, kinds[0], shape, where)
+    return _array(values, kinds[0], dtype, shape, where)
+
+
+def _strings(values: Message, kind: int, shape: tuple[int, ...], where: str) -> Payload:
+    texts = values.texts(1) if kind == _STRINGS else ()
+    if kind != _STRINGS or len(texts) != math.prod(shape):
+        raise PackageError(f"expected {math.prod(shape)} strings for {where}, got {len(texts)}")
+    return texts[0] if shape == () else texts
+
+
+def _array(
+    values: Message, kind: int, dtype: str, shape: tuple[int, ...], where: str
+) -> npt.NDArray[np.generic]:
+    if kind in _INTEGER_FIELDS and dtype in NUMPY_DTYPES and NUMPY_DTYPES[dtype].kind in "iub":
+        return _shaped(_narrow(values.integers(1), dtype, where), dtype, shape, where)
+    if kind == _BYTES or _FIXED_WIDTH.get(kind) == dtype:
+        payload = values.payload(1)
+        expected = stored_bytes(dtype, shape)
+        if len(payload) != expected:
+            raise PackageError(
+                f"expected {expected} bytes for {where}: {dtype}{list(shape)}, got {len(payload)}"
+            )
+        flat = np.frombuffer(payload, stored_dtype(dtype)).copy()
+        return flat if flat.size != math.prod(shape) else flat.reshape(shape)
+    raise PackageError(f"expected values of dtype {dtype} for {where}, got field {kind} of TensorValue")
+
+
+def _narrow(values: npt.NDArray[np.int64], dtype: str, where: str) -> npt.NDArray[np.generic]:
+    if dtype == "uint64":
+        return values.view(np.uint64)
+    narrowed = values.astype(NUMPY_DTYPES[dtype])
+    if not np.array_equal(narrowed.astype(np.int64), values):
+        raise PackageError(f"expected values that fit {dtype} for {where}, got larger ones")
+    return narrowed
+
+
+def _shaped(
+    flat: npt.NDArray[np.generic], dtype: str, shape: tuple[int, ...], where: str
+) -> npt.NDArray[np.generic]:
+    if flat.size != math.prod(shape):
+        raise PackageError(
+            f"expected {math.prod(shape)} values for {where}: {dtype}{list(shape)}, got {flat.size}"
+        )
+    return flat.reshape(shape)
+
+
+def read_attributes(
+    entries: list[tuple[str, Message]], where: str, weights: WeightFiles
+) -> Mapping[str, Constant]:
+    """A map of named constants."""
+    return {key: read_value(message, f"{where}.{key}", weights) for key, message in entries}

@@ -1,0 +1,195 @@
+"""The protobuf wire format, one level at a time.
+
+A message is a sequence of ``key, payload`` where ``key = number << 3 | kind``. Nothing is known here of any
+schema; the caller asks a :class:`Message` for field numbers. Every length is checked against the enclosing
+message before it is used, and nesting is bounded, because the bytes are untrusted.
+
+Source: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_mil.errors import PackageError
+
+#: protobuf's own default; real programs nest about 20 deep.
+MAX_DEPTH = 100
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_FIXED_SIZE = {_FIXED64: 8, _FIXED32: 4}
+
+#: A varint is an int; everything else is the span ``start, end`` of its payload.
+_Raw: TypeAlias = "int | tuple[int, int]"
+
+
+class Message:
+    """The fields of one message, by number. Sub-messages are parsed when they are asked for.
+
+    Raises:
+        PackageError: a field runs past the end, a varint is too long, or nesting is too deep.
+    """
+
+    __slots__ = ("_data", "_depth", "_fields", "_start")
+
+    def __init__(self, data: bytes, start: int = 0, end: int | None = None, *, depth: int = 0) -> None:
+        """Parse one level of ``data[start:end]``."""
+        if depth > MAX_DEPTH:
+            raise PackageError(f"expected at most {MAX_DEPTH} nested messages, got more at byte {start}")
+        self._data = data
+        self._start = start
+        self._depth = depth
+        self._fields = _parse(data, start, len(data) if end is None else end)
+
+    @property
+    def offset(self) -> int:
+        """Where in the file this message starts, for error messages."""
+        return self._start
+
+    def __contains__(self, number: int) -> bool:
+        """Whether the field is present."""
+        return number in self._fields
+
+    def numbers(self) -> tuple[int, ...]:
+        """The field numbers present."""
+        return tuple(self._fields)
+
+    def integer(self, number: int, default: int = 0) -> int:
+        """A varint as an unsigned 64-bit integer."""
+        raw = self._single(number)
+        if raw is None:
+            return default
+        if not isinstance(raw, int):
+            raise self._wrong_kind(number, "an integer")
+        return raw
+
+    def signed(self, number: int, default: int = 0) -> int:
+        """A varint as a two's complement 64-bit integer (``int32`` is written sign-extended)."""
+        return _signed64(self.integer(number, default))
+
+    def text(self, number: int, default: str = "") -> str:
+        """A UTF-8 string."""
+        raw = self._single(number)
+        return default if raw is None else self._decode(number, raw)
+
+    def texts(self, number: int) -> tuple[str, ...]:
+        """A repeated UTF-8 string."""
+        return tuple(self._decode(number, raw) for raw in self._fields.get(number, ()))
+
+    def payload(self, number: int) -> bytes:
+        """The bytes of a field; pieces of a repeated fixed-width field are joined, packed or not."""
+        return b"".join(self._data[slice(*self._span(number, raw))] for raw in self._fields.get(number, ()))
+
+    def message(self, number: int) -> Message | None:
+        """A sub-message, or None where absent."""
+        raw = self._single(number)
+        return None if raw is None else self._nested(number, raw)
+
+    def messages(self, number: int) -> list[Message]:
+        """A repeated sub-message."""
+        return [self._nested(number, raw) for raw in self._fields.get(number, ())]
+
+    def entries(self, number: int) -> list[tuple[str, Message]]:
+        """A ``map<string, message>``, refusing a key that occurs twice."""
+        pairs = [(entry.text(1), entry.message(2) or Message(b"")) for entry in self.messages(number)]
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            raise PackageError(f"expected unique keys in the map at byte {self._start}, got {names}")
+        return pairs
+
+    def integers(self, number: int) -> npt.NDArray[np.int64]:
+        """A repeated varint, packed or not, as two's complement 64-bit integers."""
+        values: list[int] = []
+        for raw in self._fields.get(number, ()):
+            if isinstance(raw, int):
+                values.append(raw)
+            else:
+                values.extend(_varints(self._data, *raw))
+        return np.array(values, dtype=np.uint64).view(np.int64)
+
+    def _single(self, number: int) -> _Raw | None:
+        raws = self._fields.get(number)
+        if raws is None:
+            return None
+        if len(raws) > 1:
+            raise PackageError(
+                f"expected field {number} once in the message at byte {self._start}, got it {len(raws)} times"
+            )
+        return raws[0]
+
+    def _span(self, number: int, raw: _Raw) -> tuple[int, int]:
+        if isinstance(raw, int):
+            raise self._wrong_kind(number, "bytes")
+        return raw
+
+    def _nested(self, number: int, raw: _Raw) -> Message:
+        return Message(self._data, *self._span(number, raw), depth=self._depth + 1)
+
+    def _decode(self, number: int, raw: _Raw) -> str:
+        start, end = self._span(number, raw)
+        try:
+            return self._data[start:end].decode()
+        except UnicodeDecodeError:
+            raise PackageError(f"expected UTF-8 text in field {number}, got other bytes at {start}") from None
+
+    def _wrong_kind(self, number: int, expected: str) -> PackageError:
+        return PackageError(f"expected {expected} in field {number} of the message at byte {self._start}")
+
+
+def _parse(data: bytes, position: int, end: int) -> dict[int, list[_Raw]]:
+    fields: dict[int, list[_Raw]] = {}
+    while position < end:
+        key, position = _varint(data, position, end)
+        number, kind = key >> 3, key & 7
+        raw: _Raw
+        if kind == _VARINT:
+            raw, position = _varint(data, position, end)
+        else:
+            raw = _payload_span(data, position, end, kind)
+            position = raw[1]
+        fields.setdefault(number, []).append(raw)
+    return fields
+
+
+def _payload_span(data: bytes, position: int, end: int, kind: int) -> tuple[int, int]:
+    if kind == _LENGTH:
+        size, position = _varint(data, position, end)
+    elif kind in _FIXED_SIZE:
+        size = _FIXED_SIZE[kind]
+    else:
+        raise PackageError(f"expected a protobuf field at byte {position}, got wire type {kind}")
+    if size > end - position:
+        raise PackageError(f"expected {size} bytes at byte {position}, got {end - position} before the end")
+    return position, position + size
+
+
+def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    if position < end and data[position] < 0x80:
+        return data[position], position + 1
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= end:
+            raise PackageError(
+                f"expected the rest of a number at byte {position}, got the end of the message"
+            )
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position
+    raise PackageError(f"expected a number of at most 10 bytes, got a longer one before byte {position}")
+
+
+def _varints(data: bytes, position: int, end: int) -> list[int]:
+    values = []
+    while position < end:
+        value, position = _varint(data, position, end)
+        values.append(value)
+    return values
+
+
+def _signed64(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
