@@ -1,0 +1,122 @@
+"""CLIP's tokenizer: text to exactly the ids of ``transformers.CLIPTokenizer``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sd_tokenize.errors import TokenizerError
+from sd_tokenize.files import Vocabulary, read_vocabulary
+from sd_tokenize.special import SpecialTokens, read_special_tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+#: A word is a special token, an English contraction, letters, one digit, or a run of anything else.
+#: Source: openai/CLIP, clip/simple_tokenizer.py.
+WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An encoded prompt.
+
+    ``ids`` is start, the prompt's tokens, end, padding: always ``max_length`` long. ``truncated`` is the end
+    of the prompt that did not fit, as the user wrote it, or the empty string.
+    """
+
+    ids: tuple[int, ...]
+    truncated: str
+
+
+class ClipTokenizer:
+    """Text to token ids for CLIP text encoders.
+
+    Build it with :meth:`from_folder`. It is immutable, and the same in every process: merges are applied by
+    rank, never by hash order.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, special: SpecialTokens) -> None:
+        """Assemble from data.
+
+        Raises:
+            TokenizerError: a special token is not in the vocabulary, or a merge makes a token that is not.
+        """
+        ids = {role: _id_of(token, role, vocabulary) for role, token in special.roles.items()}
+        self.max_length = special.max_length
+        self.bos_id, self.eos_id, self.pad_id = ids["bos_token"], ids["eos_token"], ids["pad_token"]
+        self._backend = _backend(vocabulary, special)
+
+    @classmethod
+    def from_folder(cls, folder: str | PathLike[str]) -> ClipTokenizer:
+        """Read the tokenizer folder of a checkpoint or bundle.
+
+        Takes ``vocab.json`` and ``merges.txt``, or ``tokenizer.json``; ``tokenizer_config.json`` and
+        ``special_tokens_map.json`` where they are there.
+
+        Raises:
+            TokenizerError: a file is missing or malformed.
+        """
+        path = Path(folder)
+        return cls(read_vocabulary(path), read_special_tokens(path))
+
+    def encode(self, text: str) -> Tokens:
+        """Token ids of ``text``, cut or padded to ``max_length``; start and end are always kept."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        room = self.max_length - 2
+        ids = [self.bos_id, *encoding.ids[:room], self.eos_id]
+        padding = [self.pad_id] * (self.max_length - len(ids))
+        cut = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
+        return Tokens(ids=(*ids, *padding), truncated=cut.rstrip())
+
+
+def _id_of(token: str, role: str, vocabulary: Vocabulary) -> int:
+    if token not in vocabulary.ids:
+        raise TokenizerError(
+            f"expected the {role} {token!r} in the vocabulary, got {len(vocabulary.ids)} tokens without it"
+        )
+    return vocabulary.ids[token]
+
+
+def _backend(vocabulary: Vocabulary, special: SpecialTokens) -> Tokenizer:
+    """The pipeline of ``transformers.models.clip.tokenization_clip`` on the tokenizers library."""
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    try:
+        model = models.BPE(
+            vocab=dict(vocabulary.ids),
+            merges=list(vocabulary.merges),
+            end_of_word_suffix="</w>",
+            continuing_subword_prefix="",
+            fuse_unk=False,
+            unk_token=special.roles["unk_token"],
+        )
+    except Exception as error:  # the Rust side raises plain Exception
+        raise TokenizerError(f"expected merges of tokens in the vocabulary, got: {error}") from error
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    known = [token for token in special.added if token.content in vocabulary.ids]
+    backend.add_tokens(
+        [
+            AddedToken(
+                token.content,
+                special=token.special,
+                normalized=token.normalized,
+                lstrip=token.lstrip,
+                rstrip=token.rstrip,
+                single_word=token.single_word,
+            )
+            for token in known
+        ]
+    )
+    return backend

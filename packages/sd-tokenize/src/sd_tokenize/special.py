@@ -1,0 +1,122 @@
+"""Which tokens are special, and how long a prompt may be: ``tokenizer_config.json`` and its neighbours.
+
+The rules are those of ``transformers.PreTrainedTokenizerBase._from_pretrained``: where tokenizer_config.json
+has an ``added_tokens_decoder``, it is the whole truth; where it has none (checkpoints of 2022 and 2023),
+``special_tokens_map.json`` wins over it. This decides the padding token, which is ``<|endoftext|>`` in SD 1.x
+and ``!`` in SD 2.x and in the second tokenizer of SDXL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sd_tokenize.errors import TokenizerError
+from sd_tokenize.files import read_json
+
+Role = Literal["bos_token", "eos_token", "unk_token", "pad_token"]
+
+#: What ``transformers.CLIPTokenizer`` assumes where a folder does not say.
+DEFAULTS: Mapping[Role, str] = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+
+#: Positions of every CLIP text encoder.
+CLIP_MAX_LENGTH = 77
+
+#: The yes-or-no fields of an added token.
+FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is found in the text before anything else: the fields of ``tokenizers.AddedToken``."""
+
+    content: str
+    special: bool = True
+    normalized: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """The tokens with a role, every token that is matched whole, and the length of an encoded prompt."""
+
+    roles: Mapping[Role, str]
+    added: tuple[AddedToken, ...]
+    max_length: int
+
+
+def read_special_tokens(folder: Path) -> SpecialTokens:
+    """Special tokens of a tokenizer folder; CLIP's own where no file names them.
+
+    Raises:
+        TokenizerError: a config file is malformed, or asks for padding on the left.
+    """
+    config = dict(_read_optional(folder / "tokenizer_config.json"))
+    declared = _declared(config.get("added_tokens_decoder"))
+    if declared is None:
+        config.update(_read_optional(folder / "special_tokens_map.json"))
+        declared = _listed(
+            _read_optional(folder / "tokenizer.json").get("added_tokens", []), "tokenizer.json"
+        )
+    if config.get("padding_side", "right") != "right":
+        raise TokenizerError(f"expected padding_side 'right' in {folder}, got {config['padding_side']!r}")
+    tokens = {role: _token(config.get(role) or default, role) for role, default in DEFAULTS.items()}
+    return SpecialTokens(
+        roles={role: token.content for role, token in tokens.items()},
+        added=_without_repeats([*declared, *tokens.values()]),
+        max_length=_max_length(config.get("model_max_length", CLIP_MAX_LENGTH)),
+    )
+
+
+def _read_optional(path: Path) -> Mapping[str, object]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _declared(decoder: object) -> list[AddedToken] | None:
+    if decoder is None:
+        return None
+    if not isinstance(decoder, dict):
+        raise TokenizerError(f"expected an object as added_tokens_decoder, got {type(decoder).__name__}")
+    return _listed(list(decoder.values()), "added_tokens_decoder")
+
+
+def _listed(entries: object, where: str) -> list[AddedToken]:
+    if not isinstance(entries, list):
+        raise TokenizerError(f"expected a list of added tokens in {where}, got {type(entries).__name__}")
+    return [_token(entry, where) for entry in entries]
+
+
+def _token(entry: object, where: str) -> AddedToken:
+    if isinstance(entry, str) and entry:
+        return AddedToken(entry)
+    if isinstance(entry, dict) and isinstance(entry.get("content"), str) and entry["content"]:
+        flags = {name: entry[name] for name in FLAGS if name in entry}
+        if all(isinstance(value, bool) for value in flags.values()):
+            return AddedToken(entry["content"], **flags)
+    raise TokenizerError(f"expected a token or an object with its content as {where}, got {entry!r}")
+
+
+def _without_repeats(tokens: Iterable[AddedToken]) -> tuple[AddedToken, ...]:
+    """The first of each content: what added_tokens_decoder declares comes before what the roles imply."""
+    first: dict[str, AddedToken] = {}
+    for token in tokens:
+        first.setdefault(token.content, token)
+    return tuple(first.values())
+
+
+def _max_length(value: object) -> int:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value > 1e6:  # transformers writes 1e30 for "not set"
+            return CLIP_MAX_LENGTH
+        if value == int(value) and value >= 2:
+            return int(value)
+    raise TokenizerError(f"expected model_max_length of at least 2 (start and end), got {value!r}")
