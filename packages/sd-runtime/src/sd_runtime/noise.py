@@ -15,7 +15,7 @@ Source: pytorch aten/src/ATen/native/cpu/DistributionTemplates.h (``normal_fill`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -38,9 +38,8 @@ def draw_noise(shape: Sequence[int], seed: int, rng: Rng = "numpy") -> Float32:
     """
     if rng not in SEEDS:
         raise SettingsError(f"expected a random number generator of {', '.join(SEEDS)}, got {rng!r}")
-    draw: Callable[[int, int], npt.NDArray[np.floating]] = {"numpy": _numpy, "torch": _torch}[rng]
-    normals = draw(math.prod(shape), _checked_seed(seed, SEEDS[rng], rng))
-    return normals.reshape(tuple(shape)).astype(np.float32, copy=False)
+    draw = _numpy if rng == "numpy" else _torch
+    return draw(math.prod(shape), _checked_seed(seed, SEEDS[rng], rng)).reshape(tuple(shape))
 
 
 def _checked_seed(seed: object, allowed: range, rng: str) -> int:
@@ -51,8 +50,8 @@ def _checked_seed(seed: object, allowed: range, rng: str) -> int:
     )
 
 
-def _numpy(count: int, seed: int) -> npt.NDArray[np.float64]:
-    return np.random.RandomState(seed).standard_normal(count)
+def _numpy(count: int, seed: int) -> Float32:
+    return np.random.RandomState(seed).standard_normal(count).astype(np.float32)
 
 
 def _torch(count: int, seed: int) -> Float32:
