@@ -1,6 +1,6 @@
 """Stable Diffusion bundles to images, without torch."""
 
-from .bundle import (
+from sd_runtime.bundle import (
     AttentionImplementation,
     Bundle,
     BundleComponent,
@@ -22,7 +22,7 @@ from .bundle import (
     open_bundle,
     parse_manifest,
 )
-from .errors import (
+from sd_runtime.errors import (
     BundleError,
     EngineError,
     ImageTextError,

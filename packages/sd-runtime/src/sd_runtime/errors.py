@@ -34,7 +34,8 @@ class ManifestError(BundleError):
     def __init__(self, where: str, expected: str, got: object) -> None:
         """Keep the three parts apart, so that an outer reader can prefix ``where``."""
         self.where, self.expected, self.got = where, expected, got
-        super().__init__(f"manifest.json at {where}: expected {expected}, got {_shortened(got)}")
+        place = _shortened(Literally(where))
+        super().__init__(f"manifest.json at {place}: expected {expected}, got {_shortened(got)}")
 
 
 class IntegrityError(BundleError):
@@ -70,7 +71,8 @@ class PromptTruncatedWarning(UserWarning):
 
 
 def _shortened(value: object, limit: int = 120) -> str:
-    text = value if isinstance(value, Literally) else repr(value)
+    """``value`` on one line of printable characters: what a file holds may be anything."""
+    text = value if isinstance(value, Literally) and value.isprintable() else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -1,6 +1,6 @@
 """The bundle: a folder with a strict manifest, Core ML packages, tokenizer and scheduler files."""
 
-from .manifest import (
+from sd_runtime.bundle.manifest import (
     AttentionImplementation,
     BundleComponent,
     ComputeUnit,
@@ -18,8 +18,8 @@ from .manifest import (
     format_manifest,
     parse_manifest,
 )
-from .reader import Bundle, open_bundle
-from .writer import Draft, new_bundle
+from sd_runtime.bundle.reader import Bundle, open_bundle
+from sd_runtime.bundle.writer import Draft, new_bundle
 
 __all__ = [
     "AttentionImplementation",

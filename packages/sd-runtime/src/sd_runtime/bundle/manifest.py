@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
+from sd_runtime.bundle.paths import check_relative
+from sd_runtime.bundle.schema import decode, encode, parse_json
 from sd_runtime.errors import Literally, ManifestError
-
-from .paths import check_relative
-from .schema import decode, encode, parse_json
 
 FORMAT: Final = "sd-bundle"
 VERSION: Final = 1

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_runtime.errors import BundleError, IntegrityError, ManifestError, MissingComponentError
-
-from .manifest import BundleComponent, Manifest, Role, parse_manifest
-from .paths import inside
-from .schema import parse_json
+from sd_runtime.bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
+from sd_runtime.bundle.paths import inside
+from sd_runtime.bundle.schema import parse_json
+from sd_runtime.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
 
 MANIFEST = "manifest.json"
 _LARGEST_TEXT = 16 * 2**20  # bytes; a manifest has some tens of kilobytes
@@ -134,7 +133,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ManifestError("$", "UTF-8 text", f"byte {error.object[error.start]:#04x}") from None
+        raise ManifestError("$", "UTF-8 text", Literally(f"byte {error.object[error.start]:#04x}")) from None
 
 
 def sha256(path: Path) -> str:

@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_runtime.errors import BundleError, OutputExistsError
-
-from .manifest import (
+from sd_runtime.bundle.manifest import (
     FORMAT,
     VERSION,
     BundleComponent,
@@ -28,8 +26,9 @@ from .manifest import (
     format_manifest,
     parse_manifest,
 )
-from .paths import check_relative
-from .reader import MANIFEST, read_text, sha256
+from sd_runtime.bundle.paths import check_relative
+from sd_runtime.bundle.reader import MANIFEST, read_text, sha256
+from sd_runtime.errors import BundleError, OutputExistsError
 
 
 @dataclass(slots=True)
@@ -64,6 +63,8 @@ class Draft:
 
     def _place(self, relative: str) -> Path:
         check_relative(relative, "$")
+        if relative == MANIFEST:
+            raise BundleError(f"{MANIFEST} is written last, from what the draft holds: add the facts instead")
         path = self.folder / relative
         if path.exists():
             raise BundleError(f"expected each file of a bundle to be added once, got {relative} again")

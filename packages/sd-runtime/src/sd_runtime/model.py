@@ -1,0 +1,147 @@
+"""What the pipeline asks of a network, and two ways to get one: from a bundle, or from a plain function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_runtime.bundle import Bundle, BundleComponent, ComputeUnit, PortSpec
+from sd_runtime.errors import EngineError, PortsError
+
+Array: TypeAlias = npt.NDArray[np.generic]
+Engine: TypeAlias = Literal["auto", "coreml", "portable", "reference"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
+
+
+class Model(Protocol):
+    """A network: named arrays in, named arrays out. coremltools' and sd-mil's ``MLModel`` both are one."""
+
+    def predict(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]:
+        """Run once. ``inputs`` has every input port, in its shape and dtype."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionModel:
+    """A model that calls a Python function with the ports as keyword arguments, for tests and experiments.
+
+    Example:
+        >>> double = FunctionModel(lambda x: {"y": 2 * x})
+        >>> double.predict({"x": np.float32([1, 2])})
+        {'y': array([2., 4.], dtype=float32)}
+    """
+
+    function: Callable[..., Mapping[str, Array]]
+
+    def predict(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]:
+        """Call the function."""
+        return self.function(**inputs)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model together with the ports that the manifest states for it."""
+
+    component: BundleComponent
+    model: Model
+
+    def input(self, name: str) -> PortSpec:
+        """The input port ``name``.
+
+        Raises:
+            PortsError: the component has no such input.
+        """
+        return _port(self.component.inputs, name, f"{self.component.name} input")
+
+    def predict(self, output: str, **inputs: Array) -> npt.NDArray[np.float32]:
+        """Run with ``inputs``, each cast to its port's dtype, and return ``output`` as float32.
+
+        Raises:
+            PortsError: the component has no such input or output.
+        """
+        _port(self.component.outputs, output, f"{self.component.name} output")
+        cast = {name: value.astype(self.input(name).dtype, copy=False) for name, value in inputs.items()}
+        return np.asarray(self.model.predict(cast)[output], dtype=np.float32)
+
+
+def _port(ports: tuple[PortSpec, ...], name: str, what: str) -> PortSpec:
+    for port in ports:
+        if port.name == name:
+            return port
+    raise PortsError(f"expected the {what} {name!r}, got only {', '.join(port.name for port in ports)}")
+
+
+def resolve_engine(engine: Engine, precision: Precision = "fp32") -> Engine:
+    """The engine that ``auto`` means here: Core ML on macOS, the portable one elsewhere.
+
+    Raises:
+        EngineError: an unknown engine or precision, Core ML elsewhere, or a precision that the engine lacks.
+    """
+    _check_choice("engine", engine, get_args(Engine))
+    _check_choice("precision", precision, get_args(Precision))
+    on_mac = sys.platform == "darwin"
+    resolved: Engine = engine if engine != "auto" else "coreml" if on_mac else "portable"
+    if resolved == "coreml" and not on_mac:
+        raise EngineError("expected macOS for the engine coreml, got " + sys.platform + ": use portable")
+    if precision == "bf16" and resolved != "portable":
+        raise EngineError(
+            f"expected precision fp32 with the engine {resolved}, got bf16: only portable has it"
+        )
+    return resolved
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EngineError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+
+
+def open_model(
+    bundle: Bundle, component: BundleComponent, *, engine: Engine = "auto", precision: Precision = "fp32"
+) -> Model:
+    """Load the package of ``component`` into ``engine``.
+
+    Raises:
+        PortsError: the package's own ports are not the manifest's.
+        EngineError: see :func:`resolve_engine`.
+        sd_mil.SdMilError: the package is malformed, or has an operation that the engine does not know.
+    """
+    resolved = resolve_engine(engine, precision)
+    path = bundle.package(component)
+    _check_ports(path, component)
+    if resolved == "coreml":
+        return _open_coreml(path, component.compute_unit)
+    from sd_mil import MLModel
+
+    return MLModel(path, engine=resolved, precision=precision)
+
+
+def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:
+    import coremltools
+
+    model: Model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[compute_unit])
+    return model
+
+
+def _check_ports(path: Path, component: BundleComponent) -> None:
+    """Hold the package's own description against the manifest."""
+    from sd_mil import read_package
+
+    description = read_package(path).description
+    sides = ((component.inputs, description.inputs), (component.outputs, description.outputs))
+    for ours, theirs in sides:
+        stated, found = {str(port) for port in ours}, {str(port) for port in theirs}
+        if stated != found:
+            raise PortsError(
+                f"{component.package}: expected the manifest's port {_listed(stated - found)}, "
+                f"got {_listed(found - stated)} in the package itself"
+            )
+
+
+def _listed(ports: set[str]) -> str:
+    return "; ".join(sorted(ports)) or "none"

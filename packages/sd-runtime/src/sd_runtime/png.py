@@ -1,0 +1,117 @@
+"""A picture that remembers how it was made: settings as text chunks of a PNG.
+
+Two chunks: ``parameters`` in the form that Stable Diffusion web UIs read, and ``sdc``, JSON with every
+setting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sd_runtime.bundle.schema import decode, encode, parse_json
+from sd_runtime.errors import ImageTextError, ManifestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
+
+KEY = "sdc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSettings:
+    """Everything that, with the bundle, decides a picture. ``width`` and ``height`` are in pixels."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    rng: str
+    scheduler: str
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    model: str
+    engine: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """A picture and the settings that made it."""
+
+    image: Image
+    settings: ImageSettings
+
+    def save(self, path: str | Path) -> None:
+        """Write a PNG with the settings inside, whole or not at all; replaces a file of that name."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        try:
+            self.image.save(temporary, format="PNG", pnginfo=_text_chunks(self.settings))
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _text_chunks(settings: ImageSettings) -> PngInfo:
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add_text("parameters", webui_text(settings))
+    chunks.add_text(KEY, json.dumps(encode(settings)))
+    return chunks
+
+
+def webui_text(settings: ImageSettings) -> str:
+    """``settings`` as AUTOMATIC1111's web UI writes them: prompt, negative prompt, then one line of pairs."""
+    pairs = {
+        "Steps": settings.num_inference_steps,
+        "Sampler": settings.scheduler,
+        "CFG scale": settings.guidance_scale,
+        "Seed": settings.seed,
+        "Size": f"{settings.width}x{settings.height}",
+        "Model": settings.model,
+        "RNG": settings.rng,
+    }
+    lines = [settings.prompt]
+    if settings.negative_prompt:
+        lines.append(f"Negative prompt: {settings.negative_prompt}")
+    lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items()))
+    return "\n".join(lines)
+
+
+def read_settings(path: str | Path) -> ImageSettings:
+    """The settings inside a PNG that :meth:`GeneratedImage.save` wrote.
+
+    Raises:
+        ImageTextError: not a PNG, no settings in it, or settings that are not whole.
+    """
+    text = _stored_text(Path(path))
+    try:
+        return decode(ImageSettings, parse_json(text))
+    except ManifestError as error:
+        raise ImageTextError(
+            f"{path}: expected {error.expected} at {error.where} of its text, got {error.got!r}"
+        ) from None
+
+
+def _stored_text(path: Path) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            text = getattr(image, "text", {}).get(KEY)
+    except (UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise ImageTextError(f"{path}: expected a PNG, got {error}") from None
+    if text is None:
+        raise ImageTextError(
+            f"{path}: expected a text chunk {KEY!r}, got none: other software wrote this picture"
+        )
+    return str(text)

@@ -1,0 +1,151 @@
+"""Write ``bundles/``: one sound bundle (``valid``) and, for every other folder, the one thing wrong with it.
+
+    python tests/malformed/make_bundles.py
+
+Kept in the repository as files, so that a change of the writer cannot quietly change what the reader is
+tested on.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent / "bundles"
+SCHEDULER = '{"_class_name": "PNDMScheduler", "num_train_timesteps": 1000}\n'
+PACKAGE = '{"fileFormatVersion": "1.0.0"}\n'
+
+Manifest = dict[str, Any]
+
+
+def _record(text: str) -> dict[str, Any]:
+    return {"size": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _port(name: str, shape: list[int], dtype: str) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "dtype": dtype}
+
+
+BASE: Manifest = {
+    "format": "sd-bundle",
+    "version": 1,
+    "model": {
+        "identifier": "org/tiny",
+        "family": "sd1",
+        "prediction_type": "epsilon",
+        "scheduler": "scheduler/scheduler_config.json",
+        "latent": {"channels": 4, "height": 8, "width": 8},
+        "image": {"height": 64, "width": 64},
+        "vae": {"scaling_factor": 0.18215, "shift_factor": 0.0},
+        "text_encoders": [],
+    },
+    "components": [
+        {
+            "name": "unet",
+            "role": "denoiser",
+            "package": "tiny_unet.mlpackage",
+            "inputs": [_port("sample", [2, 4, 8, 8], "float16")],
+            "outputs": [_port("noise_pred", [2, 4, 8, 8], "float32")],
+            "attention_implementation": "ORIGINAL",
+            "compute_unit": "CPU_AND_GPU",
+            "deployment_target": "macOS13",
+        }
+    ],
+    "compression": "none",
+    "provenance": {"source": "org/tiny", "revision": None, "tools": {}, "created": "2026-01-31T12:00:00Z"},
+    "files": {
+        "scheduler/scheduler_config.json": _record(SCHEDULER),
+        "tiny_unet.mlpackage/Manifest.json": _record(PACKAGE),
+    },
+}
+
+
+def _write(case: str, text: str) -> Path:
+    folder = HERE / case
+    (folder / "scheduler").mkdir(parents=True)
+    (folder / "tiny_unet.mlpackage").mkdir()
+    (folder / "scheduler/scheduler_config.json").write_text(SCHEDULER)
+    (folder / "tiny_unet.mlpackage/Manifest.json").write_text(PACKAGE)
+    (folder / "manifest.json").write_text(text)
+    return folder
+
+
+def _edited(edit: Callable[[Manifest], object]) -> str:
+    manifest = copy.deepcopy(BASE)
+    edit(manifest)
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _listing(path: str) -> str:
+    return _edited(lambda m: m["files"].update({path: _record(SCHEDULER)}))
+
+
+SOUND = _edited(lambda _: None)
+
+TEXTS: dict[str, str] = {
+    "valid": SOUND,
+    "unknown_field": _edited(lambda m: m["model"].update(clip_skip=2)),
+    "missing_field": _edited(lambda m: m["components"][0].pop("role")),
+    "wrong_type": _edited(lambda m: m["model"]["latent"].update(height="8")),
+    "boolean_as_integer": _edited(lambda m: m["model"]["latent"].update(height=True)),
+    "unknown_role": _edited(lambda m: m["components"][0].update(role="upscaler")),
+    "wrong_format": _edited(lambda m: m.update(format="something-else")),
+    "later_version": _edited(lambda m: m.update(version=2, novelty="unknown here")),
+    "version_as_float": _edited(lambda m: m.update(version=1.0)),
+    "not_an_object": "[]\n",
+    "empty_manifest": "",
+    "truncated_json": SOUND[: len(SOUND) // 2],
+    "duplicate_keys": SOUND.replace('"version": 1,', '"version": 1, "version": 1,'),
+    "not_a_number": SOUND.replace("0.18215", "NaN"),
+    "infinite_number": SOUND.replace("0.18215", "1e999"),
+    "huge_integer": SOUND.replace('"height": 64', '"height": ' + "9" * 5_000),
+    "deep_nesting": "[" * 20_000,
+    "negative_size": _edited(lambda m: m["model"]["image"].update(width=-64)),
+    "huge_shape": _edited(lambda m: m["components"][0]["outputs"][0].update(shape=[2**30, 2**30])),
+    "zero_scaling_factor": _edited(lambda m: m["model"]["vae"].update(scaling_factor=0.0)),
+    "absolute_path": _listing("/etc/hostname"),
+    "parent_path": _listing("../valid/scheduler/scheduler_config.json"),
+    "backslash_path": _listing("scheduler\\scheduler_config.json"),
+    "drive_path": _listing("C:/scheduler_config.json"),
+    "dot_path": _listing("scheduler/./scheduler_config.json"),
+    "paths_that_differ_in_case": _listing("scheduler/Scheduler_Config.json"),
+    "package_outside": _edited(lambda m: m["components"][0].update(package="../valid/tiny_unet.mlpackage")),
+    "package_unlisted": _edited(lambda m: m["components"][0].update(package="other.mlpackage")),
+    "scheduler_unlisted": _edited(lambda m: m["model"].update(scheduler="scheduler/other.json")),
+    "machine_path_as_source": _edited(lambda m: m["provenance"].update(source="/models/tiny")),
+    "bad_sha256": _edited(lambda m: next(iter(m["files"].values())).update(sha256="0" * 63)),
+    "two_components_of_one_name": _edited(lambda m: m["components"].append(m["components"][0])),
+    "latent_contradicts_ports": _edited(lambda m: m["model"]["latent"].update(height=16)),
+    "text_encoder_unknown": _edited(
+        lambda m: m["model"]["text_encoders"].append({"component": "text_encoder", "tokenizer": "scheduler"})
+    ),
+    "missing_file": _listing("scheduler/more.json"),
+    "file_is_a_folder": _listing("empty"),
+    "wrong_size": _edited(lambda m: next(iter(m["files"].values())).update(size=1)),
+    "link_out": _listing("scheduler/linked.json"),
+    "wrong_content": SOUND,
+}
+
+
+def main() -> None:
+    """Write every case anew."""
+    shutil.rmtree(HERE, ignore_errors=True)
+    for case, text in TEXTS.items():
+        _write(case, text)
+    (HERE / "missing_manifest").mkdir()
+    (HERE / "missing_manifest" / "README").write_text("This folder has no manifest.json.\n")
+    (HERE / "not_utf8").mkdir()
+    (HERE / "not_utf8" / "manifest.json").write_bytes(b'{"format": "\xff"}\n')
+    (HERE / "file_is_a_folder" / "empty").mkdir()
+    (HERE / "file_is_a_folder" / "empty" / "README").write_text("A folder where a file is listed.\n")
+    (HERE / "link_out" / "scheduler/linked.json").symlink_to("../../valid/scheduler/scheduler_config.json")
+    (HERE / "wrong_content" / "scheduler/scheduler_config.json").write_text(SCHEDULER.replace("1000", "1001"))
+
+
+if __name__ == "__main__":
+    main()
