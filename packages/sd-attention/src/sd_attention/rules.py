@@ -1,0 +1,102 @@
+"""Rules that recognise attention by its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from .functions import Attention
+from .operator import opaque
+from .rewrite import Refusal, Replacement, Rule
+
+_PROJECTIONS = ("to_q", "to_k", "to_v")
+
+#: Attributes that stand for arithmetic which plain attention does not do, when they are set.
+_EXTRAS = (
+    "group_norm",
+    "spatial_norm",
+    "norm_q",
+    "norm_k",
+    "norm_cross",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "residual_connection",
+)
+
+
+class ProjectedAttention(nn.Module):
+    """Linear projections around an attention function; parameters keep the names they had.
+
+    Shapes: hidden_states ``(B, Q, C)``; encoder_hidden_states ``(B, S, E)``, or None for self-attention;
+    attention_mask ``(B|1, N|1, Q|1, S)``; returns ``(B, Q, C)``.
+    """
+
+    def __init__(self, source: Any, attend: Attention) -> None:
+        """Take over the layers and the number of heads of ``source``."""
+        super().__init__()
+        self.heads: int = source.heads
+        self.to_q, self.to_k, self.to_v = source.to_q, source.to_k, source.to_v
+        self.to_out = source.to_out
+        self.attend = attend
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Project, attend, project back."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        output = self.attend(
+            self.to_q(hidden_states), self.to_k(context), self.to_v(context), attention_mask, self.heads
+        )
+        for layer in self.to_out if isinstance(self.to_out, nn.ModuleList) else (self.to_out,):
+            output = layer(output)
+        return output
+
+
+def projected_attention(attend: Attention = opaque) -> Rule:
+    """A rule for anything with linear ``to_q``, ``to_k``, ``to_v``, a ``to_out`` and a number of ``heads``.
+
+    ``attend`` works in BSC: :func:`sd_attention.opaque` for export, ``on_bsc(split_einsum)`` to run in torch.
+    Modules that do more than plain attention (a norm of their own, an added residual, another scale, shared
+    key heads) are refused with the reason.
+    """
+
+    def rule(module: nn.Module) -> Replacement | Refusal | None:
+        if not _is_attention(module):
+            return None
+        reason = _what_is_not_plain(module)
+        return Replacement(ProjectedAttention(module, attend)) if reason is None else Refusal(reason)
+
+    return rule
+
+
+def _is_attention(module: nn.Module) -> bool:
+    return (
+        all(isinstance(getattr(module, name, None), nn.Module) for name in (*_PROJECTIONS, "to_out"))
+        and isinstance(getattr(module, "heads", None), int)
+        and not isinstance(module, ProjectedAttention)
+    )
+
+
+def _what_is_not_plain(module: Any) -> str | None:
+    """Why ``module`` is not ``to_out(attention(to_q(x), to_k(y), to_v(y)))``, or None if it is."""
+    for name in _PROJECTIONS:
+        if not isinstance(getattr(module, name), nn.Linear):
+            return f"{name} is a {type(getattr(module, name)).__name__}, expected Linear"
+    for name in _EXTRAS:
+        extra = getattr(module, name, None)
+        if extra is not None and extra is not False:
+            return f"it has {name}"
+    if getattr(module, "rescale_output_factor", 1.0) != 1.0:
+        return f"it rescales its output by 1 / {module.rescale_output_factor}"
+    widths = [getattr(module, name).out_features for name in _PROJECTIONS]
+    if len(set(widths)) != 1 or widths[0] % module.heads:
+        return f"q, k, v have {widths} channels for {module.heads} heads"
+    expected = (widths[0] // module.heads) ** -0.5
+    if abs(getattr(module, "scale", expected) - expected) > 1e-6 * expected:
+        return f"it scales scores by {module.scale}, expected 1 / sqrt(D) = {expected}"
+    return None
