@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PortSpec:
-    """A named input or output. ``dtype`` is numpy's name; inputs are float16, outputs float32, as apps expect."""
+    """A named input or output. ``dtype`` is numpy's name."""
 
     name: str
     shape: tuple[int, ...]

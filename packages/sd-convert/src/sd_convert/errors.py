@@ -2,11 +2,11 @@
 
 SdConvertError
 ├── CheckpointError               the checkpoint cannot be used as it is
-│   ├── CheckpointNotFoundError     no such folder, no such repository on the hub, or the hub cannot be reached
+│   ├── CheckpointNotFoundError     no such folder or repository on the hub, or the hub cannot be reached
 │   ├── NotACheckpointError         something is there, but it is no checkpoint in diffusers format
 │   ├── IncompleteCheckpointError   a file is missing, truncated, or only a git-lfs pointer
 │   ├── UnsafeWeightsError          the weights are there only as pickle, which runs code when it is read
-│   ├── VariantError                several variants of the weights and no rule to choose, or not the one asked for
+│   ├── VariantError                several variants and no rule to choose, or not the one asked for
 │   └── WeightsMismatchError        names, shapes or dtypes of the weights contradict the config
 ├── UnsupportedArchitectureError  a well-formed checkpoint of a kind that is not converted
 ├── OptionsError                  options that contradict each other or the checkpoint
@@ -38,7 +38,7 @@ class IncompleteCheckpointError(CheckpointError):
 
 
 class UnsafeWeightsError(CheckpointError):
-    """The weights are there only as pickle (``.bin``, ``.ckpt``, ``.pt``), which runs code when it is read."""
+    """The weights are there only as pickle (``.bin``, ``.ckpt``), which runs code when it is read."""
 
 
 class VariantError(CheckpointError):
@@ -50,7 +50,7 @@ class WeightsMismatchError(CheckpointError):
 
 
 class UnsupportedArchitectureError(SdConvertError):
-    """A well-formed checkpoint of a kind that is not converted: the config key, its value, what is supported."""
+    """A well-formed checkpoint of a kind that is not converted: config key, value, what is supported."""
 
 
 class OptionsError(SdConvertError):
