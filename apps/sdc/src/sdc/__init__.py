@@ -1,1 +1,1 @@
-"""Stable Diffusion for Core ML, from any machine."""
+"""Stable Diffusion for Core ML, from any machine: the command line over the sd-* packages."""

@@ -1,0 +1,90 @@
+"""The entry point: subcommands by name, errors as one line.
+
+Nothing heavy is imported here or at the top of a command's module, so that ``sdc --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import click
+
+_COMMANDS = ("convert", "demo", "generate", "inspect", "verify")
+_OUR_PACKAGES = frozenset(
+    ("sdc", "sd_attention", "sd_compress", "sd_controlnet", "sd_convert", "sd_mil", "sd_runtime")
+    + ("sd_schedulers", "sd_tokenize")
+)
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+class _Commands(click.Group):
+    """Finds ``sdc NAME`` in ``sdc.commands.NAME``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"sdc.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="sdc")
+@click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of an error.")
+@click.pass_context
+def cli(ctx: click.Context, *, show_traceback: bool) -> None:
+    """Stable Diffusion for Core ML, from any machine: convert, prove, draw."""
+    ctx.obj = {"traceback": show_traceback}
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error and a non-zero exit status."""
+    arguments = sys.argv[1:]
+    warnings.showwarning = _show_warning
+    try:
+        status = cli.main(args=arguments, prog_name="sdc", standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        status = exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = _report("interrupted; what was there before is as it was", _INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except Exception as error:
+        if "--traceback" in arguments:
+            traceback.print_exc()
+        status = _report(_one_line(error), 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(line: str, status: int) -> int:
+    click.echo(f"sdc: {line}", err=True)
+    return status
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if any(kind.__module__.partition(".")[0] in _OUR_PACKAGES for kind in type(error).__mro__):
+        return f"error: {message}"
+    if isinstance(error, MemoryError):
+        return "error: out of memory"
+    if isinstance(error, OSError):
+        return f"error: {message}"
+    return f"unexpected {type(error).__name__}: {message} (a bug: run `sdc --traceback …` and report it)"
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings are for the person at the terminal; those of libraries are not."""
+    if category.__module__.partition(".")[0] in _OUR_PACKAGES:
+        click.echo(f"sdc: warning: {' '.join(str(message).split())}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What holds between the packages: cheap imports, front doors, one version."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted([*ROOT.glob("packages/*/src/sd_*"), *ROOT.glob("apps/*/src/*")])
+PACKAGES = [source.name for source in SOURCES]
+HEAVY = {"torch", "diffusers", "transformers", "coremltools", "openvino", "scipy", "sklearn"}
+LIGHT_COMMAND = (
+    "import sys, json, logging; import {name}; "
+    "print(json.dumps([sorted(set(sys.modules) & set({heavy!r})), logging.root.handlers != []]))"
+)
+
+
+def test_every_package_is_here():
+    members = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["workspace"]["members"]
+    assert sorted(PACKAGES) == sorted(Path(member).name.replace("-", "_") for member in members)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_importing_does_nothing(name):
+    command = LIGHT_COMMAND.format(name="sdc.cli" if name == "sdc" else name, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    loaded, logs = json.loads(done.stdout)
+    assert set(loaded) <= ({"torch"} if name == "sd_attention" else set())
+    assert not logs
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGES if name != "sdc"])
+def test_front_door_is_sorted_and_complete(name):
+    module = importlib.import_module(name)
+    assert list(module.__all__) == sorted(module.__all__)
+    assert all(hasattr(module, public) for public in module.__all__)
+
+
+def imports_of(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)
+def test_siblings_are_entered_by_the_front_door(source):
+    for path in source.rglob("*.py"):
+        for module in imports_of(path):
+            package, _, inner = module.partition(".")
+            if package in PACKAGES and package != source.name:
+                assert not inner, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def projects():
+    for source in SOURCES:
+        yield tomllib.loads((source.parent.parent / "pyproject.toml").read_text())["project"]
+
+
+def test_versions_move_together():
+    versions = {project["version"] for project in projects()}
+    assert len(versions) == 1
+    major, minor, _ = versions.pop().split(".")
+    wanted = f">={major}.{minor}.0,<{major}.{int(minor) + 1}"
+    for project in projects():
+        for requirement in [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]:
+            if requirement.startswith("sd-"):
+                assert wanted in requirement, f"{project['name']}: {requirement}"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)
+def test_each_package_is_whole(source):
+    home = source.parent.parent
+    assert (source / "py.typed").exists()
+    assert list((home / "tests").glob("test_*.py"))
+    assert len((home / "README.md").read_text(encoding="utf-8").splitlines()) < 80

@@ -1,0 +1,64 @@
+"""Install each workspace package alone, in a fresh environment, and run its own tests there.
+
+    uv run python tools/isolation.py [PACKAGE ...]
+
+A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets only
+what it declares (and pytest and hypothesis), at the locked versions. For the packages that must stay free of the
+conversion stack, the environment is also checked not to hold it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONVERSION_STACK = ("torch", "diffusers", "transformers", "coremltools")
+INFERENCE_ONLY = ("sd-mil", "sd-tokenize", "sd-schedulers", "sd-runtime", "sd-compress", "sd-controlnet")
+_STACK_CHECK = "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
+
+
+def members() -> dict[str, Path]:
+    """Name and folder of every workspace member, in the workspace's own order."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    folders = [ROOT / member for member in table["tool"]["uv"]["workspace"]["members"]]
+    return {folder.name: folder for folder in folders}
+
+
+def run(*command: str | Path) -> None:
+    """Run a command from the root and stop the programme when it fails."""
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=True)  # noqa: S603
+
+
+def check(name: str, folder: Path, environment: Path) -> None:
+    """Make the environment, install the package with its locked dependencies, run its tests."""
+    python = environment / "bin" / "python"
+    requirements = environment.with_suffix(".txt")
+    export = ["uv", "export", "--quiet", "--locked", "--no-dev", "--no-hashes", "--all-extras"]
+    if name == "sd-controlnet":  # its extra is sd-convert, whose stack is just what must not be needed
+        export.remove("--all-extras")
+    run(*export, "--no-editable", "--package", name, "--output-file", requirements)
+    run("uv", "venv", "--quiet", "--python", sys.executable, environment)
+    run("uv", "pip", "install", "--quiet", "--python", python, "-r", requirements, "pytest", "hypothesis")
+    if name in INFERENCE_ONLY:
+        run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
+    run(python, "-m", "pytest", "-p", "no:cacheprovider", folder / "tests")
+
+
+def main() -> None:
+    """Check the packages named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", choices=[*members(), []])
+    chosen = parser.parse_args().packages or list(members())
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in chosen:
+            print(f"-- {name}", flush=True)
+            check(name, members()[name], Path(scratch) / name)
+
+
+if __name__ == "__main__":
+    main()
