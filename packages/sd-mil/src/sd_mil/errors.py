@@ -4,7 +4,11 @@ SdMilError
 ├── PackageError          the file is malformed, truncated, or contradicts itself
 ├── UnsupportedModelError the file is well-formed, but of a kind this package does not run
 │   └── UnsupportedOpError  ... because of one operation: its name, type and output are said
-└── PredictionError       the arrays given to ``predict`` do not fit the model's ports
+├── EngineError           the engine asked for cannot work on this machine
+├── EngineError           an engine, precision or rounding that does not exist, or not together
+│   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
+├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
+└── ComparisonError       two arrays that cannot be compared
 """
 
 from __future__ import annotations
@@ -26,5 +30,21 @@ class UnsupportedOpError(UnsupportedModelError):
     """An operation that the engine does not know, found at load."""
 
 
+class EngineError(SdMilError):
+    """The engine's library is not installed, or the processor lacks the arithmetic asked for."""
+
+
+class EngineError(SdMilError):
+    """No such engine, precision or rounding."""
+
+
+class MissingEngineError(EngineError, ImportError):
+    """The engine's library is not installed; the message has the command that installs it."""
+
+
 class PredictionError(SdMilError):
     """Wrong input name, shape or dtype."""
+
+
+class ComparisonError(SdMilError):
+    """Arrays of different shapes."""

@@ -1,0 +1,134 @@
+"""Compile a program for this machine's processor, and run it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_mil.dtypes import NUMPY_DTYPES
+from sd_mil.errors import EngineError, PredictionError
+from sd_mil.portable.dtypes import computed_dtype
+from sd_mil.program import Program, TensorType, Variable
+
+if TYPE_CHECKING:
+    import openvino
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+Array: TypeAlias = npt.NDArray[np.generic]
+
+_DEVICE = "CPU"
+_HINTS: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
+
+
+class CompiledProgram:
+    """A program that is ready to run. Made by :func:`compile_program`."""
+
+    def __init__(self, program: Program, compiled: openvino.CompiledModel, *, arithmetic: str) -> None:
+        """``arithmetic`` says in one line what the numbers were computed with."""
+        self._inputs = program.main.inputs
+        self._outputs = program.main.outputs
+        self._types = output_types(program)
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self.arithmetic = arithmetic
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute the default function once.
+
+        Shapes and dtypes are those that the program declares; arrays of other numeric dtypes are converted.
+
+        Raises:
+            PredictionError: a missing or unknown input, or a wrong shape.
+        """
+        _check_names(inputs, self._inputs)
+        given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
+        results = self._request.infer(given, share_inputs=True)
+        return {
+            name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
+            for position, name in enumerate(self._outputs)
+        }
+
+
+def compile_program(program: Program, *, precision: Precision = "fp32") -> CompiledProgram:
+    """Compile the default function of ``program`` with OpenVINO.
+
+    ``precision`` is the arithmetic of floats: ``fp32``, or ``bf16`` on processors that have it. It is always
+    set explicitly: left alone, OpenVINO picks bf16 by itself.
+
+    Raises:
+        EngineError: OpenVINO is not installed, or the processor has no bf16.
+        UnsupportedOpError: an operation has no translation; found before anything is built.
+        PackageError: the program contradicts itself.
+    """
+    if precision not in _HINTS:
+        raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
+    openvino = _import_openvino()
+    from sd_mil.portable.passes import rewrite
+    from sd_mil.portable.translation import refuse_unsupported, translate_program
+
+    refuse_unsupported(program)
+    core = openvino.Core()
+    _check_arithmetic(core, precision)
+    model = translate_program(rewrite(program))
+    compiled = core.compile_model(model, _DEVICE, _configuration(precision))
+    return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
+
+
+def output_types(program: Program) -> dict[str, TensorType]:
+    """The declared type of each value that the default function returns, by name."""
+    types = {variable.name: variable.type for variable in program.main.inputs}
+    for operation in program.main.body.operations:
+        types |= {variable.name: variable.type for variable in operation.outputs}
+    return {name: types[name] for name in program.main.outputs}
+
+
+def _import_openvino() -> ModuleType:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise EngineError(
+            'the portable engine runs on OpenVINO, which is not installed: pip install "sd-mil[openvino]"'
+        ) from error
+
+
+def _check_arithmetic(core: openvino.Core, precision: str) -> None:
+    capabilities = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if precision == "bf16" and "BF16" not in capabilities:
+        raise EngineError(
+            f"precision bf16 needs a processor with bf16 instructions; this one has"
+            f" {', '.join(capabilities)}. Use precision fp32"
+        )
+
+
+def _configuration(precision: str) -> dict[str, str]:
+    return {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+
+
+def _describe(version: str, precision: str) -> str:
+    release = version.split("-")[0]
+    return f"portable: OpenVINO {release} on {_DEVICE}, {precision} arithmetic; not the Neural Engine"
+
+
+def _check_names(inputs: Mapping[str, Array], expected: tuple[Variable, ...]) -> None:
+    names = {variable.name for variable in expected}
+    if set(inputs) != names:
+        raise PredictionError(f"expected the inputs {sorted(names)}, got {sorted(inputs)}")
+
+
+def _as_computed(array: Array, variable: Variable) -> Array:
+    """``array`` in the type in which the engine computes, after checking its shape."""
+    expected = variable.type.shape
+    fits = len(array.shape) == len(expected) and all(
+        size in (None, got) for size, got in zip(expected, array.shape, strict=True)
+    )
+    if not fits:
+        raise PredictionError(
+            f"expected {variable.type} for input {variable.name!r}, got shape {array.shape}"
+        )
+    computed = computed_dtype(variable.type.dtype, where=f"input {variable.name!r}")
+    return np.ascontiguousarray(array, dtype=computed).reshape(array.shape)

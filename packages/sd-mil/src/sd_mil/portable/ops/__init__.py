@@ -1,0 +1,42 @@
+"""MIL operations in OpenVINO's opset, one function per operation; importing this registers them all.
+
+The modules import openvino, so only the function that compiles a program imports this package.
+"""
+
+from sd_mil.portable.ops import (
+    activation,
+    attention,
+    casting,
+    convolution,
+    elementwise,
+    filling,
+    indexing,
+    joining,
+    linear,
+    normalisation,
+    ordering,
+    reduction,
+    resizing,
+    scattering,
+    shape,
+    slicing,
+)
+
+__all__ = [
+    "activation",
+    "attention",
+    "casting",
+    "convolution",
+    "elementwise",
+    "filling",
+    "indexing",
+    "joining",
+    "linear",
+    "normalisation",
+    "ordering",
+    "reduction",
+    "resizing",
+    "scattering",
+    "shape",
+    "slicing",
+]

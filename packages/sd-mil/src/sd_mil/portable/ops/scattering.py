@@ -1,0 +1,54 @@
+"""Values written by index. Source: coremltools ``defs/iOS15/scatter_gather.py``."""
+
+from __future__ import annotations
+
+import openvino.opset15 as ov
+from openvino import Output
+
+from sd_mil.portable.call import Call
+from sd_mil.portable.ops.indexing import wrapped, wrapped_positions
+from sd_mil.portable.registry import translate
+from sd_mil.portable.scope import int_list
+
+#: MIL's modes, as OpenVINO's reductions name them.
+_MODES = {"add": "sum", "sub": "sub", "mul": "prod", "min": "min", "max": "max", "update": "none"}
+
+
+@translate("scatter_nd")
+def scatter_nd(call: Call) -> Output:
+    """``data`` with ``updates`` combined into the positions ``indices[..., :]``."""
+    data = call.output("data")
+    mode = _MODES[call.choice("mode", "add", among=tuple(_MODES))]
+    positions = wrapped_positions(call.output("indices"), data)
+    return ov.scatter_nd_update(data, positions, call.output("updates"), mode).output(0)
+
+
+@translate("scatter_along_axis")
+def scatter_along_axis(call: Call) -> Output:
+    """``data`` with ``updates`` combined into one index along ``axis`` per element."""
+    data = call.output("data")
+    axis = call.integer("axis", 0) % len(data.get_partial_shape())
+    return _scatter_elements(call, data, wrapped(call.output("indices"), data, axis), axis)
+
+
+@translate("scatter")
+def scatter(call: Call) -> Output:
+    """``data`` with slices of ``updates`` combined into ``indices`` along ``axis``.
+
+    ``updates`` has as many slices as there are indices: the indices are spread over the other dimensions, and
+    the elements scattered one by one.
+    """
+    data, updates, indices = call.output("data"), call.output("updates"), call.output("indices")
+    rank = len(data.get_partial_shape())
+    axis = call.integer("axis", 0) % rank
+    if len(indices.get_partial_shape()) != 1:
+        raise call.unsupported(f"indices of shape {indices.get_partial_shape()}; expected one dimension")
+    column = ov.reshape(indices, int_list([-1 if position == axis else 1 for position in range(rank)]), False)
+    spread = ov.broadcast(column, ov.shape_of(updates, "i32")).output(0)
+    return _scatter_elements(call, data, wrapped(spread, data, axis), axis)
+
+
+def _scatter_elements(call: Call, data: Output, indices: Output, axis: int) -> Output:
+    mode = call.choice("mode", "add", among=("add", "mul", "min", "max", "update"))
+    updates = call.output("updates")
+    return ov.scatter_elements_update(data, indices, updates, axis, _MODES[mode], True).output(0)

@@ -1,0 +1,84 @@
+"""Shapes changed, values kept. Source: coremltools ``defs/iOS15/tensor_transformation.py``."""
+
+from __future__ import annotations
+
+import openvino.opset14 as ov
+from openvino import Output
+
+from sd_mil.portable.call import Call
+from sd_mil.portable.registry import translate
+from sd_mil.portable.scope import int_list
+
+
+@translate("reshape")
+def reshape(call: Call) -> Output:
+    """``x`` in another shape: -1 is what remains; 0 keeps the dimension when the ranks are equal."""
+    return ov.reshape(call.output("x"), call.output("shape"), _zero_keeps(call)).output(0)
+
+
+def _zero_keeps(call: Call) -> bool:
+    target = call.output("shape").get_partial_shape()
+    return target.is_static and int(target.to_shape()[0]) == len(call.output("x").get_partial_shape())
+
+
+@translate("expand_dims")
+def expand_dims(call: Call) -> Output:
+    """``x`` with dimensions of size 1 at ``axes`` of the result."""
+    return ov.unsqueeze(call.output("x"), int_list(call.ints("axes"))).output(0)
+
+
+@translate("squeeze")
+def squeeze(call: Call) -> Output:
+    """``x`` without its dimensions of size 1, or without those of ``axes``."""
+    axes = call.ints("axes", None)
+    return ov.squeeze(call.output("x"), None if axes is None else int_list(axes)).output(0)
+
+
+@translate("transpose")
+def transpose(call: Call) -> Output:
+    """``x`` with its dimensions in the order ``perm``; negative entries count from the end."""
+    x = call.output("x")
+    rank = len(x.get_partial_shape())
+    return ov.transpose(x, int_list([axis % rank for axis in call.ints("perm")])).output(0)
+
+
+@translate("flatten2d")
+def flatten2d(call: Call) -> Output:
+    """``x`` as a matrix: the dimensions before ``axis`` times those from it on."""
+    x = call.output("x")
+    sizes = x.get_shape()
+    axis = call.integer("axis", 1)
+    rows = 1
+    for size in list(sizes)[: axis if axis >= 0 else axis + len(sizes)]:
+        rows *= int(size)
+    return ov.reshape(x, int_list([rows, -1]), False).output(0)
+
+
+@translate("shape")
+def shape(call: Call) -> Output:
+    """The shape of ``x``, int32."""
+    return ov.shape_of(call.output("x"), "i32").output(0)
+
+
+@translate("depth_to_space")
+def depth_to_space(call: Call) -> Output:
+    """[N, C, H, W] -> [N, C/b², bH, bW]; the block's position is the slower half of the channel."""
+    return ov.depth_to_space(call.output("x"), "blocks_first", call.integer("block_size")).output(0)
+
+
+@translate("pixel_shuffle")
+def pixel_shuffle(call: Call) -> Output:
+    """[N, C, H, W] -> [N, C/r², rH, rW]; the block's position is the faster half of the channel."""
+    return ov.depth_to_space(call.output("x"), "depth_first", call.integer("upscale_factor")).output(0)
+
+
+@translate("space_to_depth")
+def space_to_depth(call: Call) -> Output:
+    """[N, C, H, W] -> [N, C·b², H/b, W/b], the inverse of ``depth_to_space``."""
+    return ov.space_to_depth(call.output("x"), "blocks_first", call.integer("block_size")).output(0)
+
+
+@translate("pixel_unshuffle")
+def pixel_unshuffle(call: Call) -> Output:
+    """[N, C, H, W] -> [N, C·r², H/r, W/r], the inverse of ``pixel_shuffle``."""
+    return ov.space_to_depth(call.output("x"), "depth_first", call.integer("downscale_factor")).output(0)

@@ -1,0 +1,62 @@
+"""Parts of a tensor. Source: coremltools ``defs/iOS15/tensor_transformation.py``."""
+
+from __future__ import annotations
+
+import openvino.opset14 as ov
+from openvino import Output
+
+from sd_mil.portable.call import Call
+from sd_mil.portable.registry import translate
+from sd_mil.portable.scope import int_list
+
+
+@translate("slice_by_index")
+def slice_by_index(call: Call) -> Output:
+    """``x[begin:end:stride]`` per dimension, as numpy slices.
+
+    A set bit of ``begin_mask`` or ``end_mask`` ignores the bound; of ``squeeze_mask``, takes the one index
+    ``begin`` and drops the dimension. ``begin`` and ``end`` may be computed.
+    """
+    x = call.output("x")
+    none = [0] * len(x.get_partial_shape())
+    return ov.strided_slice(
+        x,
+        call.output("begin"),
+        call.output("end"),
+        int_list(call.ints("stride", [1] * len(none))),
+        begin_mask=call.ints("begin_mask", none),
+        end_mask=call.ints("end_mask", none),
+        shrink_axis_mask=call.ints("squeeze_mask", none),
+    ).output(0)
+
+
+@translate("slice_by_size")
+def slice_by_size(call: Call) -> Output:
+    """``size`` elements from ``begin`` per dimension; a size of -1 takes the rest."""
+    x, begin = call.output("x"), call.output("begin")
+    sizes = call.ints("size")
+    stop = ov.add(begin, int_list(sizes))
+    to_the_end = [int(size == -1) for size in sizes]
+    ones, zeros = int_list([1] * len(sizes)), [0] * len(sizes)
+    return ov.strided_slice(x, begin, stop, ones, begin_mask=zeros, end_mask=to_the_end).output(0)
+
+
+@translate("split")
+def split(call: Call) -> list[Output]:
+    """``x`` in ``num_splits`` equal parts, or in parts of ``split_sizes``, along ``axis``."""
+    x, axis = call.output("x"), call.integer("axis")
+    if "split_sizes" in call:
+        return list(ov.variadic_split(x, axis, int_list(call.ints("split_sizes"))).outputs())
+    return list(ov.split(x, axis, call.integer("num_splits")).outputs())
+
+
+@translate("reverse")
+def reverse(call: Call) -> Output:
+    """``x`` back to front along ``axes``, all of them by default."""
+    x = call.output("x")
+    rank = len(x.get_partial_shape())
+    axes = {axis % rank for axis in call.ints("axes", list(range(rank)))}
+    step = int_list([-1 if axis in axes else 1 for axis in range(rank)])
+    everything = [1] * rank
+    zeros = int_list([0] * rank)
+    return ov.strided_slice(x, zeros, zeros, step, begin_mask=everything, end_mask=everything).output(0)

@@ -1,0 +1,105 @@
+"""A program as an OpenVINO model: every operation handed to its translator, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import openvino.opset14 as ov
+from openvino import Model, Node, Output, PartialShape, Type
+
+import sd_mil.portable.ops  # noqa: F401 - registers the translators
+from sd_mil.errors import PackageError, UnsupportedOpError
+from sd_mil.portable.call import Call
+from sd_mil.portable.dtypes import computed_dtype
+from sd_mil.portable.registry import find_translator, translated_types
+from sd_mil.portable.scope import Scope
+from sd_mil.program import Constant, Operation, Program, Reference, Variable
+
+
+def refuse_unsupported(program: Program) -> None:
+    """Check that every operation has a translation.
+
+    Raises: UnsupportedOpError with the name, type and output of the first that has none, and how many others.
+    """
+    unknown = [operation for operation in program.operations() if not _is_known(operation)]
+    if not unknown:
+        return
+    first = unknown[0]
+    outputs = ", ".join(f"{output.name}: {output.type}" for output in first.outputs) or "none"
+    kinds = sorted({operation.type for operation in unknown})
+    raise UnsupportedOpError(
+        f"the portable engine does not run {first.type!r}: operation {first.name!r}, output {outputs}"
+        f" ({len(unknown)} such operations; types {', '.join(kinds)})."
+        f" It runs {len(translated_types())} types; the reference engine may run more"
+    )
+
+
+def translate_program(program: Program) -> Model:
+    """The default function as an OpenVINO model: parameters and results in the program's order.
+
+    Raises:
+        PackageError: the program contradicts itself.
+        UnsupportedOpError: an operation is used in a way that has no translation.
+    """
+    scope, parameters = Scope(), []
+    for variable in program.main.inputs:
+        parameters.append(_parameter(variable))
+        scope.define(variable.name, parameters[-1].output(0))
+    for operation in program.main.body.operations:
+        _translate(operation, scope)
+    results = [ov.result(scope.output(Reference(name))) for name in program.main.outputs]
+    return Model(results, parameters, program.main.name)
+
+
+def _is_known(operation: Operation) -> bool:
+    return operation.type == "const" or (find_translator(operation.type) is not None and not operation.blocks)
+
+
+def constant_value(operation: Operation) -> Constant:
+    """The value of a ``const`` operation, kept as attribute or as parameter.
+
+    Raises: PackageError when it has none.
+    """
+    argument = operation.attributes.get("val") or next(iter(operation.inputs.get("val", ())), None)
+    if not isinstance(argument, Constant):
+        raise PackageError(f"expected a value for const {operation.name!r}, got none")
+    return argument
+
+
+def _parameter(variable: Variable) -> Node:
+    shape = PartialShape([-1 if size is None else size for size in variable.type.shape])
+    computed = computed_dtype(variable.type.dtype, where=f"input {variable.name!r}")
+    return ov.parameter(shape, Type(computed), name=variable.name)
+
+
+def _translate(operation: Operation, scope: Scope) -> None:
+    if operation.type == "const":
+        scope.define(operation.outputs[0].name, constant_value(operation))
+        return
+    translator = find_translator(operation.type)
+    if translator is None:  # only when a pass wrote an operation that nothing translates
+        raise UnsupportedOpError(f"the portable engine does not run {operation.type!r}: {operation.name!r}")
+    try:
+        translated = translator(Call(operation, scope))
+    except RuntimeError as error:  # what OpenVINO raises when arguments do not fit each other
+        reason = str(error).strip().splitlines()[-1]
+        raise PackageError(f"{operation.type} {operation.name!r} contradicts itself: {reason}") from error
+    outputs = list(translated) if isinstance(translated, Sequence) else [translated]
+    _define_outputs(operation, outputs, scope)
+
+
+def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -> None:
+    """Name the results, after holding their shapes to what the program declares."""
+    if len(outputs) != len(operation.outputs):
+        raise PackageError(
+            f"expected {len(outputs)} outputs of {operation.type} {operation.name!r},"
+            f" got {len(operation.outputs)}"
+        )
+    for variable, output in zip(operation.outputs, outputs, strict=True):
+        declared = PartialShape([-1 if size is None else size for size in variable.type.shape])
+        if not output.get_partial_shape().compatible(declared):
+            raise PackageError(
+                f"{operation.type} {operation.name!r} computes {variable.name!r} of shape"
+                f" {output.get_partial_shape()}, but declares {variable.type}"
+            )
+        scope.define(variable.name, output)
