@@ -35,6 +35,10 @@ from sd_runtime.errors import (
     SdRuntimeError,
     SettingsError,
 )
+from sd_runtime.model import Engine, FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.noise import Rng, draw_noise
+from sd_runtime.pipeline import Pipeline, SamplingOptions
+from sd_runtime.png import GeneratedImage, ImageSettings, read_settings
 
 __all__ = [
     "AttentionImplementation",
@@ -43,8 +47,12 @@ __all__ = [
     "BundleError",
     "ComputeUnit",
     "Draft",
+    "Engine",
     "EngineError",
     "FileRecord",
+    "FunctionModel",
+    "GeneratedImage",
+    "ImageSettings",
     "ImageSize",
     "ImageTextError",
     "IntegrityError",
@@ -52,20 +60,29 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MissingComponentError",
+    "Model",
     "ModelFacts",
     "OutputExistsError",
+    "Pipeline",
     "PortSpec",
     "PortsError",
+    "Precision",
     "PredictionType",
     "PromptTruncatedWarning",
     "Provenance",
+    "Rng",
     "Role",
+    "SamplingOptions",
     "SdRuntimeError",
     "SettingsError",
     "TextEncoding",
     "VaeFacts",
+    "draw_noise",
     "format_manifest",
     "new_bundle",
     "open_bundle",
+    "open_model",
     "parse_manifest",
+    "read_settings",
+    "resolve_engine",
 ]

@@ -118,7 +118,7 @@ def open_model(
         return _open_coreml(path, component.compute_unit)
     from sd_mil import MLModel
 
-    return MLModel(path, engine=resolved, precision=precision)
+    return MLModel(path, engine="reference" if resolved == "reference" else "portable", precision=precision)
 
 
 def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:

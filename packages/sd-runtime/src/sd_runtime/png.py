@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sd_runtime.bundle.schema import decode, encode, parse_json
 from sd_runtime.errors import ImageTextError, ManifestError
+from sd_runtime.noise import Rng
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,7 @@ class ImageSettings:
     prompt: str
     negative_prompt: str
     seed: int
-    rng: str
+    rng: Rng
     scheduler: str
     num_inference_steps: int
     guidance_scale: float
