@@ -50,8 +50,8 @@ class Checkpoint:
     """What a conversion reads.
 
     ``name`` is the hub id or the folder's name; ``components`` are those of ``sd_convert.COMPONENTS`` that
-    were asked for. ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``) and has those
-    that exist. ``weight_files`` and ``variants`` are by folder, for the components' folders only.
+    were asked for. ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``) and has
+    those that exist. ``weight_files`` and ``variants`` are by folder, for the components' folders only.
     """
 
     name: str
@@ -265,7 +265,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise IncompleteCheckpointError(
-            f"{path}: expected JSON, got {error}; download it again (`git lfs pull` if it is a git-lfs pointer)"
+            f"{path}: expected JSON, got {error}; download it again (`git lfs pull` if it is an lfs pointer)"
         ) from error
     if not isinstance(document, dict):
         raise NotACheckpointError(f"{path}: expected a JSON object, got {type(document).__name__}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ class PortSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: Literal["float16", "float32"]
     description: str
 
 
@@ -31,6 +31,11 @@ class Weights(Protocol):
 
     def __contains__(self, name: object) -> bool:
         """Whether the file has that tensor."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors in the file."""
         ...
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Literal, cast
+
+from sd_runtime import PredictionType
 
 from .checkpoint import Checkpoint
 from .errors import IncompleteCheckpointError, OptionsError, UnsupportedArchitectureError
 from .options import ConversionOptions
 
-_DEFAULT_BLOCKS: Final = (
-    "CrossAttnDownBlock2D",
-    "CrossAttnDownBlock2D",
-    "CrossAttnDownBlock2D",
-    "DownBlock2D",
-)
+# diffusers' own defaults, for configs that leave the key out
+_DEFAULT_UNET_BLOCKS: Final = 4
+_DEFAULT_VAE_BLOCKS: Final = 1
+_DEFAULT_LATENT_CHANNELS: Final = 4
+_DEFAULT_SCALING_FACTOR: Final = 0.18215
 
 
 def model_version(checkpoint: Checkpoint, options: ConversionOptions) -> str:
@@ -27,27 +27,39 @@ def package_name(version: str, component: str) -> str:
     return f"Stable_Diffusion_version_{version.replace('/', '_')}_{component}.mlpackage"
 
 
-def prediction_type(checkpoint: Checkpoint) -> str:
-    """What the UNet predicts: ``epsilon`` (diffusers' default), ``v_prediction`` or ``sample``."""
-    return _choice(
-        checkpoint, "scheduler", "prediction_type", "epsilon", ("epsilon", "v_prediction", "sample")
-    )
+def family(checkpoint: Checkpoint) -> Literal["sd1", "sd2"]:
+    """Whether the UNet is of SD 1.x or of SD 2.x, which projects with linear layers, not convolutions."""
+    return "sd2" if checkpoint.config("unet").get("use_linear_projection", False) else "sd1"
+
+
+def prediction_type(checkpoint: Checkpoint) -> PredictionType:
+    """What the UNet predicts, as the scheduler's config says; ``epsilon`` is diffusers' default."""
+    value = checkpoint.config("scheduler").get("prediction_type", "epsilon")
+    if value not in ("epsilon", "v_prediction", "sample"):
+        raise _unexpected(
+            checkpoint, "scheduler", "prediction_type", "epsilon, v_prediction or sample", value
+        )
+    return cast(PredictionType, value)
 
 
 def vae_factor(checkpoint: Checkpoint) -> int:
     """Pixels of the image per pixel of the latents, along each side."""
-    blocks: Sequence[int] = checkpoint.config("vae").get("block_out_channels", (64,))
-    return int(2 ** (len(blocks) - 1))
+    return _halvings(checkpoint, "vae", "block_out_channels", _DEFAULT_VAE_BLOCKS)
 
 
 def vae_scaling_factor(checkpoint: Checkpoint) -> float:
-    """What latents are multiplied by before diffusion; diffusers' default is SD 1.x's own."""
-    return float(checkpoint.config("vae").get("scaling_factor", 0.18215))
+    """What latents are multiplied by before diffusion."""
+    return _number(checkpoint, "scaling_factor", _DEFAULT_SCALING_FACTOR)
+
+
+def vae_shift_factor(checkpoint: Checkpoint) -> float:
+    """What is taken from latents before they are scaled; SD 1.x has none."""
+    return _number(checkpoint, "shift_factor", 0.0)
 
 
 def latent_channels(checkpoint: Checkpoint) -> int:
     """Channels of the latents, as the VAE has them."""
-    return int(checkpoint.config("vae").get("latent_channels", 4))
+    return int(_number(checkpoint, "latent_channels", _DEFAULT_LATENT_CHANNELS))
 
 
 def latent_size(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[int, int]:
@@ -58,22 +70,17 @@ def latent_size(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[int
         OptionsError: the UNet halves the latents more often than the size allows.
     """
     height, width = _configured_size(checkpoint, options)
-    factor = _unet_factor(checkpoint)
+    factor = _halvings(checkpoint, "unet", "down_block_types", _DEFAULT_UNET_BLOCKS)
     for name, size in (("latent_height", height), ("latent_width", width)):
         if size % factor:
             raise OptionsError(
-                f"{name}: expected a multiple of {factor} (what the UNet halves the latents to), got {size}"
+                f"{name}: expected a multiple of {factor}, by which the UNet divides the latents, got {size}"
             )
     return height, width
 
 
-def _unet_factor(checkpoint: Checkpoint) -> int:
-    blocks: Sequence[str] = checkpoint.configs.get("unet", {}).get("down_block_types", _DEFAULT_BLOCKS)
-    return int(2 ** (len(blocks) - 1))
-
-
 def _configured_size(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[int, int]:
-    size = checkpoint.configs.get("unet", {}).get("sample_size")
+    size = checkpoint.config("unet").get("sample_size")
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     height, width = options.latent_height or height, options.latent_width or width
     if not (isinstance(height, int) and isinstance(width, int) and min(height, width) > 0):
@@ -84,10 +91,28 @@ def _configured_size(checkpoint: Checkpoint, options: ConversionOptions) -> tupl
     return height, width
 
 
-def _choice(checkpoint: Checkpoint, folder: str, key: str, default: str, choices: tuple[str, ...]) -> str:
-    value = checkpoint.config(folder).get(key, default)
-    if value not in choices:
-        raise UnsupportedArchitectureError(
-            f"{checkpoint.name}/{folder}: {key}: expected one of {', '.join(choices)}, got {value!r}"
-        )
-    return str(value)
+def _halvings(checkpoint: Checkpoint, folder: str, key: str, default: int) -> int:
+    """By how much a network with these blocks divides each side: every block but the last halves it."""
+    blocks = checkpoint.config(folder).get(key)
+    if blocks is None:
+        return int(2 ** (default - 1))
+    if not isinstance(blocks, list) or not blocks:
+        raise _unexpected(checkpoint, folder, key, "a list of blocks", blocks)
+    return int(2 ** (len(blocks) - 1))
+
+
+def _number(checkpoint: Checkpoint, key: str, default: float) -> float:
+    value = checkpoint.config("vae").get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _unexpected(checkpoint, "vae", key, "a number", value)
+    return float(value)
+
+
+def _unexpected(
+    checkpoint: Checkpoint, folder: str, key: str, expected: str, value: Any
+) -> UnsupportedArchitectureError:
+    return UnsupportedArchitectureError(
+        f"{checkpoint.name}/{folder}: {key}: expected {expected}, got {value!r:.200}"
+    )

@@ -7,7 +7,7 @@ that GuernikaModelConverter writes and apps read.
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict
 
 from .checkpoint import Checkpoint
 from .component import PortSpec
@@ -76,6 +76,6 @@ def describe(
     )
 
 
-def port(name: str, shape: tuple[int, ...], dtype: str) -> PortSpec:
+def port(name: str, shape: tuple[int, ...], dtype: Literal["float16", "float32"]) -> PortSpec:
     """The port called ``name`` with the description that goes with it."""
     return PortSpec(name, shape, dtype, _DESCRIPTIONS[name])

@@ -72,8 +72,8 @@ def _no_weights(names: tuple[str, ...], where: str) -> Exception:
         )
     if pickles:
         return UnsafeWeightsError(
-            f"{where}: expected .safetensors weights, got only {', '.join(pickles)}, a pickle, which runs code "
-            "when it is read; save the checkpoint again with safe_serialization=True"
+            f"{where}: expected .safetensors weights, got only {', '.join(pickles)}, pickles, which run code "
+            "when they are read; save the checkpoint again with safe_serialization=True"
         )
     return IncompleteCheckpointError(f"{where}: expected .safetensors weights, got none; download it again")
 

@@ -12,6 +12,7 @@ from sd_convert.metadata import describe, port
 from sd_convert.options import ConversionOptions
 
 from .fit import fit_weights
+from .instantiate import on_meta_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,7 @@ def build_text_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Co
     config = checkpoint.config("text_encoder")
     where = f"{checkpoint.name}/text_encoder"
     check_text_encoder(config, where=f"{where}/config.json")
-    model = _instantiate(config)
+    model = _instantiate(config, f"{where}/config.json")
     module = TextEncoderPorts(model).eval()
     hidden, length = model.config.hidden_size, model.config.max_position_embeddings
     return Component(
@@ -45,14 +46,14 @@ def build_text_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Co
     )
 
 
-def _instantiate(config: Config) -> Any:
+def _instantiate(config: Config, where: str) -> Any:
     """transformers' ``CLIPTextModel`` on the meta device, in float32 whatever the checkpoint was saved in."""
-    import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
     known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    with torch.device("meta"):
-        return CLIPTextModel(CLIPTextConfig.from_dict(known, attn_implementation="sdpa"))
+    return on_meta_device(
+        lambda: CLIPTextModel(CLIPTextConfig.from_dict(known, attn_implementation="sdpa")), where=where
+    )
 
 
 def _renaming(module: nn.Module) -> Callable[[str], str | None]:

@@ -13,6 +13,7 @@ from sd_convert.metadata import LAYOUT_VERSION, describe, port
 from sd_convert.options import ConversionOptions
 
 from .fit import fit_weights
+from .instantiate import on_meta_device
 
 if TYPE_CHECKING:
     from .modules import UNetPorts
@@ -61,12 +62,10 @@ def build_unet(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
 
 
 def _instantiate(config: Config, where: str) -> UNetPorts:
-    import torch
     from diffusers import UNet2DConditionModel
 
     from .modules import UNetPorts
 
     check_known_options(config, inspect.signature(UNet2DConditionModel.__init__).parameters, where=where)
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(dict(config))
+    unet = on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config)), where=where)
     return UNetPorts(unet).eval()

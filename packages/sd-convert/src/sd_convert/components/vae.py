@@ -15,6 +15,7 @@ from sd_convert.metadata import describe, port
 from sd_convert.options import ConversionOptions
 
 from .fit import fit_weights
+from .instantiate import on_meta_device
 
 _IMAGE_CHANNELS: Final = 3
 _OLD_ATTENTION: Final = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
@@ -85,12 +86,10 @@ def _instantiate(checkpoint: Checkpoint) -> Any:
     """diffusers' ``AutoencoderKL`` on the meta device."""
     config, where = checkpoint.config("vae"), f"{checkpoint.name}/vae/config.json"
     check_vae(config, where=where)
-    import torch
     from diffusers import AutoencoderKL
 
     check_known_options(config, inspect.signature(AutoencoderKL.__init__).parameters, where=where)
-    with torch.device("meta"):
-        return AutoencoderKL.from_config(dict(config))
+    return on_meta_device(lambda: AutoencoderKL.from_config(dict(config)), where=where)
 
 
 def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:

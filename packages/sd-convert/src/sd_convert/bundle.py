@@ -1,0 +1,112 @@
+"""What a bundle says about the checkpoint it was made from, beside the packages themselves."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final, cast
+
+from sd_runtime import (
+    AttentionImplementation,
+    BundleComponent,
+    ComputeUnit,
+    Draft,
+    ImageSize,
+    LatentSize,
+    ModelFacts,
+    Provenance,
+    Role,
+    TextEncoding,
+    VaeFacts,
+)
+from sd_runtime import PortSpec as BundlePort
+
+from .checkpoint import Checkpoint
+from .component import Component, PortSpec
+from .errors import IncompleteCheckpointError
+from .facts import (
+    family,
+    latent_channels,
+    latent_size,
+    model_version,
+    prediction_type,
+    vae_factor,
+    vae_scaling_factor,
+    vae_shift_factor,
+)
+from .options import ConversionOptions
+
+_TOKENIZER: Final = "tokenizer"
+_SCHEDULER: Final = "scheduler/scheduler_config.json"
+_TOOLS: Final = ("sd-convert", "coremltools", "torch", "diffusers", "transformers")
+_ROLES: Final[dict[str, Role]] = {
+    "text_encoder": "text_encoder",
+    "unet": "denoiser",
+    "vae_decoder": "image_decoder",
+    "vae_encoder": "image_encoder",
+}
+
+
+def model_facts(
+    checkpoint: Checkpoint, options: ConversionOptions, components: tuple[str, ...]
+) -> ModelFacts:
+    """What the networks mean together.
+
+    Raises:
+        CheckpointError: a config that says it is missing, or says it wrong.
+        OptionsError: a latent size that the UNet cannot take.
+    """
+    height, width = latent_size(checkpoint, options)
+    factor = vae_factor(checkpoint)
+    return ModelFacts(
+        identifier=model_version(checkpoint, options),
+        family=family(checkpoint),
+        prediction_type=prediction_type(checkpoint),
+        scheduler=_SCHEDULER,
+        latent=LatentSize(latent_channels(checkpoint), height, width),
+        image=ImageSize(height * factor, width * factor),
+        vae=VaeFacts(vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint)),
+        text_encoders=(TextEncoding("text_encoder", _TOKENIZER),) if "text_encoder" in components else (),
+    )
+
+
+def provenance(checkpoint: Checkpoint) -> Provenance:
+    """Source, time and the versions of everything that had a hand in the result."""
+    tools = {tool: version(tool) for tool in _TOOLS}
+    return Provenance.now(checkpoint.name, revision=checkpoint.revision, tools=tools)
+
+
+def bundle_component(component: Component, package: str, options: ConversionOptions) -> BundleComponent:
+    """The manifest's entry for ``component`` in the package of that file name."""
+    return BundleComponent(
+        name=component.name,
+        role=_ROLES[component.name],
+        package=package,
+        inputs=tuple(map(_bundle_port, component.inputs)),
+        outputs=tuple(map(_bundle_port, component.outputs)),
+        attention_implementation=cast(AttentionImplementation, options.attention_implementation),
+        compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
+        deployment_target=options.target,
+    )
+
+
+def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]) -> None:
+    """Copy the scheduler's config always, and the tokenizer with the text encoder.
+
+    Raises:
+        IncompleteCheckpointError: the checkpoint has none.
+    """
+    if checkpoint.scheduler_file is None:
+        raise IncompleteCheckpointError(f"{checkpoint.folder}: expected {_SCHEDULER}, got none")
+    draft.copy_file(checkpoint.scheduler_file, _SCHEDULER)
+    if "text_encoder" not in components:
+        return
+    if not checkpoint.tokenizer_files:
+        raise IncompleteCheckpointError(
+            f"{checkpoint.folder}: expected the tokenizer's vocab.json and merges.txt, got none"
+        )
+    for file in checkpoint.tokenizer_files:
+        draft.copy_file(file, f"{_TOKENIZER}/{file.name}")
+
+
+def _bundle_port(port: PortSpec) -> BundlePort:
+    return BundlePort(port.name, port.shape, port.dtype)

@@ -1,0 +1,85 @@
+"""What a conversion would do, without writing anything: ports, sizes, file names, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from .checkpoint import FOLDERS, Checkpoint
+from .component import PortSpec
+from .components import build_component
+from .errors import OptionsError
+from .facts import model_version, package_name
+from .options import ConversionOptions
+
+_FP16_BYTES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentPlan:
+    """One network: the package to be, its ports, and its weights' size in the checkpoint and in the package."""
+
+    name: str
+    package: str
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
+    variant: str
+    checkpoint_bytes: int
+    package_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A conversion before it happens. ``memory_bytes`` is an estimate of the peak of the whole process."""
+
+    model_version: str
+    options: ConversionOptions
+    components: tuple[ComponentPlan, ...]
+    memory_bytes: int
+
+
+def plan(checkpoint: Checkpoint, options: ConversionOptions | None = None) -> Plan:
+    """What :func:`sd_convert.convert` would do with the same arguments; reads the headers of the weights.
+
+    Raises: what ``convert`` raises for a checkpoint or options that it refuses.
+    """
+    options = options or ConversionOptions()
+    components = tuple(
+        _plan_component(checkpoint, options, name) for name in chosen_components(checkpoint, options)
+    )
+    return Plan(
+        model_version=model_version(checkpoint, options),
+        options=options,
+        components=components,
+        memory_bytes=_memory(components),
+    )
+
+
+def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[str, ...]:
+    """The components to convert, in the usual order.
+
+    Raises:
+        OptionsError: one was asked for that the checkpoint was not opened with.
+    """
+    asked = options.components or checkpoint.components
+    for name in asked:
+        if name not in checkpoint.components:
+            raise OptionsError(
+                f"components: expected those of {checkpoint.name} as opened "
+                f"({', '.join(checkpoint.components)}), got {name!r}"
+            )
+    return tuple(name for name in checkpoint.components if name in asked)
+
+
+def _plan_component(checkpoint: Checkpoint, options: ConversionOptions, name: str) -> ComponentPlan:
+    component = build_component(name, checkpoint, options)
+    parameters = sum(tensor.numel() for tensor in component.module.state_dict().values())
+    return ComponentPlan(
+        name=name,
+        package=package_name(model_version(checkpoint, options), name),
+        inputs=component.inputs,
+        outputs=component.outputs,
+        variant=checkpoint.variants[FOLDERS[name]],
+        checkpoint_bytes=component.weights.bytes,
+        package_bytes=parameters * _FP16_BYTES,
+    )
