@@ -1,12 +1,18 @@
 """Read, walk and execute Core ML ML Programs anywhere."""
 
+from sd_mil.engine import CompiledProgram
 from sd_mil.errors import (
+    ComparisonError,
+    EngineError,
+    MissingEngineError,
     PackageError,
     PredictionError,
     SdMilError,
     UnsupportedModelError,
     UnsupportedOpError,
 )
+from sd_mil.fidelity import psnr
+from sd_mil.model import MLModel
 from sd_mil.program import (
     Argument,
     Block,
@@ -26,9 +32,14 @@ from sd_mil.reader import read_package
 __all__ = [
     "Argument",
     "Block",
+    "ComparisonError",
+    "CompiledProgram",
     "Constant",
     "Description",
+    "EngineError",
     "Function",
+    "MLModel",
+    "MissingEngineError",
     "Operation",
     "Package",
     "PackageError",
@@ -41,5 +52,6 @@ __all__ = [
     "UnsupportedModelError",
     "UnsupportedOpError",
     "Variable",
+    "psnr",
     "read_package",
 ]

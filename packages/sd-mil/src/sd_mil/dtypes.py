@@ -6,6 +6,7 @@ Sources: ``MIL.proto`` (``DataType``) and ``BlobDataType.hpp`` of apple/coremlto
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -62,7 +63,7 @@ BLOB_DTYPES = MappingProxyType(
 )
 
 #: Types that numpy has too.
-NUMPY_DTYPES = MappingProxyType(
+NUMPY_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     {
         "bool": np.dtype(np.bool_),
         "fp16": np.dtype(np.float16),
@@ -86,7 +87,7 @@ FLOATS = frozenset({"fp16", "fp32", "fp64", "bf16"})
 SUB_BYTE_BITS = MappingProxyType({"int4": 4, "uint4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint6": 6})
 
 #: Types stored in whole bytes that numpy has no name for: their raw bits.
-_RAW_DTYPES = MappingProxyType(
+_RAW_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     {"bf16": np.dtype(np.uint16), "fp8e4m3fn": np.dtype(np.uint8), "fp8e5m2": np.dtype(np.uint8)}
 )
 
@@ -95,7 +96,9 @@ def stored_dtype(dtype: str) -> np.dtype[np.generic]:
     """The numpy dtype of a stored payload: uint8 for packed sub-byte types, raw bits for bf16 and fp8."""
     if dtype in SUB_BYTE_BITS:
         return np.dtype(np.uint8)
-    return _RAW_DTYPES[dtype] if dtype in _RAW_DTYPES else NUMPY_DTYPES[dtype]
+    if dtype in _RAW_DTYPES:
+        return _RAW_DTYPES[dtype]
+    return NUMPY_DTYPES[dtype]
 
 
 def stored_bytes(dtype: str, shape: tuple[int, ...]) -> int:

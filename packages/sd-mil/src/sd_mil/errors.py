@@ -4,8 +4,7 @@ SdMilError
 ├── PackageError          the file is malformed, truncated, or contradicts itself
 ├── UnsupportedModelError the file is well-formed, but of a kind this package does not run
 │   └── UnsupportedOpError  ... because of one operation: its name, type and output are said
-├── EngineError           the engine asked for cannot work on this machine
-├── EngineError           an engine, precision or rounding that does not exist, or not together
+├── EngineError           the engine asked for does not exist, or cannot do what is asked on this machine
 │   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
 ├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
 └── ComparisonError       two arrays that cannot be compared
@@ -31,11 +30,7 @@ class UnsupportedOpError(UnsupportedModelError):
 
 
 class EngineError(SdMilError):
-    """The engine's library is not installed, or the processor lacks the arithmetic asked for."""
-
-
-class EngineError(SdMilError):
-    """No such engine, precision or rounding."""
+    """No such engine, precision or rounding, or the processor lacks the arithmetic asked for."""
 
 
 class MissingEngineError(EngineError, ImportError):

@@ -1,0 +1,79 @@
+"""The protocol between a model and what executes it, and the choice of an engine by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+import numpy.typing as npt
+
+from sd_mil.errors import EngineError, MissingEngineError
+from sd_mil.program import Program
+
+EngineName: TypeAlias = Literal["portable", "reference"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
+Rounding: TypeAlias = Literal["fp16"]
+
+#: Arrays by port name.
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+
+class CompiledProgram(Protocol):
+    """A program made ready to run. Stateless: the same inputs give the same outputs."""
+
+    @property
+    def arithmetic(self) -> str:
+        """Engine, library version, precision and rounding, for reports."""
+        ...
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """All outputs by name, from inputs that fit the ports; the caller checks and casts."""
+        ...
+
+
+def compile_program(
+    program: Program, *, engine: EngineName, precision: Precision, rounding: Rounding | None
+) -> CompiledProgram:
+    """Hand the program to the engine of that name. Engines are imported here and not before.
+
+    Raises:
+        EngineError: an unknown engine, precision or rounding, or a combination that the engine has not.
+        MissingEngineError: the engine's library is not installed.
+        UnsupportedOpError: the program holds an operation that the engine does not know.
+    """
+    _check_choice("engine", engine, get_args(EngineName))
+    _check_choice("precision", precision, get_args(Precision))
+    if rounding is not None:
+        _check_choice("rounding", rounding, get_args(Rounding))
+    if engine == "reference":
+        return _compile_reference(program, precision, rounding)
+    if rounding is not None:
+        raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
+    return _compile_portable(program, precision)
+
+
+def _compile_reference(program: Program, precision: Precision, rounding: Rounding | None) -> CompiledProgram:
+    from sd_mil import reference
+
+    if precision != "fp32":
+        raise EngineError(
+            f"expected precision='fp32' for the reference engine, got {precision!r}; use engine='portable'"
+        )
+    return reference.compile_program(program, rounding=rounding)
+
+
+def _compile_portable(program: Program, precision: Precision) -> CompiledProgram:
+    try:
+        import openvino  # noqa: F401
+    except ImportError as error:
+        raise MissingEngineError(
+            'the portable engine needs OpenVINO: pip install "sd-mil[openvino]" (or use engine="reference")'
+        ) from error
+    from sd_mil import portable
+
+    return portable.compile_program(program, precision=precision)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EngineError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -1,0 +1,93 @@
+"""Interpolation over the last two axes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sd_mil.reference.registry import Array, op
+
+_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
+
+
+@op("upsample_nearest_neighbor")
+def upsample_nearest_neighbor(
+    x: Array, scale_factor_height: Array | float = 1, scale_factor_width: Array | float = 1
+) -> Array:
+    """Output element i copies input element floor(i / scale)."""
+    tall = _nearest(x, math.floor(x.shape[-2] * float(scale_factor_height)), float(scale_factor_height), -2)
+    return _nearest(tall, math.floor(x.shape[-1] * float(scale_factor_width)), float(scale_factor_width), -1)
+
+
+@op("resize_nearest_neighbor")
+def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_width: Array) -> Array:
+    """Output element i copies input element floor(i * in / out)."""
+    height, width = int(target_size_height), int(target_size_width)
+    return _nearest(_nearest(x, height, height / x.shape[-2], -2), width, width / x.shape[-1], -1)
+
+
+def _nearest(x: Array, size: int, scale: float, axis: int) -> Array:
+    sources = np.floor(np.arange(size) / scale).astype(np.int64)
+    return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
+
+
+@op("upsample_bilinear")
+def upsample_bilinear(
+    x: Array,
+    scale_factor_height: Array | float = 1,
+    scale_factor_width: Array | float = 1,
+    align_corners: Array | bool = True,
+    half_pixel_centers: Array | bool | None = None,
+) -> Array:
+    """By scale factors; without aligned corners, pixel centres are half a pixel in unless told otherwise."""
+    if align_corners:
+        mode = "STRICT_ALIGN_CORNERS"
+    else:
+        mode = "DEFAULT" if half_pixel_centers is not None and not half_pixel_centers else "UNALIGN_CORNERS"
+    height = math.floor(x.shape[-2] * float(scale_factor_height))
+    width = math.floor(x.shape[-1] * float(scale_factor_width))
+    return _bilinear(x, height, width, mode)
+
+
+@op("resize_bilinear", choices={"sampling_mode": _MODES})
+def resize_bilinear(
+    x: Array,
+    target_size_height: Array | int = 1,
+    target_size_width: Array | int = 1,
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """To a target size; the mode says where the sampling points lie."""
+    return _bilinear(x, int(target_size_height), int(target_size_width), sampling_mode)
+
+
+def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
+    tall = _interpolate(x, _grid(x.shape[-2], height, mode), -2)
+    return _interpolate(tall, _grid(x.shape[-1], width, mode), -1)
+
+
+def _interpolate(x: Array, points: Array, axis: int) -> Array:
+    low = np.floor(points).astype(np.int64)
+    high = np.minimum(low + 1, x.shape[axis] - 1)
+    weight = (points - low).astype(np.float32)
+    weight = weight[:, None] if axis == -2 else weight
+    return np.asarray(np.take(x, low, axis) * (1 - weight) + np.take(x, high, axis) * weight)
+
+
+def _grid(size: int, count: int, mode: str) -> Array:
+    """Where output elements sample the input axis, in input elements.
+
+    Source: the notes of ``resize_bilinear`` in coremltools.
+    """
+    i = np.arange(count)
+    if mode == "ALIGN_CORNERS" and count == 1:
+        points = np.array([(size - 1) / 2])
+    elif mode in ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS"):
+        points = i * ((size - 1) / max(1, count - 1))
+    elif mode == "DEFAULT":
+        points = i * (size / count)
+    elif mode == "OFFSET_CORNERS":
+        points = (i + 0.5) * (max(1, size - 1) / count)
+    else:
+        points = (i + 0.5) * (size / count) - 0.5
+    return np.clip(points, 0, size - 1)

@@ -1,0 +1,58 @@
+"""From stored constants and declared dtypes to the arrays that are computed with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sd_mil.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
+from sd_mil.errors import UnsupportedModelError
+from sd_mil.program import Constant
+from sd_mil.reference.registry import Array
+
+
+def computed_dtype(dtype: str, where: str) -> np.dtype[np.generic]:
+    """The numpy dtype in which values of a MIL dtype are computed: fp32 for narrower floats.
+
+    Raises:
+        UnsupportedModelError: bf16, fp8 and text are not computed with.
+    """
+    if dtype == "fp16":
+        return np.dtype(np.float32)
+    if dtype in SUB_BYTE_BITS:
+        return np.dtype(np.int8 if dtype.startswith("int") else np.uint8)
+    if dtype not in NUMPY_DTYPES:
+        raise UnsupportedModelError(f"expected a dtype that numpy computes with, got {dtype} in {where}")
+    return NUMPY_DTYPES[dtype]
+
+
+def computed(array: Array, dtype: str) -> Array:
+    """The array in the dtype that values declared ``dtype`` are computed in."""
+    return np.asarray(array).astype(computed_dtype(dtype, "a value"), copy=False)
+
+
+def dense(constant: Constant) -> Array | str | tuple[str, ...]:
+    """A constant as an op takes it: text as it is, numbers as an array in their computed dtype."""
+    value, dtype = constant.value, constant.type.dtype
+    if isinstance(value, str | tuple):
+        return value
+    if not isinstance(value, np.ndarray):
+        raise UnsupportedModelError("expected a tensor or text as a parameter, got a dictionary")
+    if dtype in SUB_BYTE_BITS:
+        shape = tuple(size for size in constant.type.shape if size is not None)
+        value = unpack(value, SUB_BYTE_BITS[dtype], int(np.prod(shape))).reshape(shape)
+        value = _sign_extended(value) if dtype == "int4" else value
+    return computed(value, dtype)
+
+
+def unpack(packed: Array, bits: int, count: int) -> Array:
+    """Unsigned integers of ``bits`` bits each, packed LSB first across bytes, as ``count`` uint8.
+
+    >>> unpack(np.array([0b01_10_11_00, 0b11], np.uint8), 2, 5).tolist()
+    [0, 3, 2, 1, 3]
+    """
+    flat = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    return np.packbits(flat, axis=1, bitorder="little").reshape(count)
+
+
+def _sign_extended(nibbles: Array) -> Array:
+    return ((nibbles ^ 8).astype(np.int8) - 8).astype(np.int8)
