@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sd_mil.portable.passes.merge_heads import merge_heads
+from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-#: In order.
-PASSES: tuple[Callable[[Program], Program], ...] = ()
+#: In order: what merging leaves without a user is dropped after it.
+PASSES: tuple[Callable[[Program], Program], ...] = (merge_heads, drop_unused)
 
 
 def rewrite(program: Program) -> Program:
