@@ -1,0 +1,106 @@
+"""DPM-Solver++(2M): second-order multistep in the predicted clean latent.
+
+Source: arXiv 2211.01095 (DPM-Solver++), algorithm 2; diffusers ``DPMSolverMultistepScheduler`` with its
+defaults (``dpmsolver++``, order 2, midpoint).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from sd_schedulers.parametrisation import Level, denoised
+from sd_schedulers.sampling import Model, Step
+from sd_schedulers.schedule import Float32, NoiseSchedule
+from sd_schedulers.spacing import SigmaGrid, sigma_grid, spaced_timesteps
+
+NAME = "dpmpp_2m"
+#: What DDPM configs say of a network that predicts no variance.
+FIXED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
+#: Below this many steps, the last one is first-order for stability.
+FEW_STEPS = 15
+
+
+def dpmpp_2m(
+    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
+) -> Iterator[Step]:
+    """Second-order sampling in ``n`` evaluations.
+
+    Raises:
+        ScheduleError: the config asks for another algorithm, order or sigma schedule than this solver's.
+    """
+    _refuse_other_solvers(schedule)
+    timesteps = spaced_timesteps(schedule, num_inference_steps, default="linspace", without_last=True).round()
+    table = schedule.sigmas()
+    grid = sigma_grid(schedule, timesteps, span=(float(table[-1]), float(table[0])))
+    return _steps(model, noise, schedule, _whole(grid, schedule), _first_order_at_end(schedule, grid))
+
+
+def _refuse_other_solvers(schedule: NoiseSchedule) -> None:
+    settings = schedule.settings
+    # DEIS and UniPC configs name their own algorithms; diffusers reads these names as its defaults.
+    settings.require("algorithm_type", "dpmsolver++", "deis", sampler=NAME)
+    settings.require("solver_type", "midpoint", "logrho", "bh1", "bh2", sampler=NAME)
+    settings.require("solver_order", 2, sampler=NAME)
+    settings.require("lambda_min_clipped", -math.inf, sampler=NAME)
+    settings.require("variance_type", *FIXED_VARIANCES, sampler=NAME)
+    for key in (
+        "thresholding",
+        "use_exponential_sigmas",
+        "use_beta_sigmas",
+        "use_lu_lambdas",
+        "use_flow_sigmas",
+    ):
+        settings.require(key, False, sampler=NAME)
+    settings.require("use_dynamic_shifting", False, sampler=NAME)
+
+
+def _whole(grid: SigmaGrid, schedule: NoiseSchedule) -> SigmaGrid:
+    """Whole timesteps for the model, at Karras' levels too: rounded, but cut off with the cosine schedule."""
+    cosine = schedule.settings.get("beta_schedule", "linear") == "squaredcos_cap_v2"
+    whole = np.trunc(grid.timesteps) if cosine else np.round(grid.timesteps)
+    return SigmaGrid(tuple(whole.tolist()), grid.sigmas)
+
+
+def _first_order_at_end(schedule: NoiseSchedule, grid: SigmaGrid) -> bool:
+    settings = schedule.settings
+    few = settings.flag("lower_order_final", default=True) and len(grid.timesteps) < FEW_STEPS
+    euler_at_final = settings.flag("euler_at_final", default=False)
+    return few or euler_at_final or grid.sigmas[-1] == 0  # there, log sigma has no end to extrapolate to
+
+
+def _steps(
+    model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid, first_order_at_end: bool
+) -> Iterator[Step]:
+    last = len(grid.timesteps) - 1
+    before: Float32 | None = None
+    for index, timestep in enumerate(grid.timesteps):
+        output = model(latent, timestep)
+        here = _level(grid.sigmas[index])
+        estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
+        target = estimate
+        if before is not None and not (first_order_at_end and index == last):
+            target = _extrapolated(estimate, before, grid.sigmas[index - 1 : index + 2])
+        latent = _first_order(latent, target, grid.sigmas[index], grid.sigmas[index + 1])
+        before = estimate
+        yield Step(index, last + 1, timestep, latent, estimate)
+
+
+def _first_order(latent: Float32, target: Float32, start: float, end: float) -> Float32:
+    """Exact for a constant ``target``; the paper's ``exp(-h)`` is ``end / start``."""
+    here, there = _level(start), _level(end)
+    carried = np.float32(there.sigma / here.sigma) * latent
+    return carried + np.float32(there.alpha * (1 - end / start)) * target
+
+
+def _extrapolated(estimate: Float32, before: Float32, sigmas: tuple[float, ...]) -> Float32:
+    """The estimate in the middle of the interval, in log sigma, on the line through the last two."""
+    previous, start, end = sigmas
+    ratio = math.log(start / end) / math.log(previous / start)
+    return estimate + np.float32(0.5 * ratio) * (estimate - before)
+
+
+def _level(sigma: float) -> Level:
+    return Level.variance_preserving(1 / (sigma**2 + 1))

@@ -1,0 +1,52 @@
+"""Euler's method on the probability-flow ODE, in noise levels.
+
+Source: arXiv 2206.00364 (Elucidating the Design Space of Diffusion-Based Generative Models), algorithm 2
+without churn and correction; diffusers ``EulerDiscreteScheduler``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+
+from sd_schedulers.parametrisation import Level, denoised
+from sd_schedulers.sampling import Model, Step
+from sd_schedulers.schedule import Float32, NoiseSchedule
+from sd_schedulers.spacing import SigmaGrid, sigma_grid, spaced_timesteps
+
+
+def euler(
+    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
+) -> Iterator[Step]:
+    """First-order sampling in ``n`` evaluations. The latent is ``x_0 + sigma noise``.
+
+    Raises:
+        ScheduleError: the config asks for another interpolation, timestep type or sigma schedule.
+    """
+    settings = schedule.settings
+    settings.require("interpolation_type", "linear", sampler="euler")
+    settings.require("timestep_type", "discrete", sampler="euler")
+    settings.require("use_exponential_sigmas", False, sampler="euler")
+    settings.require("use_beta_sigmas", False, sampler="euler")
+    timesteps = spaced_timesteps(schedule, num_inference_steps, default="linspace").astype(np.float32)
+    ends = np.interp(timesteps[[0, -1]], np.arange(schedule.num_train_timesteps), schedule.sigmas())
+    grid = sigma_grid(schedule, timesteps, span=(ends[0], ends[1]))
+    return _steps(model, noise * _initial_scale(schedule, max(grid.sigmas)), schedule, grid)
+
+
+def _initial_scale(schedule: NoiseSchedule, sigma: float) -> float:
+    """Standard deviation to start from; diffusers adds the data's own variance for ``leading`` only."""
+    leading = schedule.settings.get("timestep_spacing", "linspace") == "leading"
+    return (sigma**2 + 1) ** 0.5 if leading else sigma
+
+
+def _steps(model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid) -> Iterator[Step]:
+    levels = [Level(alpha=1.0, sigma=sigma) for sigma in grid.sigmas]
+    for index, (timestep, (here, there)) in enumerate(zip(grid.timesteps, pairwise(levels), strict=True)):
+        output = model(latent / np.float32(here.power**0.5), timestep)
+        estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
+        slope = (latent - estimate) / np.float32(here.sigma)
+        latent = latent + slope * np.float32(there.sigma - here.sigma)
+        yield Step(index, len(grid.timesteps), timestep, latent, estimate)

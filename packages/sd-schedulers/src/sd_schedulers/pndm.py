@@ -1,0 +1,139 @@
+"""PNDM: pseudo linear multistep, after a cold start (PLMS, as Stable Diffusion runs it) or Runge-Kutta.
+
+Source: arXiv 2202.09778 (Pseudo Numerical Methods for Diffusion Models on Manifolds), eq. 9, 12, 13;
+diffusers ``PNDMScheduler``, with its rounding of timesteps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from sd_schedulers.errors import ScheduleError
+from sd_schedulers.parametrisation import Level, denoised, mix
+from sd_schedulers.parametrisation import noise as noise_of
+from sd_schedulers.sampling import Model, Step
+from sd_schedulers.schedule import Float32, NoiseSchedule
+from sd_schedulers.spacing import spaced_timesteps
+
+#: Weights of the latest outputs, newest first, by how many there are.
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+
+def pndm(
+    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
+) -> Iterator[Step]:
+    """Fourth-order multistep sampling.
+
+    With ``skip_prk_steps`` (Stable Diffusion), ``n + 1`` evaluations: the first interval takes two. Without,
+    it starts with three Runge-Kutta steps of four evaluations each: ``n + 9``, for ``n`` of 4 or more.
+
+    Raises:
+        ScheduleError: the config predicts samples or has a zero terminal SNR, which diffusers' PNDM does
+            not know, or it takes more steps than given to start.
+    """
+    settings = schedule.settings
+    settings.require("prediction_type", "epsilon", "v_prediction", sampler="pndm")
+    settings.require("rescale_betas_zero_snr", False, sampler="pndm")
+    timesteps = spaced_timesteps(schedule, num_inference_steps, default="leading").round().astype(int)
+    bridge = _Bridge(schedule, schedule.num_train_timesteps // num_inference_steps)
+    if settings.flag("skip_prk_steps", default=False):
+        return _cold_start(model, noise, bridge, timesteps.tolist())
+    if num_inference_steps < 4:
+        raise ScheduleError(
+            f"expected 4 steps or more for pndm without skip_prk_steps, got {num_inference_steps}"
+        )
+    return _runge_kutta_start(model, noise, bridge, timesteps.tolist())
+
+
+def _cold_start(model: Model, noise: Float32, bridge: _Bridge, timesteps: list[int]) -> Iterator[Step]:
+    """The first interval by Heun's method (predict, evaluate at its end, average), then multistep."""
+    first = timesteps[0]
+    total = len(timesteps) + (len(timesteps) > 1)
+    output = model(noise, first)
+    latent = bridge.cross(noise, output, first, first - bridge.stride)
+    yield Step(0, total, first, latent, bridge.denoised(noise, output, first))
+    if len(timesteps) == 1:
+        return
+    second = timesteps[1]
+    at_end = model(latent, second)
+    estimate = bridge.denoised(latent, at_end, second)
+    latent = bridge.cross(noise, _weighted((0.5, 0.5), (output, at_end)), second + bridge.stride, second)
+    yield Step(1, total, second, latent, estimate)
+    for step in _multistep(model, latent, bridge, timesteps[1:], (output,)):
+        yield replace(step, index=step.index + 2, total=total)
+
+
+def _runge_kutta_start(model: Model, noise: Float32, bridge: _Bridge, timesteps: list[int]) -> Iterator[Step]:
+    latent, total, half = noise, len(timesteps) + 9, bridge.stride // 2
+    history: tuple[Float32, ...] = ()
+    for interval, (start, end) in enumerate(pairwise(timesteps[:4])):
+        base = latent
+        outputs: tuple[Float32, ...] = ()
+        # Where the four evaluations are made, and where the slope found there carries the interval's start.
+        for timestep, target in (
+            (start, start - half),
+            (end + half, end + half),
+            (end + half, end),
+            (end, end),
+        ):
+            outputs = (*outputs, model(latent, timestep))
+            estimate = bridge.denoised(latent, outputs[-1], timestep)
+            slope = outputs[-1] if len(outputs) < 4 else _weighted(RUNGE_KUTTA, outputs)
+            latent = bridge.cross(base, slope, start, target)
+            yield Step(4 * interval + len(outputs) - 1, total, timestep, latent, estimate)
+        history = (*history, outputs[0])
+    for step in _multistep(model, latent, bridge, timesteps[3:], history):
+        yield replace(step, index=step.index + 12, total=total)
+
+
+def _multistep(
+    model: Model, latent: Float32, bridge: _Bridge, timesteps: list[int], history: tuple[Float32, ...]
+) -> Iterator[Step]:
+    """One evaluation an interval, extrapolated from up to four outputs (eq. 12)."""
+    for index, timestep in enumerate(timesteps):
+        output = model(latent, timestep)
+        estimate = bridge.denoised(latent, output, timestep)
+        history = (*history[-3:], output)
+        weights = ADAMS_BASHFORTH[len(history)]
+        slope = sum(
+            (w * past for w, past in zip(weights, reversed(history), strict=True)), np.zeros_like(latent)
+        )
+        latent = bridge.cross(latent, slope, timestep, timestep - bridge.stride)
+        yield Step(index, len(timesteps), timestep, latent, estimate)
+
+
+def _weighted(weights: Sequence[float], outputs: Sequence[Float32]) -> Float32:
+    terms = [np.float32(weight) * output for weight, output in zip(weights, outputs, strict=True)]
+    return sum(terms[1:], terms[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Bridge:
+    """Carries a latent from one timestep to another along a predicted slope (eq. 9, in the terms of DDIM)."""
+
+    schedule: NoiseSchedule
+    stride: int
+
+    def cross(self, latent: Float32, output: Float32, start: int, end: int) -> Float32:
+        here, prediction = self._level(start), self.schedule.prediction
+        clean = denoised(output, latent, at=here, prediction=prediction)
+        return mix(clean, noise_of(output, latent, at=here, prediction=prediction), at=self._level(end))
+
+    def denoised(self, latent: Float32, output: Float32, timestep: int) -> Float32:
+        return denoised(output, latent, at=self._level(timestep), prediction=self.schedule.prediction)
+
+    def _level(self, timestep: int) -> Level:
+        to_one = self.schedule.settings.flag("set_alpha_to_one", default=False)
+        return Level.variance_preserving(
+            self.schedule.alpha_cumprod(timestep, beyond=1.0 if to_one else None)
+        )

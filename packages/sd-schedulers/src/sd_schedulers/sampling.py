@@ -1,0 +1,52 @@
+"""What samplers take and give: a model, unit noise and a schedule in; steps out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from sd_schedulers.errors import ScheduleError
+from sd_schedulers.schedule import Float32, NoiseSchedule
+
+#: ``(latent_model_input, timestep) -> model_output``: the network's raw prediction, guidance folded in.
+#: The input is what the network was trained on (diffusers' ``scale_model_input`` is already applied).
+Model: TypeAlias = Callable[[Float32, float], Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One evaluation of the model and what came of it.
+
+    ``latent`` is the sampler's state after the step, in its own scale; after the last step it is the result.
+    ``denoised`` is the estimate of the clean latent that this evaluation gives: what to preview.
+    """
+
+    index: int
+    total: int
+    timestep: float
+    latent: Float32
+    denoised: Float32
+
+
+class Sampler(Protocol):
+    """Integrates from noise to a latent, one model evaluation a step."""
+
+    def __call__(
+        self, model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
+    ) -> Iterator[Step]:
+        """Settings are checked at the call; the model runs when steps are asked for."""
+
+
+def checked(model: Model) -> Model:
+    """``model`` with its output held to float32 and to the shape of its input."""
+
+    def call(latent: Float32, timestep: float) -> Float32:
+        output: Float32 = np.asarray(model(latent, timestep), dtype=np.float32)
+        if output.shape != latent.shape:
+            raise ScheduleError(f"expected a model output of shape {latent.shape}, got {output.shape}")
+        return output
+
+    return call
