@@ -104,12 +104,12 @@ def read_settings(path: str | Path) -> ImageSettings:
 
 
 def _stored_text(path: Path) -> str:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path, formats=["PNG"]) as image:
             text = getattr(image, "text", {}).get(KEY)
-    except (UnidentifiedImageError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on files that are no PNG, or cut
         raise ImageTextError(f"{path}: expected a PNG, got {error}") from None
     if text is None:
         raise ImageTextError(
