@@ -55,7 +55,7 @@ def _steps(
         output = model(latent, timestep)
         estimate = denoised(output, latent, at=here, prediction=prediction)
         if limit is not None:
-            estimate = np.clip(estimate, np.float32(-limit), np.float32(limit))
+            estimate = np.clip(estimate, -limit, limit)
         latent = mix(estimate, noise_of(output, latent, at=here, prediction=prediction), at=there)
         yield Step(index, len(timesteps), timestep, latent, estimate)
 

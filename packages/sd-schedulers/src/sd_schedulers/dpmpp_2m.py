@@ -91,15 +91,15 @@ def _steps(
 def _first_order(latent: Float32, target: Float32, start: float, end: float) -> Float32:
     """Exact for a constant ``target``; the paper's ``exp(-h)`` is ``end / start``."""
     here, there = _level(start), _level(end)
-    carried = np.float32(there.sigma / here.sigma) * latent
-    return carried + np.float32(there.alpha * (1 - end / start)) * target
+    carried = there.sigma / here.sigma * latent
+    return carried + there.alpha * (1 - end / start) * target
 
 
 def _extrapolated(estimate: Float32, before: Float32, sigmas: tuple[float, ...]) -> Float32:
     """The estimate in the middle of the interval, in log sigma, on the line through the last two."""
     previous, start, end = sigmas
     ratio = math.log(start / end) / math.log(previous / start)
-    return estimate + np.float32(0.5 * ratio) * (estimate - before)
+    return estimate + 0.5 * ratio * (estimate - before)
 
 
 def _level(sigma: float) -> Level:

@@ -6,6 +6,7 @@ without churn and correction; diffusers ``EulerDiscreteScheduler``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -30,7 +31,8 @@ def euler(
     settings.require("timestep_type", "discrete", sampler="euler")
     settings.require("use_exponential_sigmas", False, sampler="euler")
     settings.require("use_beta_sigmas", False, sampler="euler")
-    timesteps = spaced_timesteps(schedule, num_inference_steps, default="linspace").astype(np.float32)
+    timesteps = spaced_timesteps(schedule, num_inference_steps, default="linspace")
+    timesteps = timesteps.astype(np.float32).astype(np.float64)  # as diffusers hands them to the network
     ends = np.interp(timesteps[[0, -1]], np.arange(schedule.num_train_timesteps), schedule.sigmas())
     grid = sigma_grid(schedule, timesteps, span=(ends[0], ends[1]))
     return _steps(model, noise * _initial_scale(schedule, max(grid.sigmas)), schedule, grid)
@@ -39,14 +41,15 @@ def euler(
 def _initial_scale(schedule: NoiseSchedule, sigma: float) -> float:
     """Standard deviation to start from; diffusers adds the data's own variance for ``leading`` only."""
     leading = schedule.settings.get("timestep_spacing", "linspace") == "leading"
-    return (sigma**2 + 1) ** 0.5 if leading else sigma
+    return math.hypot(sigma, 1) if leading else sigma
 
 
 def _steps(model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid) -> Iterator[Step]:
     levels = [Level(alpha=1.0, sigma=sigma) for sigma in grid.sigmas]
-    for index, (timestep, (here, there)) in enumerate(zip(grid.timesteps, pairwise(levels), strict=True)):
-        output = model(latent / np.float32(here.power**0.5), timestep)
+    timesteps = np.asarray(grid.timesteps, np.float32).tolist()
+    for index, (timestep, (here, there)) in enumerate(zip(timesteps, pairwise(levels), strict=True)):
+        output = model(latent / math.sqrt(here.power), timestep)
         estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
-        slope = (latent - estimate) / np.float32(here.sigma)
-        latent = latent + slope * np.float32(there.sigma - here.sigma)
-        yield Step(index, len(grid.timesteps), timestep, latent, estimate)
+        slope = (latent - estimate) / here.sigma
+        latent = latent + slope * (there.sigma - here.sigma)
+        yield Step(index, len(timesteps), timestep, latent, estimate)

@@ -9,6 +9,7 @@ Source: arXiv 2202.00512 (Progressive Distillation), appendix D, for v; arXiv 20
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Level:
     @classmethod
     def variance_preserving(cls, alpha_cumprod: float) -> Level:
         """``alpha**2 + sigma**2 = 1``: the scale of DDPM, which the networks are trained on."""
-        return cls(alpha_cumprod**0.5, (1 - alpha_cumprod) ** 0.5)
+        return cls(math.sqrt(alpha_cumprod), math.sqrt(1 - alpha_cumprod))
 
     @property
     def power(self) -> float:
@@ -38,9 +39,9 @@ def denoised(output: Float32, latent: Float32, *, at: Level, prediction: Predict
     """The clean latent that ``output`` implies."""
     match prediction:
         case "epsilon":
-            return (latent - np.float32(at.sigma) * output) / np.float32(at.alpha)
+            return _divided(latent - at.sigma * output, at.alpha)
         case "v_prediction":
-            return np.float32(at.alpha / at.power) * latent - np.float32(at.sigma / at.power**0.5) * output
+            return at.alpha / at.power * latent - at.sigma / math.sqrt(at.power) * output
         case "sample":
             return output
 
@@ -51,11 +52,16 @@ def noise(output: Float32, latent: Float32, *, at: Level, prediction: Prediction
         case "epsilon":
             return output
         case "v_prediction":
-            return np.float32(at.sigma / at.power) * latent + np.float32(at.alpha / at.power**0.5) * output
+            return at.sigma / at.power * latent + at.alpha / math.sqrt(at.power) * output
         case "sample":
-            return (latent - np.float32(at.alpha) * output) / np.float32(at.sigma)
+            return _divided(latent - at.alpha * output, at.sigma)
 
 
 def mix(clean: Float32, unit_noise: Float32, *, at: Level) -> Float32:
     """``alpha clean + sigma noise``."""
-    return np.float32(at.alpha) * clean + np.float32(at.sigma) * unit_noise
+    return at.alpha * clean + at.sigma * unit_noise
+
+
+def _divided(array: Float32, by: float) -> Float32:
+    quotient: Float32 = np.divide(array, by, dtype=np.float32)
+    return quotient

@@ -113,7 +113,7 @@ def _multistep(
 
 
 def _weighted(weights: Sequence[float], outputs: Sequence[Float32]) -> Float32:
-    terms = [np.float32(weight) * output for weight, output in zip(weights, outputs, strict=True)]
+    terms = [weight * output for weight, output in zip(weights, outputs, strict=True)]
     return sum(terms[1:], terms[0])
 
 

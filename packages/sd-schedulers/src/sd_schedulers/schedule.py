@@ -24,8 +24,8 @@ Prediction: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 
-#: What diffusers writes for the last ``a_t`` of a zero terminal SNR, so that its sigma stays finite (4096).
-SMALLEST_ALPHA = 2.0**-24
+#: The last sigma of a zero terminal SNR, where diffusers sets ``a_t = 2**-24`` to keep it finite.
+LARGEST_SIGMA = 4096.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,9 @@ class NoiseSchedule:
 
     def sigmas(self) -> Float32:
         """Noise level of each timestep, ``(num_train_timesteps,)``, increasing and finite."""
-        alphas = self.alphas_cumprod.copy()
-        if self.zero_terminal_snr:
-            alphas[-1] = SMALLEST_ALPHA
-        sigmas: Float32 = np.sqrt((np.float32(1) - alphas) / alphas)
-        return sigmas
+        known = self.alphas_cumprod[:-1] if self.zero_terminal_snr else self.alphas_cumprod
+        sigmas: Float32 = np.sqrt((np.float32(1) - known) / known)
+        return np.append(sigmas, np.float32(LARGEST_SIGMA)) if self.zero_terminal_snr else sigmas
 
 
 def _betas(settings: Settings) -> Float32:
@@ -101,8 +99,10 @@ def _linspace(start: float, end: float, count: int) -> Float32:
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(count - 1))
     index = np.arange(count)
-    ramp = np.where(index < count // 2, first + step * index, last - step * (count - 1 - index))
-    return ramp.astype(np.float32)
+    ramp: Float32 = np.where(
+        index < count // 2, first + step * index, last - step * (count - 1 - index)
+    ).astype(np.float32)
+    return ramp
 
 
 def _trained_betas(trained: object, count: int) -> Float32:
@@ -121,7 +121,8 @@ def _trained_betas(trained: object, count: int) -> Float32:
 def _cosine_betas(count: int, *, max_beta: float = 0.999) -> Float32:
     """Source: arXiv 2102.09672 (Improved DDPM), eq. 17."""
     signal = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.minimum(1 - signal[1:] / signal[:-1], max_beta).astype(np.float32)
+    betas: Float32 = np.minimum(1 - signal[1:] / signal[:-1], max_beta).astype(np.float32)
+    return betas
 
 
 def _rescaled_to_zero_terminal_snr(betas: Float32) -> Float32:
@@ -135,4 +136,5 @@ def _rescaled_to_zero_terminal_snr(betas: Float32) -> Float32:
 
 def _cumprod(alphas: Float32) -> Float32:
     """Accumulated in float64 and stored in float32, as torch does."""
-    return np.cumprod(alphas, dtype=np.float64).astype(np.float32)
+    product: Float32 = np.cumprod(alphas, dtype=np.float64).astype(np.float32)
+    return product
