@@ -1,0 +1,132 @@
+"""``sdc convert``: a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sd_convert import Checkpoint, ConversionOptions, ConversionReport
+
+
+@click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
+@click.argument("checkpoint")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
+@click.option("--components", metavar="A,B", help="text_encoder, unet, vae_decoder, vae_encoder; by default all.")
+@click.option(
+    "--attention-implementation",
+    type=click.Choice(["ORIGINAL", "SPLIT_EINSUM"], case_sensitive=False),
+    default="SPLIT_EINSUM",
+    show_default=True,
+    help="SPLIT_EINSUM for the Neural Engine, ORIGINAL for the GPU.",
+)
+@click.option(
+    "--compute-unit",
+    type=click.Choice(["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"], case_sensitive=False),
+    help="What apps should run it on; by default what the attention implementation is made for.",
+)
+@click.option("--latent-h", type=click.IntRange(min=1), help="Latent height; the image's is 8 times that.")
+@click.option("--latent-w", type=click.IntRange(min=1), help="Latent width.")
+@click.option("--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on.")
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--variant", help="Variant of the weight files (fp16, ema, ...); by default fp16 if there is one.")
+@click.option("--check-output-correctness", is_flag=True, help="Verify each component against torch afterwards.")
+@click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that exists, once the new one is complete.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    checkpoint: str,
+    *,
+    output: Path,
+    components: str | None,
+    attention_implementation: str,
+    compute_unit: str | None,
+    latent_h: int | None,
+    latent_w: int | None,
+    min_deployment_target: str,
+    revision: str | None,
+    variant: str | None,
+    check_output_correctness: bool,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Convert CHECKPOINT, a diffusers folder or a hub id, to a bundle of Core ML packages."""
+    from sd_convert import Checkpoint, ConversionOptions, verify
+
+    options = ConversionOptions(
+        components=tuple(components.split(",")) if components else None,
+        attention_implementation=attention_implementation.upper(),
+        compute_unit=compute_unit.upper() if compute_unit else None,
+        latent_height=latent_h,
+        latent_width=latent_w,
+        target=min_deployment_target,
+        overwrite=overwrite,
+    )
+    opened = Checkpoint.open(checkpoint, components=options.components, revision=revision, variant=variant)
+    if dry_run:
+        _print_plan(opened, options, output)
+        return
+    print_conversion(run_conversion(opened, output, options))
+    if check_output_correctness:
+        from sdc.commands.verify import print_report
+
+        report = verify(output, opened)
+        print_report(report)
+        ctx.exit(0 if report.passed else 1)
+
+
+def run_conversion(checkpoint: Checkpoint, output: Path, options: ConversionOptions) -> ConversionReport:
+    """Convert behind a bar that names the component at work."""
+    from sd_convert import Progress, convert
+
+    from sdc.console import progress
+
+    with progress() as bar:
+        task = bar.add_task("reading", total=None)
+
+        def show(event: Progress) -> None:
+            done = event.index + (event.report is not None)
+            bar.update(task, description=event.component, total=event.total, completed=done)
+
+        return convert(checkpoint, output, options, progress=show)
+
+
+def print_conversion(report: ConversionReport) -> None:
+    """A row for each component, then the sum."""
+    from sdc.console import console, peak_memory, size, table
+
+    rows = table("component", "s", "size", "peak memory")
+    for part in report.components:
+        rows.add_row(part.name, f"{part.seconds:.1f}", size(part.bytes), size(part.peak_memory or 0))
+    console().print(rows)
+    total = sum(part.bytes for part in report.components)
+    console().print(
+        f"wrote {report.bundle}: {size(total)} in {report.seconds:.1f} s, peak memory {size(peak_memory())}",
+        soft_wrap=True,
+    )
+
+
+def _print_plan(checkpoint: Checkpoint, options: ConversionOptions, output: Path) -> None:
+    from sd_convert import plan
+
+    from sdc.console import console, size, table
+
+    planned = plan(checkpoint, options)
+    rows = table("component", "package", "weights", "inputs", "outputs")
+    for part in planned.components:
+        rows.add_row(
+            part.name,
+            part.package,
+            size(part.package_bytes),
+            "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.inputs),
+            "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.outputs),
+        )
+    console().print(rows)
+    console().print(
+        f"would write {output} ({options.attention_implementation}, {options.resolved_compute_unit}, "
+        f"{options.target}) with about {size(planned.memory_bytes)} of memory; nothing was written",
+        soft_wrap=True,
+    )

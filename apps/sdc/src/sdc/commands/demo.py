@@ -1,0 +1,120 @@
+"""``sdc demo``: the whole way with the checkpoint that ships with sdc."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from sd_convert import ConversionReport, VerificationReport
+
+    from sdc.demo.captions import Caption
+    from sdc.demo.sheet import Exhibit
+
+_SEED = 93
+
+
+@click.command("demo", short_help="Convert, prove and draw with the checkpoint that ships with sdc.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("sdc-demo"),
+    show_default=True,
+    help="Folder for bundle/ and demo.png; a bundle of an earlier run there is replaced.",
+)
+@click.option("--pictures", type=click.IntRange(1, 200), default=24, show_default=True, help="How many to draw.")
+@click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps for each.")
+@click.pass_context
+def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_steps: int) -> None:
+    """Convert the demo checkpoint, hold every output against torch, and draw a contact sheet.
+
+    The checkpoint is a small latent diffusion model that knows captions of the form
+    "a red circle on a blue background".
+    """
+    from sd_convert import Checkpoint, ConversionOptions, verify
+
+    from sdc.commands.convert import run_conversion
+    from sdc.console import console, peak_memory, size
+    from sdc.demo.sheet import accuracy, contact_sheet
+    from sdc.demo.shipped import demo_checkpoint
+
+    began = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    with demo_checkpoint() as folder:
+        checkpoint = Checkpoint.open(folder)
+        conversion = run_conversion(checkpoint, output / "bundle", ConversionOptions(overwrite=True))
+        with console(err=True).status("verifying against torch"):
+            verification = verify(output / "bundle", checkpoint)
+    exhibits = draw_all(output / "bundle", demo_captions(pictures), num_inference_steps=num_inference_steps)
+    save_atomically(contact_sheet(exhibits), output / "demo.png")
+
+    console().print(_summary(conversion, verification))
+    console().print(f"arithmetic: {verification.arithmetic}", soft_wrap=True)
+    right = sum(exhibit.right for exhibit in exhibits)
+    console().print(f"prompt accuracy: {right} of {len(exhibits)} pictures ({accuracy(exhibits):.0%})")
+    for exhibit in exhibits:
+        if not exhibit.right:
+            console().print(f"  asked for {exhibit.caption}; the judge sees {exhibit.verdict}")
+    console().print(
+        f"wrote {output / 'bundle'} and {output / 'demo.png'} in {time.perf_counter() - began:.0f} s, "
+        f"peak memory {size(peak_memory())}",
+        soft_wrap=True,
+    )
+    ctx.exit(0 if verification.passed else 1)
+
+
+def demo_captions(count: int) -> list[Caption]:
+    """Three captions of the training to one that it never showed, always the same ones."""
+    from sdc.demo.captions import seen_captions, unseen_captions
+
+    rng = random.Random(_SEED)  # noqa: S311 - a choice of captions, not a secret
+    unseen = rng.sample(unseen_captions(), min(count // 4, len(unseen_captions())))
+    seen = rng.sample(seen_captions(), count - len(unseen))
+    return [*seen, *unseen]
+
+
+def draw_all(bundle: Path, captions: list[Caption], *, num_inference_steps: int) -> list[Exhibit]:
+    """One picture for each caption, each from its own seed, judged."""
+    from sd_runtime import Pipeline
+
+    from sdc.console import progress
+    from sdc.demo.captions import unseen_captions
+    from sdc.demo.judge import judge
+    from sdc.demo.sheet import Exhibit
+
+    pipeline, unseen = Pipeline.open(bundle), set(unseen_captions())
+    exhibits = []
+    with progress() as bar:
+        for index, caption in enumerate(bar.track(captions, description="drawing")):
+            (drawn,) = pipeline.generate(
+                str(caption), seed=_SEED + index, num_inference_steps=num_inference_steps
+            )
+            exhibits.append(Exhibit(caption, drawn.image, judge(drawn.image), caption not in unseen))
+    return exhibits
+
+
+def save_atomically(image: Image, path: Path) -> None:
+    """Write a PNG whole or not at all."""
+    partial = path.with_suffix(".partial.png")
+    try:
+        image.save(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _summary(conversion: ConversionReport, verification: VerificationReport) -> object:
+    from sdc.console import table
+
+    rows = table("component", "seconds", "MB", "dB")
+    for part in conversion.components:
+        worst = min(row.psnr for row in verification.rows if row.component == part.name)
+        rows.add_row(part.name, f"{part.seconds:.1f}", f"{part.bytes / 1e6:.1f}", f"{worst:.1f}")
+    return rows

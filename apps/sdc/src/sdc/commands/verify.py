@@ -1,0 +1,64 @@
+"""``sdc verify``: every output of every component of a bundle against torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sd_convert import VerificationReport
+
+
+@click.command("verify", short_help="Prove a bundle against its checkpoint.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder or a hub id.")
+@click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
+@click.option("--engine", type=click.Choice(["portable", "reference"]), default="portable", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    bundle: Path,
+    checkpoint: str,
+    min_psnr: float,
+    engine: str,
+    precision: str,
+    as_json: bool,
+) -> None:
+    """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint."""
+    from sd_convert import Checkpoint, verify
+    from sd_runtime import open_bundle
+
+    opened = open_bundle(bundle)
+    names = tuple(component.name for component in opened.manifest.components)
+    report = verify(
+        bundle,
+        Checkpoint.open(checkpoint, components=names),
+        min_psnr=min_psnr,
+        engine=engine,
+        precision=precision,
+    )
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report) | {"passed": report.passed}, indent=2))
+    else:
+        print_report(report)
+    ctx.exit(0 if report.passed else 1)
+
+
+def print_report(report: VerificationReport) -> None:
+    """A row for each output, then the verdict and the arithmetic."""
+    from sdc.console import console, table
+
+    rows = table("component", "output", "dB", "max error", "s")
+    for row in report.rows:
+        rows.add_row(row.component, row.output, f"{row.psnr:.1f}", f"{row.max_error:.2e}", f"{row.seconds:.1f}")
+    console().print(rows)
+    verdict = "passed" if report.passed else "FAILED"
+    console().print(f"{verdict}: every output needs {report.min_psnr:g} dB or more", soft_wrap=True)
+    console().print(f"arithmetic: {report.arithmetic}", soft_wrap=True)
