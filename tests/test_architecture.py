@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def test_versions_move_together():
     major, minor, _ = versions.pop().split(".")
     wanted = f">={major}.{minor}.0,<{major}.{int(minor) + 1}"
     for project in projects():
-        for requirement in [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]:
+        extras = project.get("optional-dependencies", {}).values()
+        for requirement in itertools.chain(project["dependencies"], *extras):
             if requirement.startswith("sd-"):
                 assert wanted in requirement, f"{project['name']}: {requirement}"
 

@@ -2,9 +2,9 @@
 
     uv run python tools/isolation.py [PACKAGE ...]
 
-A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets only
-what it declares (and pytest and hypothesis), at the locked versions. For the packages that must stay free of the
-conversion stack, the environment is also checked not to hold it.
+A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
+only what it declares (and pytest and hypothesis), at the locked versions. For the packages that must stay
+free of the conversion stack, the environment is also checked not to hold it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONVERSION_STACK = ("torch", "diffusers", "transformers", "coremltools")
 INFERENCE_ONLY = ("sd-mil", "sd-tokenize", "sd-schedulers", "sd-runtime", "sd-compress", "sd-controlnet")
-_STACK_CHECK = "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
+_STACK_CHECK = (
+    "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
+)
 
 
 def members() -> dict[str, Path]:
@@ -31,7 +33,7 @@ def members() -> dict[str, Path]:
 
 def run(*command: str | Path) -> None:
     """Run a command from the root and stop the programme when it fails."""
-    subprocess.run([str(part) for part in command], cwd=ROOT, check=True)  # noqa: S603
+    subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
 
 
 def check(name: str, folder: Path, environment: Path) -> None:
@@ -51,7 +53,9 @@ def check(name: str, folder: Path, environment: Path) -> None:
 
 def main() -> None:
     """Check the packages named on the command line, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("packages", nargs="*", choices=[*members(), []])
     chosen = parser.parse_args().packages or list(members())
     with tempfile.TemporaryDirectory() as scratch:

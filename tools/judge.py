@@ -1,7 +1,7 @@
 """Judge pictures, or a whole demo bundle, from pixels alone.
 
-    uv run python tools/judge.py picture.png …                 # what each picture shows
-    uv run python tools/judge.py --bundle sdc-demo/bundle      # prompt accuracy: 200 seen captions, all unseen ones
+uv run python tools/judge.py picture.png …             # what each picture shows
+uv run python tools/judge.py --bundle sdc-demo/bundle  # accuracy: 200 seen captions, all unseen
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import random
 from pathlib import Path
 
 from PIL import Image
-
 from sdc.commands.demo import draw_all
 from sdc.demo.captions import seen_captions, unseen_captions
 from sdc.demo.judge import judge
@@ -33,12 +32,16 @@ def judge_bundle(bundle: Path, *, steps: int, seen: int, sheet: Path | None) -> 
 
 def main() -> None:
     """Judge the files, or the bundle, of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", nargs="*", type=Path)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seen", type=int, default=200, help="how many captions of the training to draw")
-    parser.add_argument("--sheet", type=Path, help="also write contact sheets, FILE-seen.png and FILE-unseen.png")
+    parser.add_argument(
+        "--sheet", type=Path, help="also write contact sheets, FILE-seen.png and FILE-unseen.png"
+    )
     options = parser.parse_args()
     for path in options.pictures:
         with Image.open(path) as picture:

@@ -1,6 +1,6 @@
 """Print how long files and functions are: a number to look at, not a gate.
 
-    uv run python tools/size.py
+uv run python tools/size.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The demo checkpoint's architecture: SD 1.x in miniature, built from diffusers' and transformers' own classes."""
+"""The demo checkpoint's architecture: SD 1.x in miniature, of diffusers' and transformers' own classes."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ def draw(
     mask = Image.new("L", (SIZE * scale, SIZE * scale), 0)
     pen = ImageDraw.Draw(mask)
     if shape == "circle":
-        pen.ellipse([(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale], fill=255)
+        pen.ellipse(
+            [(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale], fill=255
+        )
     else:
         pen.polygon([(px * scale, py * scale) for px, py in outline(shape, x, y, radius)], fill=255)
     alpha = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)[..., None] / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,7 +14,11 @@ WORDS = ("a", "an", "on", "background", "of", "the", "with", "and", "picture", *
 
 def byte_alphabet() -> list[str]:
     """CLIP's 256 printable stand-ins for bytes, in the order of its vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     rest = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
 
@@ -25,7 +30,7 @@ def learn_merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
     while any(len(spelling) > 1 for spelling in spellings):
         counts: dict[tuple[str, str], int] = {}
         for spelling in spellings:
-            for pair in zip(spelling, spelling[1:], strict=False):
+            for pair in itertools.pairwise(spelling):
                 counts[pair] = counts.get(pair, 0) + 1
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
@@ -54,7 +59,13 @@ def write_tokenizer(folder: Path) -> None:
     tokens = [*alphabet, *(character + "</w>" for character in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {token: index for index, token in enumerate([*dict.fromkeys(tokens), START, END])}
     special = {
-        name: {"content": token, "lstrip": False, "normalized": normalized, "rstrip": False, "single_word": False}
+        name: {
+            "content": token,
+            "lstrip": False,
+            "normalized": normalized,
+            "rstrip": False,
+            "single_word": False,
+        }
         for name, token, normalized in (
             ("bos_token", START, True),
             ("eos_token", END, True),

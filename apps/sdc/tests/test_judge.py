@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
-
 from sdc.demo.judge import Verdict, judge
 
 # Not the palette of the training pictures: CSS names that people would use.
@@ -22,7 +21,9 @@ CSS = {
 CORNERS = {"square": 4, "triangle": 3}
 
 
-def drawn(colour: str, shape: str, background: str, *, turn: float = 0.0, size: int = 128, radius: float = 0.3):
+def drawn(
+    colour: str, shape: str, background: str, *, turn: float = 0.0, size: int = 128, radius: float = 0.3
+):
     scale = 4
     side, reach = size * scale, radius * size * scale
     picture = Image.new("RGB", (side, side), CSS[background])
@@ -37,7 +38,9 @@ def drawn(colour: str, shape: str, background: str, *, turn: float = 0.0, size: 
         ]
         pen.polygon(corners, fill=CSS[colour])
     else:
-        pen.regular_polygon((x, y, reach * 1.2), CORNERS[shape], rotation=math.degrees(turn), fill=CSS[colour])
+        pen.regular_polygon(
+            (x, y, reach * 1.2), CORNERS[shape], rotation=math.degrees(turn), fill=CSS[colour]
+        )
     return picture.resize((size, size), Image.Resampling.BOX)
 
 
@@ -71,7 +74,9 @@ def test_what_is_not_clear_is_not_named():
     washed_out = Image.new("RGB", (128, 128), (200, 150, 150))
     assert judge(washed_out).background is None
     blob = Image.new("RGB", (128, 128), "white")
-    ImageDraw.Draw(blob).polygon([(20, 20), (110, 20), (110, 50), (50, 50), (50, 110), (20, 110)], fill="black")
+    ImageDraw.Draw(blob).polygon(
+        [(20, 20), (110, 20), (110, 50), (50, 50), (50, 110), (20, 110)], fill="black"
+    )
     assert judge(blob) == Verdict("black", None, "white")
 
 

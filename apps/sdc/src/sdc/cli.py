@@ -15,8 +15,17 @@ import click
 
 _COMMANDS = ("convert", "demo", "generate", "inspect", "verify")
 _OUR_PACKAGES = frozenset(
-    ("sdc", "sd_attention", "sd_compress", "sd_controlnet", "sd_convert", "sd_mil", "sd_runtime")
-    + ("sd_schedulers", "sd_tokenize")
+    (
+        "sdc",
+        "sd_attention",
+        "sd_compress",
+        "sd_controlnet",
+        "sd_convert",
+        "sd_mil",
+        "sd_runtime",
+        "sd_schedulers",
+        "sd_tokenize",
+    )
 )
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -35,7 +44,9 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="sdc")
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of an error.")
 @click.pass_context

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 @click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
-@click.option("--components", metavar="A,B", help="text_encoder, unet, vae_decoder, vae_encoder; by default all.")
+@click.option(
+    "--components", metavar="A,B", help="text_encoder, unet, vae_decoder, vae_encoder; by default all."
+)
 @click.option(
     "--attention-implementation",
     type=click.Choice(["ORIGINAL", "SPLIT_EINSUM"], case_sensitive=False),
@@ -29,10 +31,16 @@ if TYPE_CHECKING:
 )
 @click.option("--latent-h", type=click.IntRange(min=1), help="Latent height; the image's is 8 times that.")
 @click.option("--latent-w", type=click.IntRange(min=1), help="Latent width.")
-@click.option("--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on.")
+@click.option(
+    "--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on."
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--variant", help="Variant of the weight files (fp16, ema, ...); by default fp16 if there is one.")
-@click.option("--check-output-correctness", is_flag=True, help="Verify each component against torch afterwards.")
+@click.option(
+    "--variant", help="Variant of the weight files (fp16, ema, ...); by default fp16 if there is one."
+)
+@click.option(
+    "--check-output-correctness", is_flag=True, help="Verify each component against torch afterwards."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists, once the new one is complete.")
 @click.pass_context

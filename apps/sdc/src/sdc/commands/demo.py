@@ -29,7 +29,9 @@ _SEED = 93
     show_default=True,
     help="Folder for bundle/ and demo.png; a bundle of an earlier run there is replaced.",
 )
-@click.option("--pictures", type=click.IntRange(1, 200), default=24, show_default=True, help="How many to draw.")
+@click.option(
+    "--pictures", type=click.IntRange(1, 200), default=24, show_default=True, help="How many to draw."
+)
 @click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps for each.")
 @click.pass_context
 def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_steps: int) -> None:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @click.command("generate", short_help="Draw pictures of a prompt with a bundle.")
 @click.argument("prompt")
-@click.option("-i", "--bundle", type=click.Path(path_type=Path), required=True, help="The bundle to draw with.")
+@click.option(
+    "-i", "--bundle", type=click.Path(path_type=Path), required=True, help="The bundle to draw with."
+)
 @click.option(
     "-o",
     "--output",
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 @click.option("--negative-prompt", default="", help="What not to draw.")
 @click.option("--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ...")
 @click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps.")
-@click.option("--guidance-scale", default=7.5, show_default=True, help="How far to follow the prompt; 1 is off.")
+@click.option(
+    "--guidance-scale", default=7.5, show_default=True, help="How far to follow the prompt; 1 is off."
+)
 @click.option("--scheduler", metavar="NAME", help="pndm, ddim, euler, dpmpp_2m; by default the bundle's own.")
 @click.option(
     "--rng",
@@ -48,7 +52,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic of the portable engine.",
 )
-@click.option("--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw.")
+@click.option(
+    "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
+)
 def command(
     prompt: str,
     *,
@@ -115,6 +121,8 @@ def numbered(output: Path, seed: int) -> Path:
 def _check_output(output: Path) -> None:
     """Say what is wrong with the output before minutes of work are lost on it."""
     if output.suffix.lower() != ".png":
-        raise click.BadParameter(f"expected a file name that ends in .png, got {output.name}", param_hint="-o")
+        raise click.BadParameter(
+            f"expected a file name that ends in .png, got {output.name}", param_hint="-o"
+        )
     if not output.parent.is_dir():
         raise click.BadParameter(f"expected an existing folder, got {output.parent}", param_hint="-o")

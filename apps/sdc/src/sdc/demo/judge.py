@@ -59,7 +59,7 @@ def judge(picture: Image.Image) -> Verdict:
 
 
 def name_colour(rgb: FloatArray) -> str | None:
-    """Name a colour (3 values, 0..255) by hue, saturation and value; ``None`` for grey, brown and the like."""
+    """Name a colour (3 values, 0..255) by hue, saturation and value; ``None`` for grey and brown."""
     high, low = float(rgb.max()), float(rgb.min())
     value, saturation = high / 255, (high - low) / max(high, 1e-9)
     if value < 0.25:
@@ -140,7 +140,8 @@ def _border(pixels: FloatArray) -> FloatArray:
     width = max(1, min(pixels.shape[:2]) // 32)
     inner = np.ones(pixels.shape[:2], dtype=bool)
     inner[width:-width, width:-width] = False
-    return pixels[inner]
+    border: FloatArray = pixels[inner]
+    return border
 
 
 def _interior(region: Mask) -> Mask:
