@@ -1,11 +1,11 @@
 """How a tensor that ATen sees lies in memory: permutations and reshapes as bookkeeping, not as operations.
 
-A :class:`View` is a row-major store cut into ``atoms`` (sizes above one), and the dimensions that ATen sees, each
-the product of some atoms in order. Moving axes, merging and splitting them only changes the bookkeeping::
+A :class:`View` is a row-major store cut into ``atoms`` (sizes above one), and the dimensions that ATen sees,
+each the product of some atoms in order. Moving axes, merging and splitting them only changes the bookkeeping::
 
-    stored (2, 64, 32, 32), a convolution's output      atoms (2, 64, 32, 32)  dims ((0,), (1,), (2,), (3,))
-    .permute(0, 2, 3, 1)                                atoms (2, 64, 32, 32)  dims ((0,), (2,), (3,), (1,))
-    .reshape(2, 1024, 64): BSC for ATen                 atoms (2, 64, 32, 32)  dims ((0,), (2, 3), (1,))
+    a convolution's output (2, 64, 32, 32)    atoms (2, 64, 32, 32)  dims ((0,), (1,), (2,), (3,))
+    .permute(0, 2, 3, 1)                      atoms (2, 64, 32, 32)  dims ((0,), (2,), (3,), (1,))
+    .reshape(2, 1024, 64): BSC for ATen       atoms (2, 64, 32, 32)  dims ((0,), (2, 3), (1,))
 
 The last one is what a Transformer block sees. Its store is already in the order B, C, S, so that the block can be
 computed in BC1S without a transpose; and when the block's output is reshaped and permuted back, the bookkeeping
@@ -46,7 +46,7 @@ class View:
         return View(self.atoms, tuple(self.dims[axis] for axis in order))
 
     def reshape(self, shape: Sequence[int]) -> View | None:
-        """The same elements in the same order as ``shape``; None if it cuts an atom unevenly, as (4, 6) to (6, 4)."""
+        """The same elements in order as ``shape``; None if that cuts an atom unevenly, as (4, 6) to (6, 4)."""
         refined = _refine([self.atoms[atom] for dim in self.dims for atom in dim], shape)
         if refined is None:
             return None
@@ -97,7 +97,7 @@ def _offsets(lengths: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """The operations that bring a stored tensor into a wanted order: reshape, transpose, reshape, each optional."""
+    """What brings a stored tensor into a wanted order: reshape, transpose, reshape, each optional."""
 
     before: tuple[int, ...] | None
     perm: tuple[int, ...] | None
@@ -132,7 +132,7 @@ def _expand(view: View, order: Sequence[int | None]) -> Iterator[int | None]:
 def _with_units(
     stored: tuple[int, ...], atoms: tuple[int, ...], units: int
 ) -> tuple[tuple[int, ...], dict[int, int]]:
-    """A shape of the store with every atom an axis of its own and ``units`` axes of size one; where each atom is.
+    """A shape of the store with an axis for every atom and ``units`` axes of size one; where each atom is.
 
     The shape that is there already is kept if it will do.
     """

@@ -1,0 +1,38 @@
+"""A component's module as a graph of ATen operations, traced on tensors without memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .component import Component
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The graph, and the buffers whose values the module itself knows (position ids, frequencies)."""
+
+    program: torch.export.ExportedProgram
+    constants: Mapping[str, torch.Tensor]
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The kinds of ATen operations in the graph."""
+        return frozenset(str(node.target) for node in self.program.graph.nodes if node.op == "call_function")
+
+
+def export(component: Component) -> Exported:
+    """Trace ``component.module`` with inputs of the shapes of its ports, in float32, on the meta device."""
+    import torch
+
+    module = component.module
+    constants = {name: buffer.detach() for name, buffer in module.named_buffers() if not buffer.is_meta}
+    inputs = tuple(torch.empty(port.shape, dtype=torch.float32, device="meta") for port in component.inputs)
+    with torch.no_grad():
+        program = torch.export.export(copy.deepcopy(module).to("meta").eval(), inputs, strict=False)
+    return Exported(program, constants)

@@ -1,0 +1,116 @@
+"""Attention: the opaque operator in the chosen implementation, and torch's own, which stays in one piece.
+
+The expressions are those of :mod:`sd_attention`, operation by operation as Apple's converter emits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+
+from sd_convert.errors import LoweringError
+from sd_convert.lowering.builder import Builder
+from sd_convert.lowering.registry import lowers
+from sd_convert.lowering.values import Tensor, from_bc1s, stored
+
+#: q, k, v as (B, C, 1, S); an additive mask (B|1, N|1, Q|1, S) or None; heads.
+_Expansion: TypeAlias = Callable[[Builder, Any, Any, Any, Any, int], Any]
+
+
+@lowers("sd_attention.attention.default")
+def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, mask: torch.Tensor | None, heads: int) -> Tensor:
+    """Attention in the implementation that was asked for."""
+    expansion = EXPANSIONS[b.attention]
+    return from_bc1s(expansion(b, b.bc1s(q), b.bc1s(k), b.bc1s(v), _constant_mask(b, mask), heads))
+
+
+def _constant_mask(b: Builder, mask: Tensor | torch.Tensor | None) -> Any:
+    if isinstance(mask, Tensor):
+        raise LoweringError(f"{b.scope}: expected an attention mask that does not depend on an input")
+    return None if mask is None else b.additive_mask(mask)
+
+
+def original(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> Any:
+    """:func:`sd_attention.original`: all heads at once, two matrix products."""
+    batch, channels, _, length = q.shape
+    width = channels // heads
+    q, k, v = (b.emit("reshape", x=x, shape=(batch, heads, width, x.shape[3])) for x in (q, k, v))
+    scores = b.emit("matmul", x=q, y=k, transpose_x=True, transpose_y=False)
+    scores = b.emit("mul", x=scores, y=b.number(width**-0.5))
+    if mask is not None:
+        scores = b.emit("add", x=scores, y=mask)
+    weights = b.emit("softmax", x=scores, axis=3)
+    output = b.emit("matmul", x=v, y=weights, transpose_x=False, transpose_y=True)
+    return b.emit("reshape", x=output, shape=(batch, channels, 1, length))
+
+
+def split_einsum(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> Any:
+    """:func:`sd_attention.split_einsum`: head by head, each as two einsums."""
+    width = q.shape[1] // heads
+    keys = b.emit("transpose", x=k, perm=(0, 3, 2, 1))
+    queries_of, values_of = ([_part(b, x, 1, n, width) for n in range(heads)] for x in (q, v))
+    keys_of = [_part(b, keys, 3, n, width) for n in range(heads)]
+    scores_of = [
+        _masked(b, _scaled(b, b.emit("einsum", values=pair, equation="bkhc,bchq->bkhq"), width), mask, n)
+        for n, pair in enumerate(zip(keys_of, queries_of, strict=True))
+    ]
+    weights_of = [b.emit("softmax", x=scores, axis=1) for scores in scores_of]
+    outputs = [
+        b.emit("einsum", values=pair, equation="bchk,bkhq->bchq")
+        for pair in zip(values_of, weights_of, strict=True)
+    ]
+    return b.emit("concat", values=outputs, axis=1)
+
+
+#: The implementations by name, as :data:`sd_attention.IMPLEMENTATIONS` has them.
+EXPANSIONS: Final[dict[str, _Expansion]] = {"ORIGINAL": original, "SPLIT_EINSUM": split_einsum}
+
+
+def _part(b: Builder, x: Any, axis: int, number: int, width: int) -> Any:
+    """Channels of one head: ``width`` of them on ``axis``."""
+    begin, end = [0] * 4, list(x.shape)
+    begin[axis], end[axis] = number * width, (number + 1) * width
+    return b.emit("slice_by_index", x=x, begin=begin, end=end)
+
+
+def _scaled(b: Builder, scores: Any, width: int) -> Any:
+    return b.emit("mul", x=scores, y=b.number(width**-0.5))
+
+
+def _masked(b: Builder, scores: Any, mask: Any, head: int) -> Any:
+    """Scores (B, S, 1, Q) plus the mask of their head."""
+    if mask is None:
+        return scores
+    one = mask[:, head : head + 1] if mask.shape[1] > 1 else mask
+    return b.emit("add", x=scores, y=np.ascontiguousarray(one.transpose(0, 3, 1, 2)))
+
+
+@lowers("aten.scaled_dot_product_attention.default")
+def whole_attention(
+    b: Builder,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: torch.Tensor | None = None,
+    _dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """torch's attention on (B, N, S, D); the queries are scaled first, which keeps float16 scores small."""
+    if enable_gqa:
+        raise LoweringError(f"{b.scope}: expected as many key heads as query heads, got shared ones")
+    if is_causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    queries = Tensor(b.emit("mul", x=q.var, y=b.number(scale)), q.view)
+    scores = b.emit("matmul", x=b.plain(queries), y=b.plain(k), transpose_x=False, transpose_y=True)
+    additive = _constant_mask(b, mask)
+    if additive is not None:
+        scores = b.emit("add", x=scores, y=additive)
+    weights = b.emit("softmax", x=scores, axis=-1)
+    return stored(b.emit("matmul", x=weights, y=b.plain(v), transpose_x=False, transpose_y=False))

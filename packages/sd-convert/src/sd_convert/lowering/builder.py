@@ -1,0 +1,226 @@
+"""The program under construction: emits MIL operations through coremltools' builder and names them.
+
+coremltools checks the types of every operation against Apple's definitions as it is emitted. Weights enter as
+stand-ins without memory; :attr:`Builder.streamed` says which tensor of the checkpoint each one stands for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_convert.component import Weights
+from sd_convert.errors import WeightsMismatchError
+
+from .precision import cast
+from .values import Tensor, Weight, stored
+from .views import arrange
+
+if TYPE_CHECKING:
+    import torch
+
+#: The most negative number of an additive mask. exp(-1e4) is 0 in every precision, and unlike -inf it
+#: survives palettization and the sum of two masks; ml-stable-diffusion (torch2coreml.py) uses the same.
+MASKED: Final = -1e4
+
+#: coremltools keeps smaller constants inside the program instead of weight.bin.
+_SMALLEST_IN_FILE: Final = 10
+
+_MIL_DTYPE: Final = {"float16": "fp16", "float32": "fp32", "int32": "int32", "bool": "bool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """A constant whose elements are read from the checkpoint when the package is written."""
+
+    weight: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Builder:
+    """Emits operations, names them after the module that they come from, and remembers what it has made.
+
+    ``scope`` (a module path) and ``dtype`` (of arithmetic and constants) are set for each node of the graph.
+    """
+
+    def __init__(
+        self, weights: Weights, *, attention: str, dtype: str, has_images: bool, reserved: Sequence[str]
+    ) -> None:
+        """Start a program whose ports are called ``reserved``."""
+        self.weights: Final = weights
+        self.attention: Final = attention
+        self.has_images: Final = has_images
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.scope = ""
+        self.streamed: dict[str, Streamed] = {}
+        self._taken = dict.fromkeys(reserved, 1)
+        self._made: dict[Any, Any] = {}
+
+    # Operations
+
+    def emit(self, op: str, **inputs: Any) -> Any:
+        """Append a MIL operation; returns its output, or its outputs."""
+        return getattr(_mb(), op)(**inputs, name=self._name(f"{self.scope}_{op}"))
+
+    def emit_once(self, op: str, x: Any, **parameters: Any) -> Any:
+        """The operation on ``x``, or its output from before: every block of a UNet asks for the same ones."""
+        key = (op, id(x), tuple(parameters.items()))
+        if key not in self._made:
+            self._made[key] = self.emit(op, x=x, **parameters)
+        return self._made[key]
+
+    def converted(self, tensor: Tensor, dtype: str) -> Tensor:
+        """The tensor with numbers of ``dtype``: float16, float32, int32 or bool."""
+        name = _MIL_DTYPE[dtype]
+        if _dtype_of(tensor.var) == name:
+            return tensor
+        return Tensor(self.emit_once("cast", tensor.var, dtype=name), tensor.view)
+
+    def in_precision(self, tensor: Tensor) -> Tensor:
+        """The tensor in the dtype of arithmetic; integers and booleans as they are."""
+        is_float = _dtype_of(tensor.var) in ("fp16", "fp32")
+        return self.converted(tensor, self.dtype.name) if is_float else tensor
+
+    def output(self, name: str, tensor: Tensor, dtype: str) -> Any:
+        """The variable of a port: the tensor as ATen sees it, in the port's dtype, under the port's name."""
+        var = self.plain(tensor)
+        if _dtype_of(var) == _MIL_DTYPE[dtype]:
+            return _mb().identity(x=var, name=name)
+        return _mb().cast(x=var, dtype=_MIL_DTYPE[dtype], name=name)
+
+    # Layouts
+
+    def plain(self, tensor: Tensor) -> Any:
+        """The tensor stored as ATen sees it."""
+        return self.arranged(tensor, tuple(range(len(tensor.shape))), tensor.shape)
+
+    def bc1s(self, tensor: Tensor) -> Any:
+        """A tensor that ATen sees as (B, S, C), stored as (B, C, 1, S)."""
+        batch, length, channels = tensor.shape
+        return self.arranged(tensor, (0, 2, None, 1), (batch, channels, 1, length))
+
+    def arranged(self, tensor: Tensor, order: tuple[int | None, ...], shape: tuple[int, ...]) -> Any:
+        """A variable of ``shape`` with the tensor's dimensions in ``order``, where None adds an axis of one."""
+        key = (id(tensor.var), tensor.view, order, shape)
+        if key not in self._made:
+            self._made[key] = self._arrange(tensor, order, shape)
+        return self._made[key]
+
+    def reshaped(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The tensor that ATen sees as ``shape``, without an operation wherever that is possible."""
+        view = tensor.view.reshape(shape)
+        if view is not None:
+            return Tensor(tensor.var, view)
+        return stored(self.emit("reshape", x=self.plain(tensor), shape=shape))
+
+    def _arrange(self, tensor: Tensor, order: tuple[int | None, ...], shape: tuple[int, ...]) -> Any:
+        var = tensor.var
+        steps = arrange(tuple(var.shape), tensor.view, order, shape)
+        if steps.before is not None:
+            var = self._reshape(var, steps.before)
+        if steps.perm is not None:
+            var = self.emit("transpose", x=var, perm=steps.perm)
+        return var if steps.after is None else self._reshape(var, steps.after)
+
+    def _reshape(self, var: Any, shape: tuple[int, ...]) -> Any:
+        """A reshape; new axes at the end are an operation of their own, as Apple's converter has it."""
+        rank = len(var.shape)
+        if shape[:rank] == tuple(var.shape):
+            return self.emit("expand_dims", x=var, axes=list(range(rank, len(shape))))
+        return self.emit("reshape", x=var, shape=shape)
+
+    # Constants
+
+    def number(self, value: float) -> Any:
+        """A float in the dtype of arithmetic."""
+        return self.dtype.type(value)
+
+    def constant(self, value: torch.Tensor | float) -> npt.NDArray[np.generic]:
+        """A folded constant: floats in the dtype of arithmetic, integers as int32, or booleans."""
+        import torch
+
+        array = torch.as_tensor(value).detach().cpu().numpy()
+        if array.dtype.kind == "f":
+            return cast(array, self.dtype, self.scope or "a constant")
+        return array if array.dtype.kind == "b" else array.astype(np.int32)
+
+    def additive_mask(self, mask: torch.Tensor) -> npt.NDArray[np.generic]:
+        """A boolean (True: seen) or additive mask as an additive one without infinities."""
+        import torch
+
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
+        return mask.clamp(min=MASKED).numpy().astype(self.dtype)
+
+    def filled(self, value: float, length: int) -> Any:
+        """A vector of equal numbers as a constant; the same one each time it is asked for."""
+        key = ("filled", value, length, self.dtype)
+        if key not in self._made:
+            name = self._name(f"filled_{length}")
+            self._made[key] = _mb().const(val=np.full(length, value, self.dtype), name=name)
+        return self._made[key]
+
+    def weight(self, weight: Weight, shape: tuple[int, ...] | None = None) -> Any:
+        """A tensor of the checkpoint as a constant of ``shape``; the same one each time it is asked for.
+
+        Raises:
+            WeightsMismatchError: the checkpoint has no such tensor, or one of another shape.
+        """
+        shape = weight.shape if shape is None else shape
+        key = (weight, shape, self.dtype)
+        if key not in self._made:
+            self._made[key] = self._new_weight(weight, shape)
+        return self._made[key]
+
+    def read(self, weight: Weight) -> npt.NDArray[np.generic]:
+        """The elements of a weight now, in the dtype of arithmetic; see :meth:`weight` for what it raises."""
+        self._check(weight)
+        return cast(self.weights[weight.name], self.dtype, weight.name)
+
+    def _new_weight(self, weight: Weight, shape: tuple[int, ...]) -> Any:
+        self._check(weight)
+        name = self._name(weight.name)
+        if math.prod(shape) < _SMALLEST_IN_FILE:
+            return _mb().const(val=self.read(weight).reshape(shape), name=name)
+        self.streamed[name] = Streamed(weight.name, shape, self.dtype)
+        return _mb().const(val=np.broadcast_to(np.zeros((), self.dtype), shape), name=name)
+
+    def _check(self, weight: Weight) -> None:
+        if weight.name not in self.weights:
+            raise WeightsMismatchError(
+                f"{weight.name}: expected a tensor {list(weight.shape)} in the checkpoint, got none"
+            )
+        got = tuple(self.weights[weight.name].shape)
+        if got != weight.shape:
+            raise WeightsMismatchError(
+                f"{weight.name}: expected {list(weight.shape)} from the config, "
+                f"got {list(got)} in the checkpoint"
+            )
+
+    def _name(self, wish: str) -> str:
+        """A name that MIL accepts and that nothing else has."""
+        name = re.sub(r"\W", "_", wish, flags=re.ASCII).strip("_") or "value"
+        name = f"module_{name}" if name[0].isdigit() else name
+        count = self._taken[name] = self._taken.get(name, 0) + 1
+        return name if count == 1 else self._name(f"{name}_{count - 1}")
+
+
+def _mb() -> Any:
+    """coremltools' builder, under the name that its own code gives it."""
+    from coremltools.converters.mil.mil import Builder
+
+    return Builder
+
+
+def _dtype_of(var: Any) -> str:
+    """MIL's name of a variable's dtype."""
+    from coremltools.converters.mil.mil import types
+
+    return str(types.builtin_to_string(var.dtype))

@@ -1,0 +1,196 @@
+"""The walk over an exported graph, from ports to ports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.export.graph_signature import InputKind, InputSpec
+from torch.fx import Node
+from torch.fx.node import map_aggregate
+
+from sd_convert.component import Component, PortSpec
+from sd_convert.coreml import import_coremltools
+from sd_convert.errors import LoweringError
+from sd_convert.export import Exported
+from sd_convert.targets import Target
+
+from . import aten  # noqa: F401 - registers the lowerers
+from .builder import Builder, Streamed
+from .registry import lowerer_of
+from .values import Tensor, Weight, stored
+
+_ANGLE_FUNCTIONS: Final = frozenset({"aten.sin.default", "aten.cos.default"})
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """An ML Program and, for each constant that stands for a weight, which one it is."""
+
+    program: Any
+    """coremltools' ``Program``"""
+    streamed: Mapping[str, Streamed]
+
+
+def lower(
+    exported: Exported, component: Component, *, attention: str, precision: str, target: Target
+) -> Lowered:
+    """Express an exported graph in MIL operations, with the ports of ``component``.
+
+    ``attention``: the implementation that the operator ``sd_attention::attention`` becomes.
+    ``precision``: the dtype of arithmetic and weights, float16 or float32.
+
+    Raises:
+        LoweringError: an operation that is not lowered; its name and the module that it comes from are said.
+        WeightsMismatchError: a weight that the checkpoint lacks, or has in another shape.
+    """
+    coremltools = import_coremltools()
+    from coremltools.converters.mil.mil import Function, Program
+
+    builder = Builder(
+        component.weights,
+        attention=attention,
+        dtype=precision,
+        has_images="aten.conv2d.default" in exported.operations,
+        reserved=[port.name for port in (*component.inputs, *component.outputs)],
+    )
+    inputs = {port.name: _placeholder(port) for port in component.inputs}
+    function = Function(inputs, opset_version=getattr(coremltools.target, target.opset))
+    with _fresh_names(), function:
+        ports = [stored(function.inputs[port.name]) for port in component.inputs]
+        results = _Walk(builder, exported, ports).run()
+        function.set_outputs(_outputs(builder, component, results))
+    program = Program()
+    program.add_function("main", function)
+    return Lowered(program, builder.streamed)
+
+
+def _placeholder(port: PortSpec) -> Any:
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - coremltools' own name for it
+    from coremltools.converters.mil.mil import types
+
+    return mb.placeholder(shape=port.shape, dtype=types.numpy_type_to_builtin_type(np.dtype(port.dtype).type))
+
+
+@contextmanager
+def _fresh_names() -> Iterator[None]:
+    """Let coremltools count its own names from zero, so that equal components become equal programs."""
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+
+    before = mb.name_count
+    mb.name_count = defaultdict(int)
+    try:
+        yield
+    finally:
+        mb.name_count = before
+
+
+def _outputs(builder: Builder, component: Component, results: Sequence[Any]) -> list[Any]:
+    if len(results) != len(component.outputs):
+        raise LoweringError(
+            f"{component.name}: expected a module with {len(component.outputs)} outputs, got {len(results)}"
+        )
+    for port, result in zip(component.outputs, results, strict=True):
+        if not isinstance(result, Tensor) or result.shape != port.shape:
+            got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise LoweringError(f"{port.name}: expected a tensor of shape {list(port.shape)}, got {got}")
+    return [builder.output(p.name, r, p.dtype) for p, r in zip(component.outputs, results, strict=True)]
+
+
+class _Walk:
+    """One pass over the nodes in order; ``values`` holds what each one became."""
+
+    def __init__(self, builder: Builder, exported: Exported, ports: Sequence[Tensor]) -> None:
+        self.builder = builder
+        self.exported = exported
+        self.ports = iter(ports)
+        self.precision = builder.dtype
+        self.exact = _exact_nodes(exported)
+        self.values: dict[Node, Any] = {}
+
+    def run(self) -> Sequence[Any]:
+        """Lower every node that something depends on; the values that the module returns."""
+        specs = iter(self.exported.program.graph_signature.input_specs)
+        results: Any = ()
+        for node in self.exported.program.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = self._input(node, next(specs))
+            elif node.op == "output":
+                results = map_aggregate(node.args[0], self._value)
+            elif node.users:
+                self.values[node] = self._operation(node)
+        return results if isinstance(results, tuple | list) else (results,)
+
+    def _input(self, node: Node, spec: InputSpec) -> Any:
+        if spec.kind is InputKind.USER_INPUT:
+            return next(self.ports)
+        name = str(spec.target)
+        known = self.exported.constants.get(name)
+        return Weight(name, tuple(node.meta["val"].shape)) if known is None else known
+
+    def _operation(self, node: Node) -> Any:
+        name = _operation_name(node)
+        self.builder.scope = _module_path(node)
+        self.builder.dtype = np.dtype(np.float32) if node in self.exact else self.precision
+        args, kwargs = map_aggregate((node.args, dict(node.kwargs)), self._value)  # type: ignore[arg-type]
+        if _is_constant((args, kwargs)):
+            return node.target(*args, **kwargs)  # type: ignore[operator]
+        if name.startswith("aten.to."):
+            kwargs = {"result": node.meta["val"].dtype}
+        return lowerer_of(name, self.builder.scope)(self.builder, *args, **kwargs)
+
+    def _value(self, argument: Any) -> Any:
+        """What an argument has become; constants are folded on the CPU, wherever the graph was traced."""
+        value = self.values.get(argument) if isinstance(argument, Node) else argument
+        if isinstance(value, Tensor):
+            return self.builder.in_precision(value)
+        return torch.device("cpu") if isinstance(value, torch.device) else value
+
+
+def _exact_nodes(exported: Exported) -> frozenset[Node]:
+    """Nodes that are computed in float32 whatever the precision, because float16 has too few digits for them.
+
+    They are what leads to nothing but integers (token ids reach 49,407) or angles (of a timestep of 999, float16
+    keeps a quarter of a radian).
+    """
+    exact: set[Node] = set()
+    for node in reversed(exported.program.graph.nodes):
+        if node.op == "output":
+            continue
+        users = [user for user in node.users if user.users or user.op == "output"]
+        if _is_exact(node) or (users and all(user in exact for user in users)):
+            exact.add(node)
+    return frozenset(exact)
+
+
+def _is_exact(node: Node) -> bool:
+    """Whether a node computes an angle's sine or cosine, or integers."""
+    value = node.meta.get("val")
+    integers = isinstance(value, torch.Tensor) and not value.dtype.is_floating_point
+    return integers or str(node.target) in _ANGLE_FUNCTIONS
+
+
+def _is_constant(arguments: Any) -> bool:
+    """Whether nothing in the arguments depends on an input or on the checkpoint."""
+    found: list[Any] = []
+    map_aggregate(arguments, found.append)
+    return not any(isinstance(value, Tensor | Weight) for value in found)
+
+
+def _operation_name(node: Node) -> str:
+    """``aten.conv2d.default``; Python's own functions by their name."""
+    target = node.target
+    return (
+        target.__name__ if callable(target) and not isinstance(target, torch._ops.OpOverload) else str(target)
+    )
+
+
+def _module_path(node: Node) -> str:
+    """The path of the module that the node comes from."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return str(list(stack.values())[-1][0])

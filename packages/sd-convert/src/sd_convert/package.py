@@ -1,0 +1,78 @@
+"""The files of an ``.mlpackage``: list of items, model message, weights.
+
+Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+from .component import Component, PortSpec
+from .coreml import import_coremltools
+from .lowering import Lowered
+from .serialise import program_message
+
+_AUTHOR: Final = "com.apple.CoreML"
+
+#: numpy's name of a port's dtype -> Core ML's.
+_ARRAY_DTYPES: Final = {"float16": "FLOAT16", "float32": "FLOAT32", "int32": "INT32"}
+
+
+def write_package(component: Component, lowered: Lowered, *, path: Path, specification: int) -> None:
+    """Create the package ``path`` from a program and the metadata of its component; read the weights once."""
+    folder = path / "Data" / _AUTHOR
+    weights = folder / "weights"
+    weights.mkdir(parents=True)
+    model = _describe(component, specification)
+    model.mlProgram.CopyFrom(
+        program_message(lowered, component.weights, folder=weights, specification=specification)
+    )
+    (folder / "model.mlmodel").write_bytes(model.SerializeToString(deterministic=True))
+    (path / "Manifest.json").write_text(json.dumps(_manifest(component.name), indent=4) + "\n")
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    """The list of items; identifiers come from the names, so that equal components become equal files."""
+    model, weights = (
+        str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{item}")).upper() for item in ("model.mlmodel", "weights")
+    )
+    return {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": {
+            model: _item("CoreML Model Specification", "model.mlmodel", f"{_AUTHOR}/model.mlmodel"),
+            weights: _item("CoreML Model Weights", "weights", f"{_AUTHOR}/weights"),
+        },
+        "rootModelIdentifier": model,
+    }
+
+
+def _item(description: str, name: str, path: str) -> dict[str, str]:
+    return {"author": _AUTHOR, "description": description, "name": name, "path": path}
+
+
+def _describe(component: Component, specification: int) -> Any:
+    """The ``Model`` message without its program: version, ports, metadata."""
+    coremltools = import_coremltools()
+    model = coremltools.proto.Model_pb2.Model(specificationVersion=specification)
+    description = model.description
+    for ports, features in ((component.inputs, description.input), (component.outputs, description.output)):
+        for port in ports:
+            _describe_port(features.add(), port)
+    metadata = description.metadata
+    metadata.shortDescription = component.short_description
+    metadata.versionString = component.version
+    metadata.author = component.author
+    metadata.license = component.license
+    metadata.userDefined.update({"com.github.apple.coremltools.version": coremltools.__version__})
+    metadata.userDefined.update(component.user_defined)
+    return model
+
+
+def _describe_port(feature: Any, port: PortSpec) -> None:
+    feature.name, feature.shortDescription = port.name, port.description
+    array = feature.type.multiArrayType
+    array.shape.extend(port.shape)
+    array.dataType = array.ArrayDataType.Value(_ARRAY_DTYPES[port.dtype])
