@@ -186,7 +186,9 @@ def test_same_pixels_with_the_same_networks(
 
 
 @pytest.mark.parametrize(("engine", "steps"), [("portable", 4), ("reference", 2)])
-def test_same_picture_from_the_packages(checkpoint: Any, bundle: Callable[..., Bundle], engine: Any) -> None:
+def test_same_picture_from_the_packages(
+    checkpoint: Any, bundle: Callable[..., Bundle], engine: Any, steps: int
+) -> None:
     pipeline = Pipeline.open(bundle().path, engine=engine)
     (drawn,) = pipeline.generate(
         PROMPT, negative_prompt=NEGATIVE, seed=11, rng="torch", num_inference_steps=steps
