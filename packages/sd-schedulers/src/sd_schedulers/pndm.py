@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import numpy as np
-
 from sd_schedulers.errors import ScheduleError
 from sd_schedulers.parametrisation import Level, denoised, mix
 from sd_schedulers.parametrisation import noise as noise_of
@@ -80,12 +78,8 @@ def _runge_kutta_start(model: Model, noise: Float32, bridge: _Bridge, timesteps:
         base = latent
         outputs: tuple[Float32, ...] = ()
         # Where the four evaluations are made, and where the slope found there carries the interval's start.
-        for timestep, target in (
-            (start, start - half),
-            (end + half, end + half),
-            (end + half, end),
-            (end, end),
-        ):
+        stops = ((start, start - half), (end + half, end + half), (end + half, end), (end, end))
+        for timestep, target in stops:
             outputs = (*outputs, model(latent, timestep))
             estimate = bridge.denoised(latent, outputs[-1], timestep)
             slope = outputs[-1] if len(outputs) < 4 else _weighted(RUNGE_KUTTA, outputs)
@@ -104,10 +98,7 @@ def _multistep(
         output = model(latent, timestep)
         estimate = bridge.denoised(latent, output, timestep)
         history = (*history[-3:], output)
-        weights = ADAMS_BASHFORTH[len(history)]
-        slope = sum(
-            (w * past for w, past in zip(weights, reversed(history), strict=True)), np.zeros_like(latent)
-        )
+        slope = _weighted(ADAMS_BASHFORTH[len(history)], history[::-1])
         latent = bridge.cross(latent, slope, timestep, timestep - bridge.stride)
         yield Step(index, len(timesteps), timestep, latent, estimate)
 

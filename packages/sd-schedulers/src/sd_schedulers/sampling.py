@@ -41,10 +41,13 @@ class Sampler(Protocol):
 
 
 def checked(model: Model) -> Model:
-    """``model`` with its output held to float32 and to the shape of its input."""
+    """``model`` with its output held to float32 and to the shape of its input.
+
+    The output is copied: samplers remember it, and an engine may reuse its buffer.
+    """
 
     def call(latent: Float32, timestep: float) -> Float32:
-        output: Float32 = np.asarray(model(latent, timestep), dtype=np.float32)
+        output: Float32 = np.array(model(latent, timestep), dtype=np.float32)
         if output.shape != latent.shape:
             raise ScheduleError(f"expected a model output of shape {latent.shape}, got {output.shape}")
         return output

@@ -1,0 +1,74 @@
+"""Order of convergence on Gaussian data, where the exact denoiser and the exact trajectory are known.
+
+For ``x_0 ~ N(MEAN, SPREAD**2)`` and ``x = x_0 + sigma noise``, the denoiser is
+``MEAN + SPREAD**2 / (SPREAD**2 + sigma**2) (x - MEAN)`` and the probability-flow ODE moves ``x - MEAN`` in
+proportion to ``sqrt(SPREAD**2 + sigma**2)``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sd_schedulers import NoiseSchedule, sample
+
+MEAN, SPREAD, TRAIN = 0.3, 1.5, 4000
+
+#: Starts at sigma = 1, so that the trajectory is smooth in the timestep (near 0, sigma goes like its root).
+CONFIG = {
+    "num_train_timesteps": TRAIN,
+    "trained_betas": [0.5] + [2.0 / TRAIN] * (TRAIN - 1),
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "final_sigmas_type": "sigma_min",
+    "lower_order_final": False,
+}
+
+
+def error(name: str, spacing: str, count: int) -> float:
+    """Largest distance from the exact end of the trajectory, in units of x_0 + sigma noise."""
+    schedule = NoiseSchedule.from_config({**CONFIG, "timestep_spacing": spacing})
+    table = schedule.sigmas().astype(np.float64)
+
+    def level(timestep: float) -> float:
+        return float(np.interp(timestep, np.arange(TRAIN), table))
+
+    def epsilon(latent: np.ndarray, timestep: float) -> np.ndarray:
+        sigma = level(timestep)
+        x = latent.astype(np.float64) * np.hypot(sigma, 1)
+        denoised = MEAN + SPREAD**2 / (SPREAD**2 + sigma**2) * (x - MEAN)
+        return (x - denoised) / sigma
+
+    noise = np.linspace(-2, 2, 9, dtype=np.float32)
+    steps = list(sample(name, epsilon, noise, schedule, num_inference_steps=count))
+    start = level(steps[0].timestep)
+    vp = name != "euler"
+    x_start = noise * np.hypot(start, 1) if vp else noise * start
+    x_end = steps[-1].latent * np.hypot(table[0], 1) if vp else steps[-1].latent
+    shrunk = np.sqrt((SPREAD**2 + table[0] ** 2) / (SPREAD**2 + start**2))
+    return float(np.abs(x_end - (MEAN + (x_start - MEAN) * shrunk)).max())
+
+
+def slope(name: str, spacing: str, counts: tuple[int, ...]) -> float:
+    errors = [error(name, spacing, count) for count in counts]
+    return -float(np.polyfit(np.log(counts), np.log(errors), 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing", "order"),
+    [
+        ("ddim", "leading", 1.0),
+        ("euler", "linspace", 1.0),
+        ("dpmpp_2m", "linspace", 2.0),
+        ("pndm", "leading", 2.0),
+    ],
+)
+def test_error_falls_with_the_stated_order(name: str, spacing: str, order: int) -> None:
+    # PNDM extrapolates with order 4 from a start of order 2, which shows from 20 steps on.
+    counts = (20, 40, 80) if name == "pndm" else (10, 20, 40, 80, 160)
+    assert slope(name, spacing, counts) == pytest.approx(order, abs=0.3)
+
+
+def test_multistep_is_worth_its_history() -> None:
+    assert error("pndm", "leading", 20) < error("ddim", "leading", 20) / 100
+    assert error("dpmpp_2m", "linspace", 20) < error("euler", "linspace", 20) / 100
