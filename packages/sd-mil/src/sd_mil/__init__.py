@@ -28,6 +28,7 @@ from sd_mil.program import (
     Variable,
 )
 from sd_mil.reader import read_package
+from sd_mil.writer import write_package
 
 __all__ = [
     "Argument",
@@ -54,4 +55,5 @@ __all__ = [
     "Variable",
     "psnr",
     "read_package",
+    "write_package",
 ]

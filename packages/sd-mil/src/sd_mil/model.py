@@ -58,8 +58,8 @@ class MLModel:
 
     @property
     def arithmetic(self) -> str:
-        """Which engine computes, in what precision. It is never the Neural Engine."""
-        return f"{self._compiled.arithmetic}; not Core ML, not the Neural Engine"
+        """Engine, library version, precision and rounding. It is never the Neural Engine."""
+        return self._compiled.arithmetic
 
     def predict(self, data: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name, in the order of the ports, in the ports' dtypes.

@@ -1,0 +1,229 @@
+"""From a program to an ``.mlpackage``: the inverse of the reader, with numpy and nothing else.
+
+What is written is what is given: types, names and order are not checked, so that readers can be tested with
+programs that lie. :func:`sd_mil.read_package` checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sd_mil.dtypes import BLOB_DTYPES, PROTO_DTYPES
+from sd_mil.program import (
+    Argument,
+    Block,
+    Constant,
+    Description,
+    Function,
+    Operation,
+    Port,
+    Program,
+    TensorType,
+    Variable,
+)
+
+WEIGHT_FILE = "@model_path/weights/weight.bin"
+
+_AUTHOR = "com.apple.CoreML"
+_ALIGNMENT = 64
+_PROTO_NUMBERS = {name: number for number, name in PROTO_DTYPES.items()}
+_BLOB_NUMBERS = {name: number for number, name in BLOB_DTYPES.items()}
+_PORT_NUMBERS = {"float16": 65552, "float32": 65568, "float64": 65600, "int8": 131080, "int32": 131104}
+
+
+def write_package(
+    path: str | os.PathLike[str], program: Program, description: Description, *, version: int = 7
+) -> Path:
+    """Write a folder that ``read_package`` and coremltools read; constants with ``stored`` go to weight.bin.
+
+    weight.bin is put together in memory: this is for examples, tests and small models.
+
+    ``version`` is the specification version: 6 is iOS 15, 7 iOS 16, 8 iOS 17, 9 iOS 18.
+
+    Raises:
+        FileExistsError: there is something at the path.
+    """
+    root = Path(path)
+    root.mkdir(parents=True)
+    folder = root / "Data" / _AUTHOR
+    (folder / "weights").mkdir(parents=True)
+    blobs = bytearray((0).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(_ALIGNMENT - 8))
+    model = encode_model(program, description, blobs, version=version)
+    (folder / "model.mlmodel").write_bytes(model)
+    (folder / "weights" / "weight.bin").write_bytes(blobs)
+    (root / "Manifest.json").write_text(json.dumps(_manifest(), indent=4))
+    return root
+
+
+def _manifest() -> dict[str, object]:
+    model, weights = (str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in ("model.mlmodel", "weights"))
+    entries = {
+        model: _item("model.mlmodel", "CoreML Model Specification"),
+        weights: _item("weights", "CoreML Model Weights"),
+    }
+    return {"fileFormatVersion": "1.0.0", "itemInfoEntries": entries, "rootModelIdentifier": model}
+
+
+def _item(name: str, description: str) -> dict[str, str]:
+    return {"author": _AUTHOR, "description": description, "name": name, "path": f"{_AUTHOR}/{name}"}
+
+
+def encode_model(program: Program, description: Description, blobs: bytearray, *, version: int = 7) -> bytes:
+    """``Model`` of Model.proto. Stored constants are appended to ``blobs``, the content of weight.bin."""
+    return _number(1, version) + _field(2, _description(description)) + _field(502, _program(program, blobs))
+
+
+def varint(value: int) -> bytes:
+    """A number in base 128, least significant first; negative ones as 64-bit two's complement."""
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def _number(number: int, value: int) -> bytes:
+    return varint(number << 3) + varint(value)
+
+
+def _text(number: int, text: str) -> bytes:
+    return _field(number, text.encode())
+
+
+def _map(number: int, entries: Iterable[tuple[str, bytes]]) -> bytes:
+    return b"".join(_field(number, _text(1, key) + _field(2, value)) for key, value in entries)
+
+
+def _description(description: Description) -> bytes:
+    metadata = (
+        _text(1, description.short_description)
+        + _text(2, description.version)
+        + _text(3, description.author)
+        + _text(4, description.license)
+        + b"".join(_field(100, _text(1, k) + _text(2, v)) for k, v in description.user_defined.items())
+    )
+    ports = [_field(1, _port(port)) for port in description.inputs]
+    ports += [_field(10, _port(port)) for port in description.outputs]
+    return b"".join(ports) + _field(100, metadata)
+
+
+def _port(port: Port) -> bytes:
+    array = _field(1, b"".join(map(varint, port.shape))) + _number(2, _PORT_NUMBERS[port.dtype])
+    return _text(1, port.name) + _text(2, port.description) + _field(3, _field(5, array))
+
+
+def _program(program: Program, blobs: bytearray) -> bytes:
+    functions = ((name, _function(function, blobs)) for name, function in program.functions.items())
+    return _number(1, 1) + _map(2, functions)
+
+
+def _function(function: Function, blobs: bytearray) -> bytes:
+    body = Block((), function.body.operations, function.body.outputs)
+    inputs = b"".join(_field(1, _variable(one)) for one in function.inputs)
+    return inputs + _text(2, function.opset) + _map(3, [(function.opset, _block(body, blobs))])
+
+
+def _block(block: Block, blobs: bytearray) -> bytes:
+    parts = [_field(1, _variable(variable)) for variable in block.inputs]
+    parts += [_text(2, name) for name in block.outputs]
+    parts += [_field(3, _operation(operation, blobs)) for operation in block.operations]
+    return b"".join(parts)
+
+
+def _operation(operation: Operation, blobs: bytearray) -> bytes:
+    attributes: Mapping[str, Constant] = operation.attributes
+    if "name" not in attributes:
+        attributes = {**attributes, "name": Constant(TensorType("string", ()), operation.name)}
+    inputs = [
+        (name, b"".join(_field(1, _argument(one, blobs)) for one in given))
+        for name, given in operation.inputs.items()
+    ]
+    return (
+        _text(1, operation.type)
+        + _map(2, inputs)
+        + b"".join(_field(3, _variable(variable)) for variable in operation.outputs)
+        + b"".join(_field(4, _block(block, blobs)) for block in operation.blocks)
+        + _map(5, ((name, _value(value, blobs)) for name, value in attributes.items()))
+    )
+
+
+def _argument(argument: Argument, blobs: bytearray) -> bytes:
+    if isinstance(argument, Constant):
+        return _field(2, _value(argument, blobs))
+    return _text(1, argument.name)
+
+
+def _variable(variable: Variable) -> bytes:
+    return _text(1, variable.name) + _field(2, _type(variable.type))
+
+
+def _type(kind: TensorType) -> bytes:
+    tensor = _number(1, _PROTO_NUMBERS[kind.dtype]) + _number(2, len(kind.shape))
+    return _field(1, tensor + b"".join(_field(3, _dimension(size)) for size in kind.shape))
+
+
+def _dimension(size: int | None) -> bytes:
+    return _field(2, b"") if size is None else _field(1, _number(1, size))
+
+
+def _value(constant: Constant, blobs: bytearray) -> bytes:
+    if isinstance(constant.value, Mapping):
+        return _dictionary(constant.value, blobs)
+    if constant.stored:
+        blob = _text(1, WEIGHT_FILE) + _number(2, _append_blob(constant, blobs))
+        return _field(2, _type(constant.type)) + _field(5, blob)
+    return _field(2, _type(constant.type)) + _field(3, _field(1, _tensor_value(constant)))
+
+
+def _dictionary(pairs: Mapping[str, str], blobs: bytearray) -> bytes:
+    text = TensorType("string", ())
+    entries = (
+        _field(
+            1, _field(1, _value(Constant(text, key), blobs)) + _field(2, _value(Constant(text, value), blobs))
+        )
+        for key, value in pairs.items()
+    )
+    kind = _field(4, _field(1, _type(text)) + _field(2, _type(text)))
+    return _field(2, kind) + _field(3, _field(4, b"".join(entries)))
+
+
+def _tensor_value(constant: Constant) -> bytes:
+    """coremltools' choice of field: ints, bools and floats by kind, raw bytes for the rest."""
+    value, dtype = constant.value, constant.type.dtype
+    if dtype == "string":
+        texts = (value,) if isinstance(value, str) else tuple(map(str, value))
+        return _field(4, b"".join(_text(1, text) for text in texts))
+    array = np.asarray(value)
+    if dtype in ("int32", "int64", "bool"):
+        field = {"int32": 2, "int64": 5, "bool": 3}[dtype]
+        return _field(field, _field(1, b"".join(varint(int(one)) for one in array.ravel())))
+    if dtype in ("fp32", "fp64"):
+        return _field({"fp32": 1, "fp64": 6}[dtype], _field(1, array.tobytes()))
+    return _field(7, _field(1, array.tobytes()))
+
+
+def _append_blob(constant: Constant, blobs: bytearray) -> int:
+    """Append record and data, count the blob in the header, and return where the record is."""
+    data = np.asarray(constant.value).tobytes()
+    offset = len(blobs)
+    fields = (
+        (0xDEADBEEF, 4),
+        (_BLOB_NUMBERS[constant.type.dtype], 4),
+        (len(data), 8),
+        (offset + _ALIGNMENT, 8),
+    )
+    record = b"".join(value.to_bytes(size, "little") for value, size in fields)
+    blobs += record + bytes(_ALIGNMENT - len(record)) + data + bytes(-len(data) % _ALIGNMENT)
+    blobs[:4] = (int.from_bytes(blobs[:4], "little") + 1).to_bytes(4, "little")
+    return offset

@@ -1,0 +1,17 @@
+"""Makes ``mil_graphs`` importable beside the tests, and finds the converted reference packages."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+_REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "reference-packages"
+
+
+@pytest.fixture(scope="session")
+def reference_packages() -> Path:
+    if not _REFERENCE.is_dir():
+        pytest.skip("the reference packages are not on this machine")
+    return _REFERENCE
