@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -277,6 +278,11 @@ def write_checkpoint(folder: Path, vae: Any, modules: nn.ModuleDict, tokenizer: 
         requires_safety_checker=False,
     )
     pipeline.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+    # transformers 5 saves a tokenizer.json alone; apps and older tools read CLIP's vocab.json and merges.txt.
+    shutil.rmtree(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
 
 
 def main() -> None:
