@@ -1,0 +1,179 @@
+"""What the weights of a package cost: how they are encoded, how many they are, how many bytes they take.
+
+A *weight* is a tensor as the network's own operations see it. In the file it is a ``const``, or some constants
+that a chain of ``constexpr_*`` operations decompresses at load: indices and their palette, integers and their
+scales, a mask and what is not zero. Its size is that of the constants, packed as they lie in weight.bin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from sd_mil import Argument, Block, Constant, Operation, Package, Reference, TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRow:
+    """All weights of one encoding.
+
+    ``encoding`` is a MIL dtype (``fp16``), ``6-bit palette``, ``int8 linear``, or one of these after
+    ``sparse``. ``weights`` counts tensors, ``elements`` their numbers when decompressed, ``stored_bytes`` what
+    they take.
+    """
+
+    encoding: str
+    weights: int
+    elements: int
+    stored_bytes: int
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits for each element, palettes, scales and masks included."""
+        return 8 * self.stored_bytes / self.elements if self.elements else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StorageReport:
+    """A package's weights by encoding, largest first.
+
+    ``file_bytes`` is the size of the weight files, which also hold a record of 64 bytes for each blob.
+    """
+
+    rows: tuple[StorageRow, ...]
+    file_bytes: int
+
+    @property
+    def total(self) -> StorageRow:
+        """The sum of all rows."""
+        return _summed("all", self.rows)
+
+
+def storage(package: Package) -> StorageReport:
+    """Count the weights of ``package`` that lie in its weight files; small inline constants are left out.
+
+    A blob that several weights share is counted with the first of them. Nothing is read but the program: the
+    weights stay on disk.
+
+    Example:
+        >>> report = storage(sd_mil.read_package("unet.mlpackage"))  # doctest: +SKIP
+        >>> report.total.bits_per_weight  # doctest: +SKIP
+        6.02
+    """
+    counted = list(_weights(package))
+    encodings = dict.fromkeys(row.encoding for row in counted)
+    rows = [_summed(name, [row for row in counted if row.encoding == name]) for name in encodings]
+    rows.sort(key=lambda row: -row.stored_bytes)
+    return StorageReport(tuple(rows), package.weight_bytes)
+
+
+def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> StorageRow:
+    return StorageRow(
+        encoding,
+        weights=sum(row.weights for row in rows),
+        elements=sum(row.elements for row in rows),
+        stored_bytes=sum(row.stored_bytes for row in rows),
+    )
+
+
+_Definitions: TypeAlias = Mapping[str, Operation]
+
+
+def _weights(package: Package) -> Iterator[StorageRow]:
+    """A row for each tensor in a weight file that the network's operations take or the program returns."""
+    operations = list(package.program.operations())
+    defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
+    blobs: set[int] = set()
+    seen: set[str] = set()
+    for argument in _uses(package.program.main.body):
+        if isinstance(argument, Reference):
+            if argument.name in seen or argument.name not in defined:
+                continue
+            seen.add(argument.name)
+        constants = list(_constants(argument, defined, set()))
+        if any(constant.stored for constant in constants):
+            elements = math.prod(size or 0 for size in _type_of(argument, defined).shape)
+            stored = sum(_stored_once(constant, blobs) for constant in constants)
+            yield StorageRow(_encoding(argument, defined), 1, elements, stored)
+
+
+def _is_stored(operation: Operation) -> bool:
+    return operation.type == "const" or operation.type.startswith("constexpr_")
+
+
+def _uses(block: Block) -> Iterator[Argument]:
+    for operation in block.operations:
+        if not _is_stored(operation):
+            for arguments in operation.inputs.values():
+                yield from arguments
+        for inner in operation.blocks:
+            yield from _uses(inner)
+    yield from (Reference(name) for name in block.outputs)
+
+
+def _constants(argument: Argument, defined: _Definitions, visited: set[int]) -> Iterator[Constant]:
+    """Every constant that goes into ``argument``, each once."""
+    if isinstance(argument, Constant):
+        yield argument
+    elif (operation := defined[argument.name]) and id(operation) not in visited:
+        visited.add(id(operation))
+        yield from operation.attributes.values()
+        for arguments in operation.inputs.values():
+            for inner in arguments:
+                yield from _constants(inner, defined, visited)
+
+
+def _stored_once(constant: Constant, blobs: set[int]) -> int:
+    if not (constant.stored and isinstance(constant.value, np.ndarray)):
+        return 0
+    address = constant.value.__array_interface__["data"][0]
+    if address in blobs:
+        return 0
+    blobs.add(address)
+    return constant.stored
+
+
+def _type_of(argument: Argument, defined: _Definitions) -> TensorType:
+    if isinstance(argument, Constant):
+        return argument.type
+    return next(out.type for out in defined[argument.name].outputs if out.name == argument.name)
+
+
+#: The parameter of each decompression that holds the bulk of the data, and what its elements are then.
+_LINEAR = {
+    "constexpr_affine_dequantize": "quantized_data",
+    "constexpr_blockwise_shift_scale": "data",
+    "constexpr_sparse_blockwise_shift_scale": "nonzero_data",
+}
+_PALETTE = ("constexpr_lut_to_dense", "constexpr_lut_to_sparse")
+
+
+def _encoding(argument: Argument, defined: _Definitions) -> str:
+    operation = None if isinstance(argument, Constant) else defined[argument.name]
+    if operation is None or operation.type == "const":
+        return _type_of(argument, defined).dtype
+    if operation.type == "constexpr_cast":
+        return _encoding(_parameter(operation, "source_val"), defined)
+    if operation.type == "constexpr_sparse_to_dense":
+        return "sparse " + _encoding(_parameter(operation, "nonzero_data"), defined)
+    if operation.type in _PALETTE:
+        return f"{_palette_bits(_type_of(_parameter(operation, 'lut'), defined))}-bit palette"
+    if operation.type in _LINEAR:
+        return f"{_type_of(_parameter(operation, _LINEAR[operation.type]), defined).dtype} linear"
+    return operation.type
+
+
+def _palette_bits(lut: TensorType) -> int:
+    """From ``[2**n]`` up to iOS17, ``[..., 2**n, vector]`` since iOS18."""
+    entries = lut.shape[0] if len(lut.shape) == 1 else lut.shape[-2]
+    return (entries or 1).bit_length() - 1
+
+
+def _parameter(operation: Operation, name: str) -> Argument:
+    """An attribute up to iOS17, an input since iOS18."""
+    if name in operation.attributes:
+        return operation.attributes[name]
+    return operation.inputs[name][0]
