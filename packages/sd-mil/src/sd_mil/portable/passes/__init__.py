@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sd_mil.portable.passes.attention_rows import attend_over_rows
 from sd_mil.portable.passes.merge_heads import merge_heads
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-#: In order: what merging leaves without a user is dropped after it.
-PASSES: tuple[Callable[[Program], Program], ...] = (merge_heads, drop_unused)
+#: In order: what the first two leave without a user, the last drops.
+PASSES: tuple[Callable[[Program], Program], ...] = (merge_heads, attend_over_rows, drop_unused)
 
 
 def rewrite(program: Program) -> Program:

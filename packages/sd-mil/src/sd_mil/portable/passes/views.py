@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from sd_mil.program import Argument, Block, Constant, Operation, Reference
+from sd_mil.program import Argument, Block, Constant, Operation, Payload, Reference
 
-Range = tuple[int, int]
+Range: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,34 @@ class View:
     order: tuple[int, ...]
     ranges: tuple[Range, ...]
 
+    def permuted(self, axes: tuple[int, ...]) -> View:
+        """The view whose axis ``i`` is this one's axis ``axes[i]``."""
+        order = tuple(self.order[axis] for axis in axes)
+        return View(self.root, order, tuple(self.ranges[axis] for axis in axes))
+
+    def narrowed(self, ranges: tuple[Range, ...]) -> View:
+        """The box ``ranges`` of this view."""
+        absolute = tuple(
+            (start + begin, start + end) for (start, _), (begin, end) in zip(self.ranges, ranges, strict=True)
+        )
+        return replace(self, ranges=absolute)
+
+
+def join(views: list[View], *, axis: int) -> View | None:
+    """The box that views of equal width fill side by side along ``axis``, in order; None when they do not."""
+    first = views[0]
+    begin, end = first.ranges[axis]
+    width = end - begin
+    for position, view in enumerate(views):
+        expected = (begin + position * width, end + position * width)
+        if view != replace(first, ranges=_with_range(first.ranges, axis, expected)):
+            return None
+    return replace(first, ranges=_with_range(first.ranges, axis, (begin, begin + width * len(views))))
+
+
+def _with_range(ranges: tuple[Range, ...], axis: int, new: Range) -> tuple[Range, ...]:
+    return (*ranges[:axis], new, *ranges[axis + 1 :])
+
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
@@ -34,36 +63,55 @@ class Definitions:
     @staticmethod
     def of(block: Block) -> Definitions:
         """Index ``block``."""
-        producers = {output.name: operation for operation in block.operations for output in operation.outputs}
-        variables = [
-            *block.inputs,
-            *(output for operation in block.operations for output in operation.outputs),
-        ]
-        return Definitions(producers, {variable.name: variable.type.shape for variable in variables})
+        computed = [(output, operation) for operation in block.operations for output in operation.outputs]
+        shapes = {variable.name: variable.type.shape for variable in block.inputs}
+        return Definitions(
+            producers={output.name: operation for output, operation in computed},
+            shapes=shapes | {output.name: output.type.shape for output, _ in computed},
+        )
 
-    def producer(self, argument: Argument | str, op_type: str) -> Operation | None:
-        """The operation that computes ``argument``, if it is of type ``op_type``."""
-        name = argument if isinstance(argument, str) else getattr(argument, "name", None)
-        operation = self.producers.get(name) if name else None
+    def producer(self, name: str, op_type: str) -> Operation | None:
+        """The operation that computes ``name``, if it is of type ``op_type``."""
+        operation = self.producers.get(name)
         return operation if operation is not None and operation.type == op_type else None
 
-    def constant(self, operation: Operation, parameter: str) -> object:
+    def operands(self, operation: Operation, parameter: str) -> list[str]:
+        """Names of the values given for ``parameter``; none when one of them is an immediate constant."""
+        arguments = operation.inputs.get(parameter, ())
+        names = [argument.name for argument in arguments if isinstance(argument, Reference)]
+        return names if len(names) == len(arguments) else []
+
+    def operand(self, operation: Operation, parameter: str) -> str:
+        """Name of the one value given for ``parameter``; empty, which names nothing, when there is none."""
+        names = self.operands(operation, parameter)
+        return names[0] if len(names) == 1 else ""
+
+    def constant(self, operation: Operation, parameter: str) -> Payload | None:
         """The constant given for ``parameter``: an array or a string; None when absent or computed."""
         arguments = operation.inputs.get(parameter, ())
-        if len(arguments) != 1:
-            return None
-        argument: Argument | None = arguments[0]
+        argument: Argument | None = arguments[0] if len(arguments) == 1 else None
         if isinstance(argument, Reference):
-            const = self.producer(argument, "const")
+            const = self.producer(argument.name, "const")
             argument = const.attributes.get("val") if const else None
         return argument.value if isinstance(argument, Constant) else None
 
     def ints(self, operation: Operation, parameter: str) -> list[int] | None:
-        """The constant integers given for ``parameter``; None when absent or computed."""
+        """The constant integers (or bools) given for ``parameter``; None when absent or computed."""
         value = self.constant(operation, parameter)
         if not isinstance(value, np.ndarray | np.generic):
             return None
         return [int(item) for item in np.asarray(value).ravel().tolist()]
+
+    def whole(self, name: str) -> View | None:
+        """All of ``name``; None when its shape is not known."""
+        sizes = self._sizes(name)
+        if sizes is None:
+            return None
+        return View(name, tuple(range(len(sizes))), tuple((0, size) for size in sizes))
+
+    def is_whole(self, view: View) -> bool:
+        """Whether ``view`` leaves out nothing of its root."""
+        return view.ranges == tuple((0, self.shapes[view.root][axis]) for axis in view.order)
 
     def view(self, name: str) -> View | None:
         """``name`` as a part of the value where its slices, splits and transposes start.
@@ -71,50 +119,25 @@ class Definitions:
         None when its shape is not known.
         """
         operation = self.producers.get(name)
-        source = self._source(operation) if operation is not None else None
-        step = self._step(operation, name) if operation is not None and source is not None else None
-        if source is None or step is None:
-            return self._whole(name)
+        base = None if operation is None else self._part(operation, name)
+        return self.whole(name) if base is None else base
+
+    def _part(self, operation: Operation, name: str) -> View | None:
+        """``name`` as a part of what ``operation`` reads; None when it is not one."""
+        source = self.operand(operation, "x")
+        sizes = self._sizes(source)
+        if sizes is None or operation.type not in ("transpose", "slice_by_index", "split"):
+            return None
         base = self.view(source)
         if base is None:
             return None
-        order, ranges = step
-        return View(
-            base.root,
-            tuple(base.order[axis] for axis in order),
-            tuple(
-                (base.ranges[axis][0] + begin, base.ranges[axis][0] + end)
-                for axis, (begin, end) in zip(order, ranges, strict=True)
-            ),
-        )
-
-    def _whole(self, name: str) -> View | None:
-        shape = self.shapes.get(name)
-        if shape is None or None in shape:
-            return None
-        return View(name, tuple(range(len(shape))), tuple((0, size) for size in shape if size is not None))
-
-    def _source(self, operation: Operation) -> str | None:
-        arguments = operation.inputs.get("x", ())
-        return arguments[0].name if len(arguments) == 1 and isinstance(arguments[0], Reference) else None
-
-    def _step(self, operation: Operation, name: str) -> tuple[tuple[int, ...], tuple[Range, ...]] | None:
-        """What one operation takes of its ``x``: the order of axes, and a range for each of the result's axes."""
-        source = self._source(operation)
-        shape = self.shapes.get(source) if source else None
-        if shape is None or None in shape:
-            return None
-        sizes = [size for size in shape if size is not None]
         if operation.type == "transpose":
-            order = tuple(axis % len(sizes) for axis in self.ints(operation, "perm") or ())
-            return order, tuple((0, sizes[axis]) for axis in order)
-        if operation.type == "slice_by_index":
-            ranges = self._slice_ranges(operation, sizes)
-        elif operation.type == "split":
-            ranges = self._split_ranges(operation, name, sizes)
-        else:
-            ranges = None
-        return None if ranges is None else (tuple(range(len(sizes))), ranges)
+            order = self.ints(operation, "perm")
+            return None if order is None else base.permuted(tuple(axis % len(sizes) for axis in order))
+        if operation.type == "split":
+            return base.narrowed(self._split_ranges(operation, name, sizes))
+        ranges = self._slice_ranges(operation, sizes)
+        return None if ranges is None else base.narrowed(ranges)
 
     def _slice_ranges(self, operation: Operation, sizes: list[int]) -> tuple[Range, ...] | None:
         begins, ends = self.ints(operation, "begin"), self.ints(operation, "end")
@@ -125,19 +148,20 @@ class Definitions:
         unmasked = [0] * len(sizes)
         begin_mask = self.ints(operation, "begin_mask") or unmasked
         end_mask = self.ints(operation, "end_mask") or unmasked
-        bounds = [
-            slice(None if no_begin else begin, None if no_end else end).indices(size)
-            for begin, end, no_begin, no_end, size in zip(
-                begins, ends, begin_mask, end_mask, sizes, strict=True
-            )
-        ]
-        return tuple((begin, end) for begin, end, _ in bounds)
+        bounds = zip(begins, ends, begin_mask, end_mask, sizes, strict=True)
+        return tuple(
+            slice(None if no_begin else begin, None if no_end else end).indices(size)[:2]
+            for begin, end, no_begin, no_end, size in bounds
+        )
 
-    def _split_ranges(self, operation: Operation, name: str, sizes: list[int]) -> tuple[Range, ...] | None:
+    def _split_ranges(self, operation: Operation, name: str, sizes: list[int]) -> tuple[Range, ...]:
         axis = (self.ints(operation, "axis") or [0])[0] % len(sizes)
-        widths = [self.shapes[output.name][axis] or 0 for output in operation.outputs]
-        position = [output.name for output in operation.outputs].index(name)
-        begin = sum(widths[:position])
-        ranges: list[Range] = [(0, size) for size in sizes]
-        ranges[axis] = (begin, begin + widths[position])
-        return tuple(ranges)
+        names = [output.name for output in operation.outputs]
+        widths = [self.shapes[output][axis] or 0 for output in names]
+        begin = sum(widths[: names.index(name)])
+        whole = tuple((0, size) for size in sizes)
+        return _with_range(whole, axis, (begin, begin + widths[names.index(name)]))
+
+    def _sizes(self, name: str) -> list[int] | None:
+        sizes = [size for size in self.shapes.get(name, (None,)) if size is not None]
+        return sizes if len(sizes) == len(self.shapes.get(name, (None,))) else None
