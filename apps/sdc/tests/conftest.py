@@ -1,0 +1,56 @@
+"""The command line as a function, and one bundle for the whole session."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sdc.cli import main
+from sdc.demo.shipped import demo_checkpoint
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def sdc(monkeypatch, capsys) -> Callable[..., Done]:
+    """Run ``sdc ARGUMENTS`` in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["sdc", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Iterator[Path]:
+    with demo_checkpoint() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def converted(checkpoint, tmp_path_factory) -> Path:
+    from sd_convert import Checkpoint, convert
+
+    bundle = tmp_path_factory.mktemp("converted") / "bundle"
+    convert(Checkpoint.open(checkpoint), bundle)
+    return bundle
+
+
+@pytest.fixture
+def bundle(converted, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(converted, tmp_path / "bundle"))

@@ -1,0 +1,152 @@
+"""Each command does what it says, started as a person would start it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sd_runtime import open_bundle, read_settings
+
+PROMPT = "a red circle on a blue background"
+
+
+def test_help_lists_the_commands(sdc):
+    done = sdc("--help")
+    assert done.status == 0
+    assert all(name in done.out for name in ("convert", "demo", "generate", "inspect", "verify"))
+
+
+def test_convert_says_what_it_did(sdc, checkpoint, tmp_path):
+    done = sdc(
+        "convert",
+        checkpoint,
+        "-o",
+        tmp_path / "b",
+        "--components",
+        "vae_decoder,unet",
+        "--compute-unit",
+        "ALL",
+    )
+    assert done.status == 0, done.err
+    manifest = open_bundle(tmp_path / "b").manifest
+    assert sorted(part.name for part in manifest.components) == ["unet", "vae_decoder"]
+    assert {part.compute_unit for part in manifest.components} == {"ALL"}
+    assert "unet" in done.out
+    assert "peak memory" in done.out
+
+
+def test_dry_run_writes_nothing(sdc, checkpoint, tmp_path):
+    done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--dry-run")
+    assert done.status == 0, done.err
+    assert "noise_pred float32[2, 4, 16, 16]" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_convert_checks_itself_when_asked(sdc, checkpoint, tmp_path):
+    arguments = ("--components", "text_encoder", "--check-output-correctness")
+    done = sdc("convert", checkpoint, "-o", tmp_path / "b", *arguments)
+    assert done.status == 0, done.err
+    assert "passed" in done.out
+    assert "last_hidden_state" in done.out
+
+
+@pytest.mark.parametrize(("attention", "einsums"), [("ORIGINAL", 0), ("SPLIT_EINSUM", 1)])
+def test_attention_shows_in_the_operations(sdc, checkpoint, tmp_path, attention, einsums):
+    arguments = (
+        "--components",
+        "unet",
+        "--attention-implementation",
+        attention,
+        "--latent-h",
+        24,
+        "--latent-w",
+        8,
+    )
+    assert sdc("convert", checkpoint, "-o", tmp_path / "b", *arguments).status == 0
+    facts = json.loads(sdc("inspect", tmp_path / "b", "--json").out)
+    (unet,) = facts["packages"]
+    assert (unet["operations"].get("einsum", 0) > 0) == bool(einsums)
+    assert {"name": "sample", "shape": [2, 4, 24, 8], "dtype": "float16"} in unet["inputs"]
+
+
+def test_verify_prints_every_output(sdc, converted, checkpoint):
+    done = sdc("verify", converted, "--against", checkpoint)
+    assert done.status == 0, done.err
+    assert all(
+        name in done.out for name in ("noise_pred", "last_hidden_state", "pooled_outputs", "image", "latent")
+    )
+    assert "OpenVINO" in done.out
+
+
+def test_verify_fails_below_the_threshold(sdc, converted, checkpoint):
+    done = sdc("verify", converted, "--against", checkpoint, "--min-psnr", 1000, "--json")
+    report = json.loads(done.out)
+    assert done.status == 1
+    assert not report["passed"]
+    assert min(row["psnr"] for row in report["rows"]) > 35
+
+
+def test_verify_sees_a_changed_weight(sdc, bundle, checkpoint):
+    """One wrong weight file: the sizes fit, the content does not."""
+    (weights,) = bundle.glob("*vae_decoder.mlpackage/**/weight.bin")
+    content = bytearray(weights.read_bytes())
+    content[-4096:] = bytes(4096)
+    weights.write_bytes(content)
+    done = sdc("verify", bundle, "--against", checkpoint)
+    assert done.status == 1
+    assert "sha256" in done.err
+
+
+def test_generate_writes_a_png_that_knows_its_settings(sdc, converted, tmp_path):
+    arguments = ("--num-inference-steps", 2, "--seed", 7, "--scheduler", "euler", "--rng", "torch")
+    done = sdc(
+        "generate", PROMPT, "-i", converted, "-o", tmp_path / "x.png", *arguments, "--negative-prompt", "blue"
+    )
+    assert done.status == 0, done.err
+    settings = read_settings(tmp_path / "x.png")
+    assert (settings.prompt, settings.negative_prompt, settings.seed) == (PROMPT, "blue", 7)
+    assert (settings.scheduler, settings.rng, settings.num_inference_steps) == ("euler", "torch", 2)
+    assert Image.open(tmp_path / "x.png").size == (128, 128)
+
+
+def test_images_of_one_call_can_be_drawn_again_alone(sdc, converted, tmp_path):
+    steps = ("--num-inference-steps", 2)
+    assert (
+        sdc("generate", PROMPT, "-i", converted, "-o", tmp_path / "x.png", *steps, "--image-count", 2).status
+        == 0
+    )
+    assert (
+        sdc("generate", PROMPT, "-i", converted, "-o", tmp_path / "y.png", *steps, "--seed", 94).status == 0
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-93.png", "x-94.png", "y.png"]
+    second, alone = (np.asarray(Image.open(tmp_path / name)) for name in ("x-94.png", "y.png"))
+    np.testing.assert_array_equal(second, alone)
+
+
+def test_a_long_prompt_is_cut_with_a_warning(sdc, converted, tmp_path):
+    prompt = "red " * 90 + "elephant"
+    done = sdc("generate", prompt, "-i", converted, "-o", tmp_path / "x.png", "--num-inference-steps", 1)
+    assert done.status == 0
+    assert "warning" in done.err
+    assert "elephant" in done.err
+
+
+def test_inspect_prints_ports_operations_and_weights(sdc, converted):
+    done = sdc("inspect", converted)
+    assert done.status == 0, done.err
+    assert "noise_pred" in done.out
+    assert "einsum" in done.out
+    (package,) = converted.glob("*vae_decoder.mlpackage")
+    facts = json.loads(sdc("inspect", package, "--json").out)
+    assert facts["outputs"] == [{"name": "image", "shape": [1, 3, 128, 128], "dtype": "float32"}]
+    stored = (package / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+    assert 0.9 * stored < sum(row["bytes"] for row in facts["weights"]) <= stored
+
+
+def test_demo_does_the_whole_job(sdc, tmp_path):
+    done = sdc("demo", "-o", tmp_path / "d", "--pictures", 4, "--num-inference-steps", 3)
+    assert done.status == 0, done.err
+    assert "prompt accuracy" in done.out
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {"bundle", "demo.png"}
+    again = sdc("demo", "-o", tmp_path / "d", "--pictures", 1, "--num-inference-steps", 1)
+    assert again.status == 0, again.err
