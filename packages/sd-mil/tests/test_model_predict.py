@@ -100,8 +100,13 @@ def test_a_missing_openvino_prints_the_command(tmp_path, monkeypatch):
 
 
 def test_unknown_operations_are_refused_at_load(tmp_path):
-    made = graphs.program({"x": ("fp32", 2)}, [graphs.call("frobnicate", "y", ("fp32", 2), x="x")], ["y"])
-    with pytest.raises(UnsupportedOpError, match=r"'frobnicate' named 'y' \(output 'y': fp32\[2\]\)"):
+    calls = [
+        graphs.call("frobnicate", "y", ("fp32", 2), x="x"),
+        graphs.call("befuddle", "z", ("fp32", 2), x="y"),
+    ]
+    made = graphs.program({"x": ("fp32", 2)}, calls, ["z"])
+    message = r"'frobnicate' named 'y' \(output 'y': fp32\[2\]\); .*: befuddle, frobnicate$"
+    with pytest.raises(UnsupportedOpError, match=message):
         MLModel(graphs.write(tmp_path, made), engine="reference")
 
 

@@ -1,6 +1,7 @@
 """The packages that Apple's converter made: read, round trip, and compute what torch computes."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -44,21 +45,33 @@ def test_the_reference_engine_agrees_with_torch(reference_packages, name):
         assert psnr(recorded[port], value) >= 60, port
 
 
+@functools.cache
+def computed(path):
+    model = MLModel(path, engine="reference")
+    return model, model.predict(random_inputs(model))
+
+
 @pytest.mark.parametrize("name", WITHOUT_OUTPUTS)
 def test_every_other_package_runs(reference_packages, name):
-    model = MLModel(reference_packages / f"{name}.mlpackage", engine="reference")
-    results = model.predict(random_inputs(model))
+    model, results = computed(reference_packages / f"{name}.mlpackage")
     assert [(key, value.shape, value.dtype.name) for key, value in results.items()] == [
         (port.name, port.shape, port.dtype) for port in model.outputs.values()
     ]
     assert all(np.isfinite(value).all() for value in results.values())
 
 
+@pytest.mark.parametrize("name", WITHOUT_OUTPUTS)
+def test_the_engines_agree(reference_packages, name):
+    pytest.importorskip("openvino")
+    _, expected = computed(reference_packages / f"{name}.mlpackage")
+    model = MLModel(reference_packages / f"{name}.mlpackage", engine="portable")
+    for port, value in model.predict(random_inputs(model)).items():
+        assert psnr(expected[port], value) >= 60, port
+
+
 def test_the_safety_checker_blanks_what_it_flags(reference_packages):
     """Its random weights flag everything; the part whose shape depends on the data then runs in full."""
-    path = reference_packages / f"{WITHOUT_OUTPUTS[1]}.mlpackage"
-    model = MLModel(path, engine="reference")
-    results = model.predict(random_inputs(model))
+    _, results = computed(reference_packages / f"{WITHOUT_OUTPUTS[1]}.mlpackage")
     assert (results["concept_scores"] > 0).any()
     assert results["has_nsfw_concepts"].all()
     assert not results["filtered_images"].any()

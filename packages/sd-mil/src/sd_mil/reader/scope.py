@@ -1,4 +1,4 @@
-"""Static single assignment, checked once so that engines may rely on it."""
+"""Static single assignment and the declared types of constants, checked once so that engines rely on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def check_scopes(program: Program) -> None:
     """Every name is defined once, before its first use; every block returns names that it can see.
 
     Raises:
-        PackageError: a duplicate or undefined name, said with the operation that has it.
+        PackageError: a duplicate or undefined name, or a constant that is not what it declares, said with the
+            operation that has it.
     """
     for function in program.functions.values():
         _check_block(function.body, frozenset(), f"function {function.name!r}")
@@ -23,6 +24,8 @@ def _check_block(block: Block, outer: Iterable[str], where: str) -> None:
     _define(seen, (variable.name for variable in block.inputs), where)
     for operation in block.operations:
         _check_operation(operation, seen)
+        if operation.type == "const":
+            _check_constant(operation)
         _define(
             seen, (variable.name for variable in operation.outputs), f"{operation.type} {operation.name!r}"
         )
@@ -41,6 +44,17 @@ def _check_operation(operation: Operation, seen: set[str]) -> None:
                 )
     for block in operation.blocks:
         _check_block(block, seen, where)
+
+
+def _check_constant(operation: Operation) -> None:
+    value = operation.attributes.get("val")
+    declared = tuple(variable.type for variable in operation.outputs)
+    if value is None or declared != (value.type,):
+        got = "none" if value is None else str(value.type)
+        raise PackageError(
+            f"expected const {operation.name!r} to hold one value of its type "
+            f"({', '.join(map(str, declared))}), got {got}"
+        )
 
 
 def _define(seen: set[str], names: Iterable[str], where: str) -> None:

@@ -88,7 +88,7 @@ def compile_program(program: Program, *, rounding: Rounding | None = None) -> Re
     Raises:
         UnsupportedOpError: an operation, parameter or choice that is not known.
         UnsupportedModelError: a value of a dtype that is not computed here.
-        PackageError: a required parameter is missing, or a constant contradicts its declaration.
+        PackageError: a required parameter is missing, or has several values.
     """
     body = program.main.body
     constants, computations = split_constants(body.operations)

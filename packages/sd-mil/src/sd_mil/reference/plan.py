@@ -25,15 +25,11 @@ class Step:
 
 
 def split_constants(operations: Iterable[Operation]) -> tuple[dict[str, Constant], list[Operation]]:
-    """The constants by name, and everything that has to be computed.
-
-    Raises:
-        PackageError: a ``const`` without a value, or with a value of another type than it declares.
-    """
+    """The constants by name, and everything that has to be computed."""
     constants, computations = {}, []
     for operation in operations:
         if operation.type == "const":
-            constants[operation.outputs[0].name if operation.outputs else ""] = _constant(operation)
+            constants[operation.outputs[0].name] = operation.attributes["val"]
         else:
             computations.append(operation)
     return constants, computations
@@ -51,6 +47,7 @@ def plan(
         UnsupportedModelError: a value of a dtype that is not computed here.
         PackageError: a required parameter is missing, or has several values.
     """
+    _check_types(operations)
     needed = {*constants, *outputs}
     steps = []
     for operation in reversed(operations):
@@ -69,20 +66,19 @@ def where(operation: Operation) -> str:
     return f"operation {operation.type!r} named {operation.name!r} (output {outputs})"
 
 
-def _constant(operation: Operation) -> Constant:
-    value = operation.attributes.get("val")
-    if value is None or len(operation.outputs) != 1:
-        raise PackageError(f"expected {where(operation)} to have one value and one output")
-    if value.type != operation.outputs[0].type:
-        raise PackageError(f"expected {where(operation)} to hold what it declares, got {value.type}")
-    return value
+def _check_types(operations: list[Operation]) -> None:
+    unknown = [operation for operation in operations if operation.type not in OPS]
+    if unknown:
+        kinds = sorted({operation.type for operation in unknown})
+        raise UnsupportedOpError(
+            f"the reference engine does not know {where(unknown[0])}; "
+            f"all that it does not know here: {', '.join(kinds)}"
+        )
 
 
 def _bind(
     operation: Operation, constants: Mapping[str, Constant]
 ) -> tuple[Op, Mapping[str, tuple[Argument, ...]]]:
-    if operation.type not in OPS:
-        raise UnsupportedOpError(f"the reference engine does not know {where(operation)}")
     op = OPS[operation.type]
     given = {name: (value,) for name, value in operation.attributes.items() if name != "name"}
     arguments: dict[str, tuple[Argument, ...]] = {**given, **{k: v for k, v in operation.inputs.items() if v}}
