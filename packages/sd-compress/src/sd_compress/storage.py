@@ -1,6 +1,6 @@
 """What the weights of a package cost: how they are encoded, how many they are, how many bytes they take.
 
-A *weight* is a tensor as the network's own operations see it. In the file it is a ``const``, or some constants
+A *weight* is a tensor as the network's own operations see it. In the file it is a ``const``, or constants
 that a chain of ``constexpr_*`` operations decompresses at load: indices and their palette, integers and their
 scales, a mask and what is not zero. Its size is that of the constants, packed as they lie in weight.bin.
 """
@@ -21,8 +21,8 @@ class StorageRow:
     """All weights of one encoding.
 
     ``encoding`` is a MIL dtype (``fp16``), ``6-bit palette``, ``int8 linear``, or one of these after
-    ``sparse``. ``weights`` counts tensors, ``elements`` their numbers when decompressed, ``stored_bytes`` what
-    they take.
+    ``sparse``. ``weights`` counts tensors, ``elements`` their numbers when decompressed, ``stored_bytes``
+    what they take.
     """
 
     encoding: str
