@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
-from sd_mil.errors import EngineError, PredictionError
+from sd_mil.errors import EngineError, MissingEngineError, PredictionError
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.program import Program, TensorType, Variable
 
@@ -61,7 +61,8 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     set explicitly: left alone, OpenVINO picks bf16 by itself.
 
     Raises:
-        EngineError: OpenVINO is not installed, or the processor has no bf16.
+        MissingEngineError: OpenVINO is not installed.
+        EngineError: an unknown precision, or bf16 on a processor that has none.
         UnsupportedOpError: an operation has no translation; found before anything is built.
         PackageError: the program contradicts itself.
     """
@@ -91,7 +92,7 @@ def _import_openvino() -> ModuleType:
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
-        raise EngineError(
+        raise MissingEngineError(
             'the portable engine runs on OpenVINO, which is not installed: pip install "sd-mil[openvino]"'
         ) from error
 

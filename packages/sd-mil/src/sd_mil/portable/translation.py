@@ -10,6 +10,7 @@ from openvino import Model, Node, Output, PartialShape, Type
 import sd_mil.portable.ops  # noqa: F401 - registers the translators
 from sd_mil.errors import PackageError, UnsupportedOpError
 from sd_mil.portable.call import Call
+from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.portable.registry import find_translator, translated_types
 from sd_mil.portable.scope import Scope
@@ -52,7 +53,9 @@ def translate_program(program: Program) -> Model:
 
 
 def _is_known(operation: Operation) -> bool:
-    return operation.type == "const" or (find_translator(operation.type) is not None and not operation.blocks)
+    if operation.type == "const" or is_compressed(operation.type):
+        return True
+    return find_translator(operation.type) is not None and not operation.blocks
 
 
 def constant_value(operation: Operation) -> Constant:
@@ -75,6 +78,10 @@ def _parameter(variable: Variable) -> Node:
 def _translate(operation: Operation, scope: Scope) -> None:
     if operation.type == "const":
         scope.define(operation.outputs[0].name, constant_value(operation))
+        return
+    if is_compressed(operation.type):
+        for name, constant in decompress(operation, scope).items():
+            scope.define(name, constant)
         return
     translator = find_translator(operation.type)
     if translator is None:  # only when a pass wrote an operation that nothing translates
