@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 #: A word is a special token, an English contraction, letters, one digit, or a run of anything else.
 #: Source: openai/CLIP, clip/simple_tokenizer.py.
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class ClipTokenizer:
             TokenizerError: a special token is not in the vocabulary, or a merge makes a token that is not.
         """
         ids = {role: _id_of(token, role, vocabulary) for role, token in special.roles.items()}
+        for token in special.added:
+            _id_of(token.content, "added token", vocabulary)
         self.max_length = special.max_length
         self.bos_id, self.eos_id, self.pad_id = ids["bos_token"], ids["eos_token"], ids["pad_token"]
         self._backend = _backend(vocabulary, special)
@@ -63,7 +68,13 @@ class ClipTokenizer:
         return cls(read_vocabulary(path), read_special_tokens(path))
 
     def encode(self, text: str) -> Tokens:
-        """Token ids of ``text``, cut or padded to ``max_length``; start and end are always kept."""
+        """Token ids of ``text``, cut or padded to ``max_length``; start and end are always kept.
+
+        Raises:
+            TokenizerError: ``text`` holds half of a surrogate pair, which no encoding can express.
+        """
+        if lone := SURROGATE.search(text):
+            raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
         encoding = self._backend.encode(text, add_special_tokens=False)
         room = self.max_length - 2
         ids = [self.bos_id, *encoding.ids[:room], self.eos_id]
@@ -105,7 +116,6 @@ def _backend(vocabulary: Vocabulary, special: SpecialTokens) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    known = [token for token in special.added if token.content in vocabulary.ids]
     backend.add_tokens(
         [
             AddedToken(
@@ -116,7 +126,7 @@ def _backend(vocabulary: Vocabulary, special: SpecialTokens) -> Tokenizer:
                 rstrip=token.rstrip,
                 single_word=token.single_word,
             )
-            for token in known
+            for token in special.added
         ]
     )
     return backend

@@ -94,7 +94,7 @@ def _ids(content: object, where: str) -> Mapping[str, int]:
 
 def _read_merges(path: Path) -> Merges:
     """Merges as OpenAI wrote them: a ``#version`` line, then one pair a line, best rank first."""
-    lines = read_text(path).splitlines()
+    lines = read_text(path).split("\n")  # not splitlines: a token may be a line separator
     if lines and lines[0].startswith("#version"):
         lines[0] = ""
     return tuple(_pair(line.split(" "), f"{path}, line {n}") for n, line in enumerate(lines, 1) if line)

@@ -61,12 +61,10 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         TokenizerError: a config file is malformed, or asks for padding on the left.
     """
     config = dict(_read_optional(folder / "tokenizer_config.json"))
-    declared = _declared(config.get("added_tokens_decoder"))
-    if declared is None:
+    decoder = config.get("added_tokens_decoder")
+    if decoder is None:
         config.update(_read_optional(folder / "special_tokens_map.json"))
-        declared = _listed(
-            _read_optional(folder / "tokenizer.json").get("added_tokens", []), "tokenizer.json"
-        )
+    declared = _undeclared(folder) if decoder is None else _listed(_values(decoder), "added_tokens_decoder")
     if config.get("padding_side", "right") != "right":
         raise TokenizerError(f"expected padding_side 'right' in {folder}, got {config['padding_side']!r}")
     tokens = {role: _token(config.get(role) or default, role) for role, default in DEFAULTS.items()}
@@ -81,12 +79,17 @@ def _read_optional(path: Path) -> Mapping[str, object]:
     return read_json(path) if path.is_file() else {}
 
 
-def _declared(decoder: object) -> list[AddedToken] | None:
-    if decoder is None:
-        return None
+def _undeclared(folder: Path) -> list[AddedToken]:
+    """Added tokens of a folder whose tokenizer_config.json does not declare them."""
+    listed = _listed(_read_optional(folder / "tokenizer.json").get("added_tokens", []), "tokenizer.json")
+    names = _read_optional(folder / "added_tokens.json")
+    return [*listed, *(AddedToken(name, special=False, normalized=True) for name in names)]
+
+
+def _values(decoder: object) -> list[object]:
     if not isinstance(decoder, dict):
         raise TokenizerError(f"expected an object as added_tokens_decoder, got {type(decoder).__name__}")
-    return _listed(list(decoder.values()), "added_tokens_decoder")
+    return list(decoder.values())
 
 
 def _listed(entries: object, where: str) -> list[AddedToken]:
