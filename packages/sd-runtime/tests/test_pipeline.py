@@ -11,6 +11,7 @@ import pytest
 from sd_runtime import (
     EngineError,
     MissingComponentError,
+    NumericsError,
     Pipeline,
     PromptTruncatedWarning,
     SettingsError,
@@ -184,6 +185,23 @@ def test_what_a_bundle_lacks_is_named(write_bundle: Any, tmp_path: Any, toy_netw
     pipeline = Pipeline(open_bundle(tmp_path / "only-unet"), toy_networks.open)
     with pytest.raises(MissingComponentError, match="role text_encoder"):
         pipeline.steps("a", scheduler="pndm")
+
+
+@pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_overflow_is_not_painted_black(
+    toy_pipeline: Build, toy_networks: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    network = getattr(toy_networks, name)
+
+    def overflowing(*inputs: Any) -> Any:
+        output = network(*inputs)
+        output.flat[3] = value
+        return output
+
+    monkeypatch.setattr(toy_networks, name, overflowing)
+    with pytest.raises(NumericsError, match=rf"{name}\.mlpackage, got NaN or infinity in 1 of"):
+        toy_pipeline().generate("a", num_inference_steps=1)
 
 
 def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ SdRuntimeError
 │   └── OutputExistsError     the folder to write to is taken
 ├── EngineError             the engine asked for does not exist, or cannot run here
 ├── SettingsError           an argument of a generation makes no sense: which, expected, got
+├── NumericsError           a network returned NaN or infinity: which one
 └── ImageTextError          a PNG without readable settings
 
 PromptTruncatedWarning      (UserWarning) the prompt was longer than the text encoder's window
@@ -60,6 +61,10 @@ class EngineError(SdRuntimeError):
 
 class SettingsError(SdRuntimeError):
     """An argument of a generation makes no sense."""
+
+
+class NumericsError(SdRuntimeError):
+    """A network returned NaN or infinity."""
 
 
 class ImageTextError(SdRuntimeError):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_runtime.bundle import Bundle, BundleComponent, ComputeUnit, PortSpec
-from sd_runtime.errors import EngineError, PortsError
+from sd_runtime.errors import EngineError, NumericsError, PortsError
 
 Array: TypeAlias = npt.NDArray[np.generic]
 Engine: TypeAlias = Literal["auto", "coreml", "portable", "reference"]
@@ -64,10 +64,17 @@ class LoadedModel:
 
         Raises:
             PortsError: the component has no such input or output.
+            NumericsError: the output holds NaN or infinity.
         """
         _port(self.component.outputs, output, f"{self.component.name} output")
         cast = {name: value.astype(self.input(name).dtype, copy=False) for name, value in inputs.items()}
-        return np.asarray(self.model.predict(cast)[output], dtype=np.float32)
+        result = np.asarray(self.model.predict(cast)[output], dtype=np.float32)
+        if not (finite := np.isfinite(result)).all():
+            raise NumericsError(
+                f"expected finite numbers in {output!r} of {self.component.package}, got NaN or infinity in "
+                f"{result.size - finite.sum()} of {result.size}: fp16 overflowed, or a file is damaged"
+            )
+        return result
 
 
 def _port(ports: tuple[PortSpec, ...], name: str, what: str) -> PortSpec:

@@ -109,7 +109,12 @@ def _stored_text(path: Path) -> str:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             text = getattr(image, "text", {}).get(KEY)
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on files that are no PNG, or cut
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises on files that are no PNG, or cut
         raise ImageTextError(f"{path}: expected a PNG, got {error}") from None
     if text is None:
         raise ImageTextError(
