@@ -58,9 +58,10 @@ def cli(ctx: click.Context, *, show_traceback: bool) -> None:
 def main() -> None:
     """Run the command line; an error is one line on standard error and a non-zero exit status."""
     arguments = sys.argv[1:]
-    warnings.showwarning = _show_warning
     try:
-        status = cli.main(args=arguments, prog_name="sdc", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = cli.main(args=arguments, prog_name="sdc", standalone_mode=False)
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -29,14 +29,16 @@ def progress() -> Progress:
         TimeElapsedColumn,
     )
 
+    errors = console(err=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=console(err=True),
+        console=errors,
         transient=True,
+        disable=not errors.is_terminal,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,10 +46,23 @@ def command(
         precision=precision,
     )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report) | {"passed": report.passed}, indent=2))
+        click.echo(json.dumps(report_facts(report), indent=2, allow_nan=False))
     else:
         print_report(report)
     ctx.exit(0 if report.passed else 1)
+
+
+def report_facts(report: VerificationReport) -> dict[str, Any]:
+    """The report for ``--json``; outputs that are equal to the last bit have the ``psnr`` null (infinite)."""
+    rows = [asdict(row) | {"psnr": row.psnr if math.isfinite(row.psnr) else None} for row in report.rows]
+    return {
+        "bundle": str(report.bundle),
+        "checkpoint": report.checkpoint,
+        "min_psnr": report.min_psnr,
+        "passed": report.passed,
+        "arithmetic": report.arithmetic,
+        "rows": rows,
+    }
 
 
 def print_report(report: VerificationReport) -> None:
