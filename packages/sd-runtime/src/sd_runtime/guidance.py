@@ -64,4 +64,5 @@ def _predict(unet: LoadedModel, latents: Float, timestep: float, states: Float, 
 
 
 def _filled(rows: Float, batch: int) -> Float:
+    """``rows``, then copies of the last one: what fills a call must not be what could overflow."""
     return np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])

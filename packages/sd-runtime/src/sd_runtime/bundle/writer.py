@@ -166,8 +166,8 @@ def _seal(draft: Draft) -> None:
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no fsync of folders
+    if os.name == "nt":
+        return  # Windows flushes neither folders nor files that are open for reading
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
