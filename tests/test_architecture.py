@@ -37,9 +37,9 @@ def test_importing_does_nothing(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PACKAGES if name != "sdc"])
-def test_front_door_is_sorted_and_complete(name):
+def test_front_door_is_complete(name):
     module = importlib.import_module(name)
-    assert list(module.__all__) == sorted(module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__) > 0
     assert all(hasattr(module, public) for public in module.__all__)
 
 
