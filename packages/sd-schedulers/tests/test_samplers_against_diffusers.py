@@ -150,9 +150,21 @@ def test_steps_are_those_of_the_diffusers_installed_here(name: str, spacing: str
 @pytest.mark.filterwarnings("ignore")
 def test_odd_step_counts(name: str, count: int) -> None:
     pytest.importorskip("diffusers").logging.set_verbosity_error()
-    for spacing in ("leading", "linspace"):
+    for spacing in ("leading", "linspace") if count == 61 else ("leading", "linspace", "trailing"):
         config = {**SD15, "timestep_spacing": spacing}
         assert_same_steps(ours(name, config, count), theirs(name, config, count))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "expected"),
+    [
+        ("leading", [853, 711, 569, 427, 285, 143, 1]),
+        ("linspace", [999, 832, 666, 500, 333, 166, 0]),
+        ("trailing", [999, 856, 713, 570, 428, 285, 142]),
+    ],
+)
+def test_seven_timesteps(spacing: str, expected: list[int]) -> None:
+    assert ours("ddim", {**SD15, "timestep_spacing": spacing}, 7)[0] == expected
 
 
 def test_trailing_never_reaches_past_the_first_timestep() -> None:
