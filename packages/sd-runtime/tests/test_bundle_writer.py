@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -174,6 +175,10 @@ def test_steps_above_cover_a_whole_run(place: Path, write_bundle: Write) -> None
     assert entries + 2 + 2 <= 12
 
 
+def on_an_unknown_unit(draft: Draft) -> None:
+    draft.components[0] = dataclasses.replace(draft.components[0], compute_unit="GPU")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
@@ -184,6 +189,7 @@ def test_steps_above_cover_a_whole_run(place: Path, write_bundle: Write) -> None
         (lambda draft: shutil.rmtree(draft.folder / "scheduler"), "at $.model.scheduler"),
         (lambda draft: (draft.folder / WEIGHTS).unlink(), "at $.components[0].package"),
         (lambda draft: draft.components.append(draft.components[0]), "expected distinct names"),
+        (on_an_unknown_unit, "at $.components[0].compute_unit: expected 'ALL' or"),
     ],
 )
 def test_a_draft_that_is_no_bundle(
