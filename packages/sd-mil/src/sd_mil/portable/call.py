@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -50,18 +49,12 @@ class Call:
 
         Raises: UnsupportedOpError when it is computed by the program; PackageError when missing or text.
         """
-        return constant_array(self._constant(parameter))
+        return constant_array(self._constant(parameter), where=self._where(parameter))
 
-    @overload
-    def ints(self, parameter: str) -> list[int]: ...
-    @overload
-    def ints(self, parameter: str, default: list[int]) -> list[int]: ...
-    @overload
-    def ints(self, parameter: str, default: None) -> list[int] | None: ...
-    def ints(self, parameter: str, default: list[int] | object | None = ...) -> list[int] | None:
+    def ints(self, parameter: str, default: list[int] | None = None) -> list[int]:
         """A constant list of integers (or bools, as 0 and 1); ``default`` when it is not given."""
-        if parameter not in self and default is not ...:
-            return default  # type: ignore[return-value]
+        if default is not None and parameter not in self:
+            return default
         return [int(item) for item in self.array(parameter).ravel().tolist()]
 
     def integer(self, parameter: str, default: int | None = None) -> int:

@@ -27,7 +27,7 @@ def constant_output(constant: Constant) -> Output:
 
     Raises: PackageError when it is a string or a dictionary, which cannot be data.
     """
-    array = constant_array(constant)
+    array = constant_array(constant, where="an operand")
     computed = computed_dtype(constant.type.dtype, where="a constant")
     if array.dtype == np.float16 and array.size >= _SMALL:
         return _decompressed(array)
@@ -35,13 +35,13 @@ def constant_output(constant: Constant) -> Output:
     return _node(widened).output(0)
 
 
-def constant_array(constant: Constant) -> npt.NDArray[np.generic]:
+def constant_array(constant: Constant, *, where: str) -> npt.NDArray[np.generic]:
     """The constant's payload as an array.
 
     Raises: PackageError when it is text.
     """
     if not isinstance(constant.value, np.ndarray | np.generic):
-        raise PackageError(f"expected a tensor, got the constant {constant.value!r}")
+        raise PackageError(f"expected a tensor, got {constant.value!r} for {where}")
     return np.asarray(constant.value)
 
 

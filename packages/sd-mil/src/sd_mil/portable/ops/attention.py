@@ -15,11 +15,10 @@ def scaled_dot_product_attention(call: Call) -> Output:
     """``softmax(scale · query · keyᵀ + attn_mask) · value``.
 
     ``query`` [B, *, L, E], ``key`` [B, *, S, E], ``value`` [B, *, S, EV]; ``attn_mask`` broadcasts to
-    [B, *, L, S] and is bool (false hides) or added. MIL's scale is 1/√E; a ``scale`` parameter, which only
-    this engine's passes write, replaces it.
+    [B, *, L, S] and is bool (false hides) or added. The scale is 1/√E.
     """
     query, key, value = call.output("query"), call.output("key"), call.output("value")
-    scale = call.number("scale", float(query.get_partial_shape()[-1].get_length()) ** -0.5)
+    scale = query.get_partial_shape()[-1].get_length() ** -0.5
     scores = ov.matmul(ov.multiply(query, np.float32(scale)), key, False, True).output(0)
     if "attn_mask" in call:
         scores = _mask(scores, call.output("attn_mask"))

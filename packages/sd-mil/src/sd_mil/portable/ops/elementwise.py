@@ -89,7 +89,7 @@ def real_div(call: Call) -> Output:
 
 @translate("floor_div")
 def floor_div(call: Call) -> Output:
-    """``floor(x / y)``; of integers by way of the exact ``(x - x mod y) / y``."""
+    """``floor(x / y)``; of integers ``(x - x mod y) / y``, which is exact below 2²⁴."""
     x, y = call.output("x"), call.output("y")
     if not is_integral(x):
         return ov.floor(ov.divide(x, y)).output(0)

@@ -30,8 +30,9 @@ def expand_dims(call: Call) -> Output:
 @translate("squeeze")
 def squeeze(call: Call) -> Output:
     """``x`` without its dimensions of size 1, or without those of ``axes``."""
-    axes = call.ints("axes", None)
-    return ov.squeeze(call.output("x"), None if axes is None else int_list(axes)).output(0)
+    x = call.output("x")
+    ones = [axis for axis, size in enumerate(x.get_partial_shape()) if size == 1]
+    return ov.squeeze(x, int_list(call.ints("axes", ones))).output(0)
 
 
 @translate("transpose")

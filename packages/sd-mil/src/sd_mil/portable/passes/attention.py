@@ -62,6 +62,8 @@ def _whole_heads(output: Variable, found: Attention) -> Iterator[Operation]:
     key, key_steps = _rows(output, "key", found.key, found.heads)
     value, value_steps = _rows(output, "value", found.value, found.heads)
     yield from (*query_steps, *key_steps, *value_steps)
+    query, query_scaling = _scaled(output, query, found.scale)
+    yield from query_scaling
     batch, heads, positions, _ = query.type.shape
     width = value.type.shape[3]
     attended = _variable(output, "attended", (batch, heads, positions, width))
@@ -69,7 +71,6 @@ def _whole_heads(output: Variable, found: Attention) -> Iterator[Operation]:
         "query": (Reference(query.name),),
         "key": (Reference(key.name),),
         "value": (Reference(value.name),),
-        "scale": (Constant(TensorType("fp32", ()), np.array(found.scale, dtype=np.float32)),),
     }
     yield Operation("scaled_dot_product_attention", attended.name, inputs, (attended,))
     split = _variable(output, "positions", (batch, positions, heads, width))
@@ -91,6 +92,19 @@ def _rows(output: Variable, part: str, view: View, heads: int) -> tuple[Variable
         _operation("reshape", rows.name, split, shape=split.type.shape),
         _operation("transpose", split.name, whole, perm=(0, 2, 1, 3)),
     ]
+
+
+def _scaled(output: Variable, query: Variable, scale: float) -> tuple[Variable, list[Operation]]:
+    """``query`` times what ``scale`` is over attention's own 1/√width: near 1, and so kept in fp32."""
+    factor = np.array(scale * (query.type.shape[3] or 0) ** 0.5, dtype=np.float32)
+    if factor == 1:
+        return query, []
+    scaled = _variable(output, "query_scaled", query.type.shape)
+    inputs: dict[str, tuple[Argument, ...]] = {
+        "x": (Reference(query.name),),
+        "y": (Constant(TensorType("fp32", ()), factor),),
+    }
+    return scaled, [Operation("mul", scaled.name, inputs, (scaled,))]
 
 
 def _variable(output: Variable, part: str, shape: tuple[int | None, ...]) -> Variable:

@@ -34,7 +34,7 @@ def merge_heads(program: Program) -> Program:
     Result::
 
         Q, K, V = transpose(reshape(transpose(·), [batch, positions, heads, width]), [0, 2, 1, 3])
-        A       = scaled_dot_product_attention(Q, K, V, scale)
+        A       = scaled_dot_product_attention(mul(Q, scale·√width), K, V)
         rows    = reshape(transpose(A, [0, 2, 1, 3]), [batch, positions, 1, channels])
         y       = transpose(rows, [0, 3, 2, 1])
 
