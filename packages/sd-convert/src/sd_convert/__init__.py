@@ -23,6 +23,9 @@ from .errors import (
 )
 from .options import ATTENTION_IMPLEMENTATIONS, COMPONENTS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
+from .samples import sample_inputs
+from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
+from .write import WrittenPackage, write_component
 
 __all__ = [
     "ATTENTION_IMPLEMENTATIONS",
@@ -37,9 +40,11 @@ __all__ = [
     "ConversionOptions",
     "ConversionReport",
     "IncompleteCheckpointError",
+    "MIN_PSNR",
     "LoweringError",
     "NotACheckpointError",
     "OptionsError",
+    "OutputFidelity",
     "Plan",
     "PortSpec",
     "Progress",
@@ -48,9 +53,14 @@ __all__ = [
     "UnsupportedArchitectureError",
     "VariantError",
     "VerificationError",
+    "VerificationReport",
     "Weights",
     "WeightsMismatchError",
+    "WrittenPackage",
     "build_component",
     "convert",
     "plan",
+    "sample_inputs",
+    "verify",
+    "write_component",
 ]

@@ -34,6 +34,7 @@ from .facts import (
     vae_shift_factor,
 )
 from .options import ConversionOptions
+from .rewrite import REWRITTEN
 
 _TOKENIZER: Final = "tokenizer"
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
@@ -77,13 +78,16 @@ def provenance(checkpoint: Checkpoint) -> Provenance:
 
 def bundle_component(component: Component, package: str, options: ConversionOptions) -> BundleComponent:
     """The manifest's entry for ``component`` in the package of that file name."""
+    rewritten = component.name in REWRITTEN
     return BundleComponent(
         name=component.name,
         role=_ROLES[component.name],
         package=package,
         inputs=tuple(map(_bundle_port, component.inputs)),
         outputs=tuple(map(_bundle_port, component.outputs)),
-        attention_implementation=cast(AttentionImplementation, options.attention_implementation),
+        attention_implementation=(
+            cast(AttentionImplementation, options.attention_implementation) if rewritten else None
+        ),
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,
     )

@@ -95,6 +95,7 @@ def _convert_component(
     component = build_component(name, checkpoint, options)
     package = package_name(model_version(checkpoint, options), name)
     path = draft.add_component(bundle_component(component, package, options))
-    write_component(component, path, options.attention_implementation, target=options.target)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return ComponentReport(name, package, perf_counter() - began, size, peak_memory())
+    written = write_component(
+        component, path, attention=options.attention_implementation, target=options.target
+    )
+    return ComponentReport(name, package, perf_counter() - began, written.bytes, peak_memory())

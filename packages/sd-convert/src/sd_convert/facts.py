@@ -15,6 +15,10 @@ _DEFAULT_UNET_BLOCKS: Final = 4
 _DEFAULT_VAE_BLOCKS: Final = 1
 _DEFAULT_LATENT_CHANNELS: Final = 4
 _DEFAULT_SCALING_FACTOR: Final = 0.18215
+_DEFAULT_TRAIN_TIMESTEPS: Final = 1000
+
+#: The port of the timestep is float16, which has every whole number up to this one.
+_MOST_TRAIN_TIMESTEPS: Final = 2048
 
 
 def model_version(checkpoint: Checkpoint, options: ConversionOptions) -> str:
@@ -40,6 +44,15 @@ def prediction_type(checkpoint: Checkpoint) -> PredictionType:
             checkpoint, "scheduler", "prediction_type", "epsilon, v_prediction or sample", value
         )
     return cast(PredictionType, value)
+
+
+def train_timesteps(checkpoint: Checkpoint) -> int:
+    """Number of steps of the noise schedule that the UNet was trained with."""
+    value = checkpoint.config("scheduler").get("num_train_timesteps", _DEFAULT_TRAIN_TIMESTEPS)
+    if type(value) is not int or not 1 <= value <= _MOST_TRAIN_TIMESTEPS:
+        expected = f"a number up to {_MOST_TRAIN_TIMESTEPS}"
+        raise _unexpected(checkpoint, "scheduler", "num_train_timesteps", expected, value)
+    return value
 
 
 def vae_factor(checkpoint: Checkpoint) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import OptionsError
+from .targets import TARGETS
 
 COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
@@ -22,7 +23,7 @@ class ConversionOptions:
     ``components``: names out of ``COMPONENTS``; ``None`` is every one that the checkpoint has.
     ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
     ``latent_height``, ``latent_width``: in latent pixels; ``None`` is the UNet's ``sample_size``.
-    ``target``: the minimum deployment target, by coremltools' name.
+    ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
     ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
     ``overwrite``: whether a bundle that exists may be replaced.
 
@@ -44,6 +45,7 @@ class ConversionOptions:
         if self.components is not None:
             check_components(self.components)
         _one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
+        _one_of("target", self.target, tuple(TARGETS))
         if self.compute_unit is not None:
             _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
         for name in ("latent_height", "latent_width"):
