@@ -250,4 +250,15 @@ def test_a_scheduler_file_that_contradicts(
 def test_the_prediction_type_is_the_manifests(tmp_path: Path, write_bundle: Write) -> None:
     write_bundle(tmp_path / "bundle")
     config = open_bundle(tmp_path / "bundle").noise_config()
-    assert config == {"num_train_timesteps": 1000, "prediction_type": "epsilon"}
+    assert config == {"num_train_timesteps": 1000, "prediction_type": "epsilon", "steps_offset": 1}
+
+
+def test_an_old_scheduler_file_means_what_diffusers_makes_of_it(tmp_path: Path, write_bundle: Write) -> None:
+    """``StableDiffusionPipeline.__init__`` corrects these two."""
+
+    def spoil(draft: Draft) -> None:
+        (draft.folder / SCHEDULER).write_bytes(b'{"clip_sample": true, "steps_offset": 0}')
+
+    write_bundle(tmp_path / "bundle", spoil=spoil)
+    config = open_bundle(tmp_path / "bundle").noise_config()
+    assert config == {"prediction_type": "epsilon", "clip_sample": False, "steps_offset": 1}

@@ -62,6 +62,9 @@ class Bundle:
     def noise_config(self) -> Mapping[str, Any]:
         """The scheduler's configuration, with the manifest's prediction type filled in.
 
+        As diffusers' ``StableDiffusionPipeline`` does when it loads one, ``steps_offset`` becomes 1 and a
+        ``clip_sample`` of true becomes false: old configurations state values that were never meant.
+
         Raises:
             BundleError: the file is not a JSON object, or states another prediction type.
         """
@@ -75,7 +78,8 @@ class Bundle:
         stated, ours = config.get("prediction_type"), self.manifest.model.prediction_type
         if stated not in (None, ours):
             raise BundleError(f"{path}: expected the manifest's prediction_type {ours!r}, got {stated!r}")
-        return {**config, "prediction_type": ours}
+        meant = {"steps_offset": 1} | ({"clip_sample": False} if config.get("clip_sample") else {})
+        return {**config, **meant, "prediction_type": ours}
 
     def check_integrity(self) -> None:
         """Hash every listed file.
