@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--vae-steps", type=int, default=4_000)
     parser.add_argument("--vae-batch", type=int, default=8)
-    parser.add_argument("--unet-steps", type=int, default=6_500)
+    parser.add_argument("--unet-steps", type=int, default=5_600)
     parser.add_argument("--unet-batch", type=int, default=32)
     options = parser.parse_args()
     device = torch.device(options.device)

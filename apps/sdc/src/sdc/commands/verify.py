@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -28,8 +28,8 @@ def command(
     bundle: Path,
     checkpoint: str,
     min_psnr: float,
-    engine: str,
-    precision: str,
+    engine: Literal["portable", "reference"],
+    precision: Literal["fp32", "bf16"],
     as_json: bool,
 ) -> None:
     """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint."""
