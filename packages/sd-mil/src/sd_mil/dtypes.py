@@ -80,9 +80,6 @@ NUMPY_DTYPES: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     }
 )
 
-#: Floating types narrower than fp32, which engines that compute in fp32 widen.
-FLOATS = frozenset({"fp16", "fp32", "fp64", "bf16"})
-
 #: Bits per element of types that do not fill a byte: packed LSB first across bytes.
 SUB_BYTE_BITS = MappingProxyType({"int4": 4, "uint4": 4, "uint1": 1, "uint2": 2, "uint3": 3, "uint6": 6})
 

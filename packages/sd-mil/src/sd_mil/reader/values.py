@@ -14,7 +14,7 @@ from sd_mil.program import Constant, Payload, TensorType
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.wire import Message
 
-_TENSOR, _LIST, _DICTIONARY = 1, 2, 4
+_TENSOR, _DICTIONARY = 1, 4
 _OTHER_TYPES = {2: "a list", 3: "a tuple", 4: "a dictionary", 5: "a state"}
 
 _FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
@@ -76,14 +76,14 @@ def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
     immediate, blob = message.message(3), message.message(5)
     if (immediate is None) == (blob is None):
         raise PackageError(f"expected one value for {where}, got none or two")
-    if immediate is not None and 4 in immediate:
+    if immediate is not None and _DICTIONARY in immediate:
         return _dictionary(immediate, where, weights)
     kind = read_type(declared, where)
     shape = _known_shape(kind, where)
     if blob is not None:
         value = weights.tensor(blob.text(1), blob.integer(2), dtype=_numeric(kind.dtype, where), shape=shape)
         return Constant(kind, value, stored=value.nbytes)
-    tensor = None if immediate is None else immediate.message(1)
+    tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
     return Constant(kind, _tensor_value(tensor, kind.dtype, shape, where))
@@ -91,7 +91,7 @@ def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
 
 def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constant:
     pairs: dict[str, str] = {}
-    for entry in (immediate.message(4) or Message(b"")).messages(1):
+    for entry in (immediate.message(_DICTIONARY) or Message(b"")).messages(1):
         key, value = (_text(entry.message(number), where, weights) for number in (1, 2))
         pairs[key] = value
     return Constant(TensorType("string", (len(pairs),)), pairs)
