@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The graph, and the buffers whose values the module itself knows (position ids, frequencies)."""
+    """The graph, and the values that the module itself knows: buffers and constants of its code."""
 
     program: torch.export.ExportedProgram
     constants: Mapping[str, torch.Tensor]
@@ -35,4 +35,5 @@ def export(component: Component) -> Exported:
     inputs = tuple(torch.empty(port.shape, dtype=torch.float32, device="meta") for port in component.inputs)
     with torch.no_grad():
         program = torch.export.export(copy.deepcopy(module).to("meta").eval(), inputs, strict=False)
+    constants |= {name: value for name, value in program.constants.items() if not value.is_meta}
     return Exported(program, constants)

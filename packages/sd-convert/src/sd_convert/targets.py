@@ -12,7 +12,7 @@ from .errors import OptionsError
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``opset``: coremltools' name for the set of operations; ``specification``: the file format's version."""
+    """``opset``: coremltools' name for a set of operations; ``specification``: the file format's version."""
 
     name: str
     opset: str

@@ -24,7 +24,7 @@ PRECISIONS: Final = ("float16", "float32")
 
 @dataclass(frozen=True, slots=True)
 class WrittenPackage:
-    """What was written. ``bytes`` counts every file; ``operations`` each kind of MIL operation but constants."""
+    """What was written. ``bytes`` counts every file; ``operations`` every kind of MIL operation but const."""
 
     path: Path
     bytes: int
@@ -42,8 +42,8 @@ def write_component(
 ) -> WrittenPackage:
     """Convert ``component`` to a Core ML package at ``path``, which must not exist yet.
 
-    The weights are read once, tensor by tensor, while they are written. If anything goes wrong or the conversion
-    is interrupted, what was written is removed.
+    The weights are read once, tensor by tensor, while they are written. If anything goes wrong or the
+    conversion is interrupted, what was written is removed.
 
     Raises:
         OptionsError: an unknown implementation, target or precision, or something exists at ``path``.

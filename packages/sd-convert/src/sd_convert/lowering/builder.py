@@ -85,8 +85,11 @@ class Builder:
 
     def in_precision(self, tensor: Tensor) -> Tensor:
         """The tensor in the dtype of arithmetic; integers and booleans as they are."""
-        is_float = _dtype_of(tensor.var) in ("fp16", "fp32")
-        return self.converted(tensor, self.dtype.name) if is_float else tensor
+        return self.converted(tensor, self.dtype.name) if self.is_float(tensor) else tensor
+
+    def is_float(self, tensor: Tensor) -> bool:
+        """Whether its numbers are floats."""
+        return _dtype_of(tensor.var) in ("fp16", "fp32")
 
     def output(self, name: str, tensor: Tensor, dtype: str) -> Any:
         """The variable of a port: the tensor as ATen sees it, in the port's dtype, under the port's name."""
@@ -107,7 +110,7 @@ class Builder:
         return self.arranged(tensor, (0, 2, None, 1), (batch, channels, 1, length))
 
     def arranged(self, tensor: Tensor, order: tuple[int | None, ...], shape: tuple[int, ...]) -> Any:
-        """A variable of ``shape`` with the tensor's dimensions in ``order``, where None adds an axis of one."""
+        """A variable of ``shape`` with the tensor's dimensions in ``order``; None is an axis of size one."""
         key = (id(tensor.var), tensor.view, order, shape)
         if key not in self._made:
             self._made[key] = self._arrange(tensor, order, shape)

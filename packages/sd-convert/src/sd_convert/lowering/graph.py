@@ -137,7 +137,7 @@ class _Walk:
         name = _operation_name(node)
         self.builder.scope = _module_path(node)
         self.builder.dtype = np.dtype(np.float32) if node in self.exact else self.precision
-        args, kwargs = map_aggregate((node.args, dict(node.kwargs)), self._value)  # type: ignore[arg-type]
+        args, kwargs = map_aggregate((node.args, dict(node.kwargs)), self._value)
         if _is_constant((args, kwargs)):
             return node.target(*args, **kwargs)  # type: ignore[operator]
         if name.startswith("aten.to."):
@@ -155,8 +155,8 @@ class _Walk:
 def _exact_nodes(exported: Exported) -> frozenset[Node]:
     """Nodes that are computed in float32 whatever the precision, because float16 has too few digits for them.
 
-    They are what leads to nothing but integers (token ids reach 49,407) or angles (of a timestep of 999, float16
-    keeps a quarter of a radian).
+    They are what leads to nothing but integers (token ids reach 49,407) or angles (near a timestep of 999,
+    float16 numbers are half a radian apart).
     """
     exact: set[Node] = set()
     for node in reversed(exported.program.graph.nodes):
@@ -184,10 +184,8 @@ def _is_constant(arguments: Any) -> bool:
 
 def _operation_name(node: Node) -> str:
     """``aten.conv2d.default``; Python's own functions by their name."""
-    target = node.target
-    return (
-        target.__name__ if callable(target) and not isinstance(target, torch._ops.OpOverload) else str(target)
-    )
+    is_aten = isinstance(node.target, torch._ops.OpOverload)
+    return str(node.target) if is_aten else getattr(node.target, "__name__", str(node.target))
 
 
 def _module_path(node: Node) -> str:

@@ -37,8 +37,7 @@ def lowerer_of(name: str, where: str) -> Lowerer:
         return _LOWERERS[name]
     except KeyError:
         raise LoweringError(
-            f"{where or 'the model'}: expected an operation that is lowered to Core ML, got {name}; "
-            f"lowered are: {', '.join(sorted(_LOWERERS))}"
+            f"{where or 'the model'}: expected an operation that can be lowered to Core ML, got {name}"
         ) from None
 
 

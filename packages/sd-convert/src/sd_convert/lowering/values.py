@@ -1,7 +1,7 @@
 """What an ATen value is while a graph is lowered.
 
-A value is one of: a :class:`Tensor` of the program, a :class:`Weight` that stays in its file, a ``torch.Tensor``
-on the CPU (a constant that was folded), or a Python number, list or None.
+A value is one of: a :class:`Tensor` of the program, a :class:`Weight` that stays in its file, a
+``torch.Tensor`` on the CPU (a constant that was folded), or a Python number, list or None.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """How a tensor that ATen sees lies in memory: permutations and reshapes as bookkeeping, not as operations.
 
 A :class:`View` is a row-major store cut into ``atoms`` (sizes above one), and the dimensions that ATen sees,
-each the product of some atoms in order. Moving axes, merging and splitting them only changes the bookkeeping::
+each the product of some atoms in order. Moving axes, merging and splitting them changes bookkeeping only::
 
     a convolution's output (2, 64, 32, 32)    atoms (2, 64, 32, 32)  dims ((0,), (1,), (2,), (3,))
     .permute(0, 2, 3, 1)                      atoms (2, 64, 32, 32)  dims ((0,), (2,), (3,), (1,))
     .reshape(2, 1024, 64): BSC for ATen       atoms (2, 64, 32, 32)  dims ((0,), (2, 3), (1,))
 
-The last one is what a Transformer block sees. Its store is already in the order B, C, S, so that the block can be
-computed in BC1S without a transpose; and when the block's output is reshaped and permuted back, the bookkeeping
-arrives at the order of the store again, and nothing is left to do.
+The last one is what a Transformer block sees. Its store is already in the order B, C, S, so that the block
+can be computed in BC1S without a transpose; and when the block's output is reshaped and permuted back, the
+bookkeeping arrives at the order of the store again, and nothing is left to do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class View:
         return View(self.atoms, tuple(self.dims[axis] for axis in order))
 
     def reshape(self, shape: Sequence[int]) -> View | None:
-        """The same elements in order as ``shape``; None if that cuts an atom unevenly, as (4, 6) to (6, 4)."""
+        """The same elements in order as ``shape``; None if that cuts an atom unevenly: (4, 6) to (6, 4)."""
         refined = _refine([self.atoms[atom] for dim in self.dims for atom in dim], shape)
         if refined is None:
             return None
@@ -107,7 +107,7 @@ class Arrangement:
 def arrange(
     stored: tuple[int, ...], view: View, order: Sequence[int | None], shape: tuple[int, ...]
 ) -> Arrangement:
-    """How to get from a tensor of shape ``stored`` to one of ``shape`` that holds ``view``'s dims in ``order``.
+    """How to get from a tensor of shape ``stored`` to one of ``shape`` with ``view``'s dims in ``order``.
 
     ``order`` names, for every axis of ``shape``, a dimension of the view, or None for an axis of size one.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 
 from sd_convert.errors import LoweringError
@@ -11,7 +12,7 @@ from sd_convert.lowering.builder import Builder
 from sd_convert.lowering.registry import lowers
 from sd_convert.lowering.values import Tensor, Weight, from_bc1s, stored
 
-Number: TypeAlias = "float | int | bool"
+Number: TypeAlias = "float | int"
 Operand: TypeAlias = "Tensor | Weight | torch.Tensor | Number"
 
 
@@ -22,29 +23,28 @@ def elementwise(b: Builder, op: str, x: Tensor, **parameters: Any) -> Tensor:
 
 def binary(b: Builder, op: str, x: Operand, y: Operand) -> Tensor:
     """Two inputs that broadcast: in BC1S if one is and the shapes are equal, else as ATen sees them."""
-    tensor = x if isinstance(x, Tensor) else y
-    if isinstance(tensor, Tensor) and (_is_scalar(x) or _is_scalar(y)):
-        operands = {"x": _scalar_or_var(b, x), "y": _scalar_or_var(b, y)}
-        return Tensor(b.emit(op, **operands), tensor.view)
+    if isinstance(x, Tensor) and _is_scalar(y):
+        return Tensor(b.emit(op, x=x.var, y=_number_beside(b, y, x)), x.view)
+    if isinstance(y, Tensor) and _is_scalar(x):
+        return Tensor(b.emit(op, x=_number_beside(b, x, y), y=y.var), y.view)
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and (x.is_bc1s or y.is_bc1s):
         return from_bc1s(b.emit(op, x=b.bc1s(x), y=b.bc1s(y)))
     return stored(b.emit(op, x=_plain(b, x), y=_plain(b, y)))
 
 
-def _is_scalar(x: Operand) -> bool:
+def _is_scalar(x: Operand) -> TypeGuard[torch.Tensor | Number]:
     return isinstance(x, int | float) or (isinstance(x, torch.Tensor) and x.ndim == 0)
 
 
-def _scalar_or_var(b: Builder, x: Operand) -> Any:
-    return x.var if isinstance(x, Tensor) else _plain(b, x)
+def _number_beside(b: Builder, x: torch.Tensor | Number, tensor: Tensor) -> Any:
+    """A number in the dtype of the tensor that it is combined with."""
+    return b.number(float(x)) if b.is_float(tensor) else np.int32(int(x))
 
 
 def _plain(b: Builder, x: Operand) -> Any:
     if isinstance(x, Tensor):
         return b.plain(x)
-    if isinstance(x, Weight):
-        return b.weight(x)
-    return b.constant(x)[()]
+    return b.weight(x) if isinstance(x, Weight) else b.constant(x)
 
 
 @lowers("aten.add.Tensor")

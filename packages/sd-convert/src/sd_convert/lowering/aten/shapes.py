@@ -114,6 +114,13 @@ def getitem(_b: Builder, values: Sequence[Any], index: int) -> Any:
     return values[index]
 
 
+@lowers("aten.select.int")
+def select(b: Builder, x: Tensor, axis: int, index: int) -> Tensor:
+    """One element of an axis, without the axis."""
+    start = index % x.shape[axis]
+    return squeeze(b, slice_(b, x, axis, start, start + 1), axis)
+
+
 @lowers("aten.slice.Tensor")
 def slice_(
     b: Builder, x: Tensor, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
