@@ -4,10 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from mil_graphs import call, program, tensor, variable
+from mil_graphs import call, const, program, tensor, variable
 from sd_mil import Operation, Reference
 from sd_mil.portable.passes.attention_rows import attend_over_rows
 from sd_mil.portable.passes.merge_heads import merge_heads
+from sd_mil.portable.passes.rows import compute_in_rows
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.reference import compile_program as compile_reference
 
@@ -186,6 +187,69 @@ def test_attention_over_columns_becomes_attention_over_rows():
     check_unchanged(made, rewritten)
 
 
+def block():
+    """A feed-forward block on columns, its residual, and an attention's transposes around it."""
+    columns, wide, half = (BATCH, 4, 1, 6), (BATCH, 6, 1, 6), (BATCH, 3, 1, 6)
+    draw = RNG.standard_normal
+    weight = const("weight", draw((6, 4, 1, 1)).astype(np.float16))
+    halves = tuple(variable(name, ("fp16", *half)) for name in ("left", "right"))
+    settings = {"axis": (scalar(np.int32(1)),), "num_splits": (scalar(np.int32(2)),)}
+    affine = {name: tensor(draw(4).astype(np.float16)) for name in ("gamma", "beta")}
+    operations = [
+        weight,
+        call("transpose", "rows", ("fp16", BATCH, 6, 1, 4), x="x", perm=ints(0, 3, 2, 1)),
+        call("sin", "turned", ("fp16", BATCH, 6, 1, 4), x="rows"),
+        call("transpose", "back", ("fp16", *columns), x="turned", perm=ints(0, 3, 2, 1)),
+        call("layer_norm", "norm", ("fp16", *columns), x="back", axes=ints(1), **affine),
+        call(
+            "conv", "up", ("fp16", *wide), x="norm", weight="weight", bias=tensor(draw(6).astype(np.float16))
+        ),
+        Operation("split", "halves", {"x": (Reference("up"),), **settings}, halves),
+        call("gelu", "gate", ("fp16", *half), x="right"),
+        call("mul", "gated", ("fp16", *half), x="left", y="gate"),
+        call("mul", "scaled", ("fp16", *half), x="gated", y=scalar(np.float16(0.5))),
+        call(
+            "conv",
+            "down",
+            ("fp16", *columns),
+            x="scaled",
+            weight=tensor(draw((4, 3, 1, 1)).astype(np.float16)),
+            pad_type=tensor("valid"),
+        ),
+        call("add", "y", ("fp16", *columns), x="down", y="x"),
+    ]
+    return program({"x": ("fp16", *columns)}, operations, ["y"])
+
+
+def test_blocks_are_computed_in_rows():
+    made = block()
+    rewritten = drop_unused(compute_in_rows(made))
+    assert kinds(rewritten)["linear"] == 2
+    assert "conv" not in kinds(rewritten)
+    assert kinds(rewritten)["transpose"] == 2, "one in, one out"
+    check_unchanged(made, rewritten)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strides": ints(1, 2)},
+        {"pad_type": tensor("custom"), "pad": ints(0, 0, 1, 1)},
+        {"groups": scalar(np.int32(2)), "weight": tensor(np.ones((6, 2, 1, 1), np.float16))},
+        {"weight": tensor(np.ones((6, 4, 1, 3), np.float16))},
+    ],
+    ids=["strides", "padding", "groups", "kernel"],
+)
+def test_other_convolutions_stay(settings):
+    x = ("fp16", BATCH, 4, 1, 7)
+    given = {"weight": tensor(np.ones((6, 4, 1, 1), np.float16)), **settings}
+    positions = {"strides": 4, "pad_type": 9, "weight": 5}.get(next(iter(settings)), 7)
+    made = program({"x": x}, [call("conv", "y", ("fp16", BATCH, 6, 1, positions), x="x", **given)], ["y"])
+    rewritten = drop_unused(compute_in_rows(made))
+    assert kinds(rewritten) == {"conv": 1}
+    check_unchanged(made, rewritten)
+
+
 def test_unused_operations_go_and_used_ones_stay():
     one = ("fp16", 2)
     made = program(
@@ -201,7 +265,7 @@ def test_unused_operations_go_and_used_ones_stay():
     assert [operation.name for operation in drop_unused(made).operations()] == ["a", "y"]
 
 
-@pytest.mark.parametrize("form", [*MERGED.values(), *LEFT_ALONE.values(), over_columns])
+@pytest.mark.parametrize("form", [*MERGED.values(), *LEFT_ALONE.values(), over_columns, block])
 def test_the_portable_engine_computes_the_same_either_way(form):
     pytest.importorskip("openvino")
     from sd_mil.portable import compile_program

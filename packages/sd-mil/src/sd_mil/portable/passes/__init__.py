@@ -6,11 +6,18 @@ from collections.abc import Callable
 
 from sd_mil.portable.passes.attention_rows import attend_over_rows
 from sd_mil.portable.passes.merge_heads import merge_heads
+from sd_mil.portable.passes.rows import compute_in_rows
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-#: In order: what the first two leave without a user, the last drops.
-PASSES: tuple[Callable[[Program], Program], ...] = (merge_heads, attend_over_rows, drop_unused)
+#: In order: attention first, because it leaves transposes that the third finds; what they all leave without a
+#: user, the last drops.
+PASSES: tuple[Callable[[Program], Program], ...] = (
+    merge_heads,
+    attend_over_rows,
+    compute_in_rows,
+    drop_unused,
+)
 
 
 def rewrite(program: Program) -> Program:
