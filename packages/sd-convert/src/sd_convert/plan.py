@@ -14,10 +14,15 @@ from .options import ConversionOptions
 
 _FP16_BYTES: Final = 2
 
+#: Measured with the SD 1.5 architecture: torch, diffusers, transformers and coremltools take most of it;
+#: weights are streamed, so that their size adds little.
+_BASE_MEMORY: Final = 1_000_000_000
+_MEMORY_PER_WEIGHT_BYTE: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class ComponentPlan:
-    """One network: the package to be, its ports, and its weights' size in the checkpoint and in the package."""
+    """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there."""
 
     name: str
     package: str
@@ -51,8 +56,13 @@ def plan(checkpoint: Checkpoint, options: ConversionOptions | None = None) -> Pl
         model_version=model_version(checkpoint, options),
         options=options,
         components=components,
-        memory_bytes=_memory(components),
+        memory_bytes=_estimate_memory(components),
     )
+
+
+def _estimate_memory(components: tuple[ComponentPlan, ...]) -> int:
+    largest = max(component.checkpoint_bytes for component in components)
+    return int(_BASE_MEMORY + _MEMORY_PER_WEIGHT_BYTE * largest)
 
 
 def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def verify(
     seed: int = 0,
     progress: Callable[[OutputFidelity], None] | None = None,
 ) -> VerificationReport:
-    """Run every component of the bundle, and the checkpoint's own network in torch in float32, on equal inputs.
+    """Run every component of the bundle, and the checkpoint's own network in torch (fp32), on equal inputs.
 
     The network is the one that diffusers and transformers define, with nothing rewritten. One component is in
     memory at a time. The inputs are those of :func:`sd_convert.samples.sample_inputs`.
@@ -119,8 +119,8 @@ def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> 
         got = {port.name: port.shape for port in theirs}
         if expected != got:
             raise VerificationError(
-                f"{bundle.path}: {entry.name}: expected the ports {expected} of {checkpoint.name}, got {got}: "
-                "the bundle was made from another checkpoint"
+                f"{bundle.path}: {entry.name}: expected the ports {expected} of {checkpoint.name}, "
+                f"got {got}: the bundle was made from another checkpoint"
             )
     return component
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Final
 
 from sd_convert.checkpoint import Checkpoint
 from sd_convert.component import Component
+from sd_convert.coreml import import_coremltools
 from sd_convert.options import ConversionOptions
 
 from .text_encoder import build_text_encoder
@@ -18,6 +20,17 @@ _BUILDERS: Final[Mapping[str, Callable[[Checkpoint, ConversionOptions], Componen
     "unet": build_unet,
     "vae_decoder": build_vae_decoder,
     "vae_encoder": build_vae_encoder,
+}
+
+_DIFFUSERS: Final = (
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.autoencoders.autoencoder_kl",
+)
+_LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "text_encoder": ("torch.export", "transformers.models.clip.modeling_clip"),
+    "unet": ("torch.export", _DIFFUSERS[0]),
+    "vae_decoder": ("torch.export", _DIFFUSERS[1]),
+    "vae_encoder": ("torch.export", _DIFFUSERS[1]),
 }
 
 
@@ -32,4 +45,18 @@ def build_component(name: str, checkpoint: Checkpoint, options: ConversionOption
     return _BUILDERS[name](checkpoint, options)
 
 
-__all__ = ["build_component", "build_text_encoder", "build_unet", "build_vae_decoder", "build_vae_encoder"]
+def load_libraries(components: Iterable[str]) -> None:
+    """Import what converting ``components`` needs, so that the first one's time is its own."""
+    import_coremltools()
+    for library in dict.fromkeys(library for name in components for library in _LIBRARIES[name]):
+        import_module(library)
+
+
+__all__ = [
+    "build_component",
+    "build_text_encoder",
+    "build_unet",
+    "build_vae_decoder",
+    "build_vae_encoder",
+    "load_libraries",
+]
