@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sd_convert.write
+import torch
+from diffusers import UNet2DConditionModel
 from safetensors.numpy import load_file, save_file
 from sd_convert import (
+    ATTENTION_IMPLEMENTATIONS,
     COMPONENTS,
     Checkpoint,
     ConversionOptions,
@@ -122,6 +126,51 @@ def test_original_attention_equals_torch(checkpoint: Checkpoint, tmp_path: Path)
     bundle = open_bundle(tmp_path / "bundle")
     assert bundle.manifest.components[0].compute_unit == "CPU_AND_GPU"
     assert bundle.manifest.model.text_encoders == ()
+    assert verify(tmp_path / "bundle", checkpoint).rows[0].psnr > 50
+
+
+@pytest.mark.parametrize(
+    ("dtype", "variant", "shard"),
+    [(torch.float32, None, "1GB"), (torch.bfloat16, "bf16", "1GB"), (torch.float16, "fp16", "50KB")],
+)
+def test_every_kind_of_file_converts(
+    dtype: torch.dtype, variant: str | None, shard: str, tiny_models: Any, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(
+        tiny_models.save(tmp_path / "saved", dtype=dtype, variant=variant, shard=shard),
+        components=["vae_encoder"],
+    )
+    convert(checkpoint, tmp_path / "bundle")
+    assert verify(tmp_path / "bundle", checkpoint).rows[0].psnr > 50
+
+
+def test_the_text_encoder_of_sd_1_5_whose_config_states_a_wrong_end_token(
+    edit_config: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint.open(edit_config("text_encoder", eos_token_id=2), components=["text_encoder"])
+    convert(checkpoint, tmp_path / "bundle")
+    assert min(row.psnr for row in verify(tmp_path / "bundle", checkpoint).rows) > 50
+
+
+@pytest.mark.parametrize("attention", ATTENTION_IMPLEMENTATIONS)
+def test_a_unet_of_the_shape_of_sd_2(attention: str, tiny: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=[8, 12],
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=(4, 8),
+        norm_num_groups=16,
+        use_linear_projection=True,
+    )
+    unet.half().save_pretrained(tiny / "unet", variant="fp16")
+    checkpoint = Checkpoint.open(tiny, components=["unet"])
+    convert(checkpoint, tmp_path / "bundle", ConversionOptions(attention_implementation=attention))
+    model = open_bundle(tmp_path / "bundle").manifest.model
+    assert (model.family, model.image.height, model.image.width) == ("sd2", 16, 24)
     assert verify(tmp_path / "bundle", checkpoint).rows[0].psnr > 50
 
 

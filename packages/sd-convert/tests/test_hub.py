@@ -130,7 +130,7 @@ def test_only_the_asked_components_and_one_variant_are_fetched(
 ) -> None:
     checkpoint = Checkpoint.open("org/tiny", components=components, cache_dir=tmp_path / "cache")
     assert sorted(hub.fetched) == sorted(SMALL | weights)
-    assert checkpoint.name == "org/tiny"
+    assert (checkpoint.name, checkpoint.revision) == ("org/tiny", COMMIT)
     assert len(checkpoint.weights("unet")) > 0
 
 

@@ -49,9 +49,10 @@ _LARGEST_JSON: Final = (
 class Checkpoint:
     """What a conversion reads.
 
-    ``name`` is the hub id or the folder's name; ``components`` are those of ``sd_convert.COMPONENTS`` that
-    were asked for. ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``) and has
-    those that exist. ``weight_files`` and ``variants`` are by folder, for the components' folders only.
+    ``name`` is the hub id or the folder's name, ``revision`` the hub's commit. ``components`` are those of
+    ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``,
+    ``scheduler``) and has those that exist. ``weight_files`` and ``variants`` are by folder, for the folders of
+    the components only.
     """
 
     name: str
@@ -96,7 +97,7 @@ class Checkpoint:
         offline = local_files_only or is_offline()
         repository = Repository(str(source), revision, token, cache, offline)
         folder = _fetch(repository, components, variant)
-        return _read(cls, folder, repository.name, components, variant, revision)
+        return _read(cls, folder, repository.name, components, variant, folder.name)
 
     def config(self, folder: str) -> Config:
         """The config of ``text_encoder``, ``unet``, ``vae`` or ``scheduler``.
