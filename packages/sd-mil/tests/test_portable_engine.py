@@ -55,6 +55,11 @@ def test_an_infinite_mask_hides():
     np.testing.assert_allclose(result.sum(1), 1, rtol=1e-3)
 
 
+def test_results_beyond_fp16_are_infinite():
+    result = compile_program(single("mul", y=tensor(np.float16(60000)))).run({"x": X})["y"]
+    np.testing.assert_array_equal(result, [[60000, np.inf, np.inf], [np.inf] * 3])
+
+
 def test_results_do_not_change_when_the_engine_runs_again():
     engine = compile_program(affine())
     first = engine.run({"x": X})["y"]

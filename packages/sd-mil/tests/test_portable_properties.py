@@ -11,7 +11,7 @@ pytest.importorskip("openvino")
 
 from portable_calls import portable
 
-SETTINGS = settings(max_examples=60, deadline=None)
+SETTINGS = settings(max_examples=40, deadline=None)
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
+from sd_mil.engine import Precision
 from sd_mil.errors import EngineError, MissingEngineError, PredictionError
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.program import Program, TensorType, Variable
@@ -18,7 +19,6 @@ from sd_mil.program import Program, TensorType, Variable
 if TYPE_CHECKING:
     import openvino
 
-Precision: TypeAlias = Literal["fp32", "bf16"]
 Array: TypeAlias = npt.NDArray[np.generic]
 
 _DEVICE = "CPU"
@@ -48,10 +48,11 @@ class CompiledProgram:
         _check_names(inputs, self._inputs)
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         results = self._request.infer(given, share_inputs=True)
-        return {
-            name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
-            for position, name in enumerate(self._outputs)
-        }
+        with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
+            return {
+                name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
+                for position, name in enumerate(self._outputs)
+            }
 
 
 def compile_program(program: Program, *, precision: Precision = "fp32") -> CompiledProgram:
