@@ -49,10 +49,10 @@ _LARGEST_JSON: Final = (
 class Checkpoint:
     """What a conversion reads.
 
-    ``name`` is the hub id or the folder's name, ``revision`` the hub's commit. ``components`` are those of
-    ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``,
-    ``scheduler``) and has those that exist. ``weight_files`` and ``variants`` are by folder, for the folders of
-    the components only.
+    ``name`` is the hub id or the folder's name, ``revision`` the hub's commit. ``components`` are those
+    of ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by folder (``text_encoder``, ``unet``,
+    ``vae``, ``scheduler``) and has those that exist. ``weight_files`` and ``variants`` are by folder, for
+    the folders of the components only.
     """
 
     name: str

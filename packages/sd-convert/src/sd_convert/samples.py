@@ -27,10 +27,10 @@ def sample_inputs(
 ) -> Mapping[str, npt.NDArray[np.generic]]:
     """One array for each input port, in its shape and dtype; equal seeds give equal arrays.
 
-    ``sample``: standard normal, as latents are at the start of sampling. ``timestep``: for each row one of
-    the scheduler's. ``encoder_hidden_states``: standard normal, as the text encoder's last normalisation leaves
-    them. ``z``: standard normal divided by the scaling factor. ``x``: patches of colour with a little noise,
-    in [-1, 1]. ``input_ids``: a start, a dozen random tokens, an end, padding.
+    ``sample``: standard normal, as latents are at the start of sampling. ``timestep``: for each row one
+    of the scheduler's. ``encoder_hidden_states``: standard normal, as the text encoder's last layer norm
+    leaves them. ``z``: standard normal divided by the scaling factor. ``x``: patches of colour with a
+    little noise, in [-1, 1]. ``input_ids``: a start, a dozen random tokens, an end, padding.
     """
     generator = np.random.default_rng(seed)
     return {
