@@ -80,6 +80,19 @@ def test_float16_arithmetic_does_not_overflow_or_drift(tiny, tmp_path):
     assert psnr(expected, got["noise_pred"]) > 45
 
 
+def test_a_text_encoder_that_adds_its_mask_itself(tiny, tmp_path):
+    component = component_of(tiny, "text_encoder")
+    component.module.text_encoder.config._attn_implementation = "eager"
+    written = write_component(component, tmp_path / "net.mlpackage")
+    inputs = random_inputs(component)
+    got = MLModel(written.path, engine="reference").predict(inputs)
+    for port, expected in zip(component.outputs, in_torch(component, inputs), strict=True):
+        assert psnr(expected, got[port.name]) > 80, port.name
+    operations = read_package(written.path).program.operations()
+    constants = [o.attributes["val"].value for o in operations if o.type == "const"]
+    assert min(c.min() for c in constants if isinstance(c, np.ndarray) and c.dtype.kind == "f") == -1e4
+
+
 def test_a_wider_config_with_linear_projections_and_several_heads(edit_config, tmp_path):
     """SD 2.x's way: projections are linear, and blocks have different numbers of heads."""
     from diffusers import UNet2DConditionModel

@@ -146,12 +146,16 @@ class Builder:
         return self.dtype.type(value)
 
     def constant(self, value: torch.Tensor | float) -> npt.NDArray[np.generic]:
-        """A folded constant: floats in the dtype of arithmetic, integers as int32, or booleans."""
+        """A folded constant: floats in the dtype of arithmetic, integers as int32, or booleans.
+
+        What is below every float16 (-inf, float32's lowest) is there to mask, and becomes ``MASKED``.
+        """
         import torch
 
         array = torch.as_tensor(value).detach().cpu().numpy()
         if array.dtype.kind == "f":
-            return cast(array, self.dtype, self.scope or "a constant")
+            masked = np.where(array < np.finfo(np.float16).min, array.dtype.type(MASKED), array)
+            return cast(masked, self.dtype, self.scope or "a constant")
         return array if array.dtype.kind == "b" else array.astype(np.int32)
 
     def additive_mask(self, mask: torch.Tensor) -> npt.NDArray[np.generic]:
@@ -160,7 +164,7 @@ class Builder:
 
         if mask.dtype == torch.bool:
             mask = torch.zeros(mask.shape).masked_fill(~mask, MASKED)
-        return mask.clamp(min=MASKED).numpy().astype(self.dtype)
+        return self.constant(mask.clamp(min=MASKED))
 
     def filled(self, value: float, length: int) -> Any:
         """A vector of equal numbers as a constant; the same one each time it is asked for."""
