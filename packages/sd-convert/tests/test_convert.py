@@ -237,6 +237,16 @@ def test_a_plan_is_what_then_happens(checkpoint: Checkpoint, report: ConversionR
         )
 
 
+def test_a_plan_estimates_memory_by_the_largest_tensor_not_by_the_sum(
+    checkpoint: Checkpoint,
+) -> None:
+    narrow = plan(checkpoint, ConversionOptions(components=("vae_encoder",))).memory_bytes
+    wide = plan(checkpoint, ConversionOptions(components=("vae_encoder", "unet"))).memory_bytes
+    unet = max(entry.bytes for entry in checkpoint.weights("unet").entries.values())
+    vae = max(entry.bytes for entry in checkpoint.weights("vae_encoder").entries.values())
+    assert wide - narrow == 2 * (unet - vae)
+
+
 def test_a_plan_refuses_what_a_conversion_refuses(edit_config: Callable[..., Path]) -> None:
     with pytest.raises(OptionsError, match="vae_decoder"):
         plan(
