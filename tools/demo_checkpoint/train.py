@@ -10,6 +10,7 @@ two hours on two CPU cores with bf16 (much less on a GPU: ``--device cuda``).
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import shutil
@@ -30,7 +31,7 @@ from demo_checkpoint.tokenizer import write_tokenizer
 SEED = 20260
 PICTURES_PER_CAPTION = 64
 CAPTION_DROPOUT = 0.1
-OVERSHOOT = 2.0
+OVERSHOOT = 7.0
 CONTEXT = 77
 
 
@@ -281,6 +282,9 @@ def write_checkpoint(folder: Path, vae: Any, modules: nn.ModuleDict, tokenizer: 
     # transformers 5 saves a tokenizer.json alone; apps and older tools read CLIP's vocab.json and merges.txt.
     shutil.rmtree(folder / "tokenizer")
     write_tokenizer(folder / "tokenizer")
+    # As SD 1.x's own file says, for the schedulers that would clip latents to [-1, 1] where the key is missing.
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "clip_sample": False}, indent=2) + "\n")
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)
 
@@ -296,7 +300,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--vae-steps", type=int, default=4_000)
     parser.add_argument("--vae-batch", type=int, default=8)
-    parser.add_argument("--unet-steps", type=int, default=5_600)
+    parser.add_argument("--unet-steps", type=int, default=6_000)
     parser.add_argument("--unet-batch", type=int, default=32)
     options = parser.parse_args()
     device = torch.device(options.device)
