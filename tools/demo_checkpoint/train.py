@@ -282,7 +282,7 @@ def write_checkpoint(folder: Path, vae: Any, modules: nn.ModuleDict, tokenizer: 
     # transformers 5 saves a tokenizer.json alone; apps and older tools read CLIP's vocab.json and merges.txt.
     shutil.rmtree(folder / "tokenizer")
     write_tokenizer(folder / "tokenizer")
-    # As SD 1.x's own file says, for the schedulers that would clip latents to [-1, 1] where the key is missing.
+    # As SD 1.x's own file says: some schedulers clip latents to [-1, 1] where the key is missing.
     config = folder / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "clip_sample": False}, indent=2) + "\n")
     for file in folder.rglob("*.safetensors"):
