@@ -6,7 +6,10 @@ Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
 from __future__ import annotations
 
 import json
+import os
 import uuid
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,9 +69,30 @@ def _describe(component: Component, specification: int) -> Any:
     metadata.versionString = component.version
     metadata.author = component.author
     metadata.license = component.license
-    metadata.userDefined.update({"com.github.apple.coremltools.version": coremltools.__version__})
+    metadata.userDefined.update(_tools(coremltools.__version__))
     metadata.userDefined.update(component.user_defined)
     return model
+
+
+def _tools(coremltools_version: str) -> dict[str, str]:
+    """The keys that coremltools itself writes into every package it converts."""
+    facts = {
+        "version": coremltools_version,
+        "source": f"torch=={version('torch')}",
+        "source_dialect": "TorchExport::ATEN",
+        "conversion_date": conversion_date(),
+    }
+    return {f"com.github.apple.coremltools.{name}": fact for name, fact in facts.items()}
+
+
+def conversion_date() -> str:
+    """Today in UTC, ``2026-01-31``; the day of ``SOURCE_DATE_EPOCH`` where that is set.
+
+    Source: https://reproducible-builds.org/specs/source-date-epoch
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.date().isoformat()
 
 
 def _describe_port(feature: Any, port: PortSpec) -> None:

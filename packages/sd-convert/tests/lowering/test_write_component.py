@@ -34,7 +34,8 @@ def test_coremltools_reads_the_package(component, tmp_path):
     assert (metadata.shortDescription, metadata.versionString) == ("a test", "1")
     assert (metadata.author, metadata.license) == ("nobody", "MIT")
     assert dict(metadata.userDefined)["key"] == "value"
-    assert "com.github.apple.coremltools.version" in metadata.userDefined
+    keys = ("version", "source", "source_dialect", "conversion_date")
+    assert {f"com.github.apple.coremltools.{key}" for key in keys} < set(metadata.userDefined)
     (port,) = spec.description.input
     assert port.shortDescription == "input x"
     assert list(port.type.multiArrayType.shape) == [1, 3, 6, 6]
@@ -62,10 +63,13 @@ def test_weights_are_the_checkpoints_own_numbers_under_its_own_names(component, 
     assert written.bytes == sum(file.stat().st_size for file in written.path.rglob("*") if file.is_file())
 
 
-def test_equal_components_become_equal_files(component, tmp_path):
+def test_equal_components_become_equal_files(component, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     first, second = (write_component(component, tmp_path / f"{name}.mlpackage") for name in "ab")
     files = [sorted(file for file in w.path.rglob("*") if file.is_file()) for w in (first, second)]
     assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
+    date = read_package(first.path).description.user_defined["com.github.apple.coremltools.conversion_date"]
+    assert date == "2023-11-14"
 
 
 @pytest.mark.parametrize("target", TARGETS)
