@@ -264,7 +264,7 @@ def train_unet(
         return (
             (with_caption - target).square().mean()
             + 0.5 * (without - target).square().mean()
-            + (0.1 * alpha.to(device) * (guided - target).square()).mean()
+            + (0.15 * signal.to(device) * (guided - target).square()).mean()
         )
 
     modules = nn.ModuleDict({"unet": unet, "text": text})
