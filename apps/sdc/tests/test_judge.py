@@ -68,6 +68,18 @@ def test_blur_and_noise_are_forgiven(shape):
     assert judge(noisy) == Verdict("yellow", shape, "purple")
 
 
+@pytest.mark.parametrize("rounding", [2, 5, 8, 12])
+def test_a_triangle_with_round_corners_is_a_triangle(rounding):
+    picture = Image.new("RGB", (128, 128), "white")
+    pen = ImageDraw.Draw(picture)
+    corners = [(64, 34), (30, 92), (98, 92)]
+    pen.polygon(corners, fill="red")
+    pen.line([*corners, *corners[:2]], fill="red", width=2 * rounding)
+    for x, y in corners:
+        pen.circle((x, y), rounding, fill="red")
+    assert judge(picture) == Verdict("red", "triangle", "white")
+
+
 def test_what_is_not_clear_is_not_named():
     plain = Image.new("RGB", (128, 128), "red")
     assert judge(plain) == Verdict(None, None, "red")

@@ -91,7 +91,7 @@ def name_shape(region: Mask) -> str | None:
     ============  ==================  ===============================
     circle        1                   pi / 4 = 0.785
     square        1                   1
-    triangle      1                   0.5
+    triangle      1                   0.5, and three points
     star          about 0.5           about 0.69, and five points
     ============  ==================  ===============================
     """
@@ -107,7 +107,7 @@ def name_shape(region: Mask) -> str | None:
         return "square"
     if 0.7 < filling < 0.86:
         return "circle"
-    return "triangle" if 0.42 < filling < 0.62 else None
+    return "triangle" if 0.42 < filling < 0.7 and count_points(region) == 3 else None
 
 
 def count_points(region: Mask) -> int:
