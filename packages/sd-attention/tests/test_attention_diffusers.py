@@ -133,7 +133,9 @@ def test_state_dicts_go_both_ways_and_every_rule_at_once_is_exact(name):
 def test_an_unfused_processor_is_refused_with_what_to_do():
     model, _ = model_called("unet")
     model.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
-    with pytest.raises(NothingReplacedError, match="its processor AttnProcessor does not call .* AttnProcessor2_0"):
+    with pytest.raises(
+        NothingReplacedError, match="its processor AttnProcessor does not call .* AttnProcessor2_0"
+    ):
         rewrite(model, [attention(opaque)])
 
 

@@ -93,7 +93,11 @@ def test_layer_norm_scales_before_it_shifts_even_by_zero_and_without_parameters(
         (nn.utils.parametrizations.orthogonal(nn.Linear(3, 3)), linear_to_conv(), "parameters are computed"),
         (nn.MultiheadAttention(4, 2, add_bias_kv=True), multihead_attention(ATTEND), "keys of its own"),
         (nn.MultiheadAttention(4, 2, add_zero_attn=True), multihead_attention(ATTEND), "keys of its own"),
-        (type("Scaled", (nn.Linear,), {"forward": lambda s, x: x})(2, 2), linear_to_conv(), "Scaled has a forw"),
+        (
+            type("Scaled", (nn.Linear,), {"forward": lambda s, x: x})(2, 2),
+            linear_to_conv(),
+            "Scaled has a forw",
+        ),
     ],
 )
 def test_what_would_change_is_refused(module, rule, reason):
@@ -117,7 +121,9 @@ def calls(draw):
     batch_first, apart = draw(st.booleans()), draw(st.booleans())
     widths = {"kdim": 5, "vdim": 3} if apart else {}
     torch.manual_seed(draw(st.integers(0, 2**31)))
-    module = nn.MultiheadAttention(channels, heads, bias=draw(st.booleans()), batch_first=batch_first, **widths)
+    module = nn.MultiheadAttention(
+        channels, heads, bias=draw(st.booleans()), batch_first=batch_first, **widths
+    )
     shapes = [
         (batch, lengths[0], channels),
         (batch, lengths[1], 5 if apart else channels),
@@ -233,7 +239,9 @@ def test_feed_forward_blocks():
 
 
 def test_other_sequences_are_left_alone():
-    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Conv1d(2, 2, 1), nn.GELU()))
+    model = nn.Sequential(
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Conv1d(2, 2, 1), nn.GELU())
+    )
     with pytest.raises(NothingReplacedError):
         rewrite(model, [feed_forward()])
 

@@ -30,7 +30,11 @@ IMAGE = {**SMALL, "image_size": 12, "patch_size": 4}
 #: model, configuration, and its options; the last ones are here to see that the rule knows no names.
 MODELS = {
     "bert": ("BertModel", "BertConfig", TEXT),
-    "distilbert": ("DistilBertModel", "DistilBertConfig", {"vocab_size": 50, "dim": 16, "n_heads": 4, "n_layers": 2}),
+    "distilbert": (
+        "DistilBertModel",
+        "DistilBertConfig",
+        {"vocab_size": 50, "dim": 16, "n_heads": 4, "n_layers": 2},
+    ),
     "clip_text": ("CLIPTextModel", "CLIPTextConfig", {**TEXT, "eos_token_id": 49}),
     "clip_vision": ("CLIPVisionModel", "CLIPVisionConfig", IMAGE),
     "vit": ("ViTModel", "ViTConfig", IMAGE),

@@ -48,25 +48,38 @@ from .layouts import on_bsc
 from .masks import causal_mask, combine_masks, key_padding_mask
 from .multihead import MultiheadAttention, multihead_attention
 from .operator import OPERATOR_NAME, opaque
+from .recommend import (
+    ATTENTION_TARGETS,
+    AttentionTarget,
+    Level,
+    Recommendation,
+    recommend,
+    recommend_levels,
+    recommended,
+)
 from .rewrite import Refusal, Replacement, Report, Rule, rewrite
 from .rules import ProjectedAttention, feed_forward, layer_norm, linear_to_conv, projected_attention
 
 __all__ = [
+    "ATTENTION_TARGETS",
     "CHUNK_SIZE",
     "IMPLEMENTATIONS",
     "OPERATOR_NAME",
     "Attention",
     "AttentionShapeError",
+    "AttentionTarget",
     "ChannelLayerNorm",
     "ChannelsFirst",
     "FeedForward",
     "GatedGELU",
     "Layout",
+    "Level",
     "MultiheadAttention",
     "NothingReplacedError",
     "PointwiseConv",
     "ProjectedAttention",
     "ProjectedGELU",
+    "Recommendation",
     "RecommendationError",
     "Refusal",
     "Replacement",
@@ -87,6 +100,9 @@ __all__ = [
     "opaque",
     "original",
     "projected_attention",
+    "recommend",
+    "recommend_levels",
+    "recommended",
     "rewrite",
     "sdpa",
     "split_einsum",
