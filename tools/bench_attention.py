@@ -2,9 +2,9 @@
 
     uv run python tools/bench_attention.py [--tokens 4096] [--keys N] [--heads 8] [--head-dim 40] [--batch 2]
 
-Each side runs in a process of its own, one after the other. Time is the median of the repeats; memory is how far the
-process grew over what it held with its inputs; operations are the calls in the graph of ``torch.export``, those
-that only move axes included.
+Each side runs in a process of its own, one after the other. Time is the median of the repeats; memory is
+how far the process grew over what it held with its inputs; operations are the calls in the graph of
+``torch.export``, those that only move axes included.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def test_an_unfused_processor_is_refused_with_what_to_do():
     model, _ = model_called("unet")
     model.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
     with pytest.raises(
-        NothingReplacedError, match="its processor AttnProcessor does not call .* AttnProcessor2_0"
+        NothingReplacedError, match=r"its processor AttnProcessor does not call .* AttnProcessor2_0"
     ):
         rewrite(model, [attention(opaque)])
 

@@ -92,7 +92,7 @@ def test_recommended_attention_is_exact(name):
 
 
 def test_refusals():
-    with pytest.raises(RecommendationError, match="expected one of CPU_AND_NE, .*, got 'NPU'"):
+    with pytest.raises(RecommendationError, match=r"expected one of CPU_AND_NE, .*, got 'NPU'"):
         recommend(1, 1, 1, "NPU")
     with pytest.raises(RecommendationError, match="expected one of"):
         recommended("NPU")

@@ -94,7 +94,7 @@ def test_layer_norm_scales_before_it_shifts_even_by_zero_and_without_parameters(
         (nn.MultiheadAttention(4, 2, add_bias_kv=True), multihead_attention(ATTEND), "keys of its own"),
         (nn.MultiheadAttention(4, 2, add_zero_attn=True), multihead_attention(ATTEND), "keys of its own"),
         (
-            type("Scaled", (nn.Linear,), {"forward": lambda s, x: x})(2, 2),
+            type("Scaled", (nn.Linear,), {"forward": lambda _, x: x})(2, 2),
             linear_to_conv(),
             "Scaled has a forw",
         ),

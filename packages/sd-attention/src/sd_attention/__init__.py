@@ -14,8 +14,8 @@ The legend of shapes, here and in every package that builds on this one:
 
 Layouts: ``BSC`` (batch, sequence, channels), ``BC1S`` (batch, channels, 1, sequence), ``BCHW``.
 
-Rules for the attention of two libraries are in :mod:`sd_attention.transformers` and :mod:`sd_attention.diffusers`;
-neither imports its library.
+Rules for the attention of two libraries are in :mod:`sd_attention.transformers` and
+:mod:`sd_attention.diffusers`; neither imports its library.
 """
 
 from .channels_first import (

@@ -1,8 +1,9 @@
 """Layers of a Transformer with channels where the Neural Engine wants them: on axis 1, ``(B, C, 1, S)``.
 
-Each holds the parameters of the layer that it stands for, under their names and in their shapes, so state dicts go
-both ways as they are. Given ``layout="BSC"`` a layer takes and returns what its original did, ``(..., C)``, and moves
-the axes inside; ``"BC1S"`` leaves the axes alone, for models that hold BC1S throughout.
+Each holds the parameters of the layer that it stands for, under their names and in their shapes, so state
+dicts go both ways as they are. Given ``layout="BSC"`` a layer takes and returns what its original did,
+``(..., C)``, and moves the axes inside; ``"BC1S"`` leaves the axes alone, for models that hold BC1S
+throughout.
 
 Source: "Deploying Transformers on the Apple Neural Engine"
 (machinelearning.apple.com/research/neural-engine-transformers) and ane_transformers/reference.
@@ -33,7 +34,7 @@ def channels_first(layer: Callable[[Tensor], Tensor], x: Tensor, layout: Layout)
 
 
 class PointwiseConv(nn.Module):
-    """A linear layer as a convolution with a 1x1 kernel; ``weight`` ``(out, in)`` and ``bias`` are those of the layer.
+    """A linear layer as a convolution with a 1x1 kernel; ``weight`` ``(out, in)`` and ``bias`` are its own.
 
     Shapes: x ``(..., in)`` or ``(B, in, 1, S)``; returns ``(..., out)`` or ``(B, out, 1, S)``.
     """
@@ -60,8 +61,8 @@ class PointwiseConv(nn.Module):
 class ChannelLayerNorm(nn.Module):
     """A layer norm over axis 1: centred, divided by the deviation, then scaled, then shifted, in this order.
 
-    ane_transformers' ``LayerNormANE`` shifts first and divides the bias by the weight when a checkpoint is loaded;
-    with the order kept there is nothing to convert, and no weight can be zero too many.
+    ane_transformers' ``LayerNormANE`` shifts first and divides the bias by the weight when a checkpoint is
+    loaded; with the order kept there is nothing to convert, and no weight can be zero too many.
 
     Shapes: x ``(..., C)`` or ``(B, C, 1, S)``; returns the same.
     """
@@ -98,7 +99,8 @@ class GatedGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project, gate."""
-        hidden, gate = self.proj(x).chunk(2, 1)
+        projected: Tensor = self.proj(x)
+        hidden, gate = projected.chunk(2, 1)
         return hidden * functional.gelu(gate)
 
 
@@ -115,7 +117,8 @@ class ProjectedGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Project, then GELU."""
-        return functional.gelu(self.proj(x), approximate=self.approximate)
+        hidden: Tensor = functional.gelu(self.proj(x), approximate=self.approximate)
+        return hidden
 
 
 class ChannelsFirst(nn.Sequential):
@@ -132,7 +135,7 @@ class ChannelsFirst(nn.Sequential):
 
 
 class FeedForward(nn.Module):
-    """A feed-forward block whose layers are in ``net``, as diffusers names them; further arguments do nothing there.
+    """A feed-forward block whose layers are in ``net``, as diffusers names them.
 
     Shapes: x ``(..., C)`` or ``(B, C, 1, S)``; returns ``(..., E)`` or ``(B, E, 1, S)``.
     """

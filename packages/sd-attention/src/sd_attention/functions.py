@@ -11,8 +11,8 @@ BC1S puts channels where a convolution expects them, and the sequence along the 
     mask        (B|1, N|1, Q|1, S) or (Q|1, S); None: all is seen. See :mod:`sd_attention.masks`
     returns     (B, E, 1, Q)
 
-``dropout`` is the share of attention weights that are set to zero, the others growing to make up for it; it acts
-whenever it is not 0, as in ``torch.nn.functional.scaled_dot_product_attention``.
+``dropout`` is the share of attention weights that are set to zero, the others growing to make up for it; it
+acts whenever it is not 0, as in ``torch.nn.functional.scaled_dot_product_attention``.
 
 A query that may see nothing at all gets zeros, and zeros as gradients, also as there.
 """
@@ -90,8 +90,8 @@ def split_einsum_v2(
 ) -> Tensor:
     """:func:`split_einsum` on ``chunk_size`` queries at a time, so that scores are ``(B, S, 1, chunk_size)``.
 
-    The last chunk holds the queries that are left, however few. ``functools.partial`` fixes another chunk size
-    for the rules.
+    The last chunk holds the queries that are left, however few. ``functools.partial`` fixes another chunk
+    size for the rules.
 
     Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
 
@@ -111,7 +111,7 @@ def split_einsum_v2(
         mask_n = _mask_of_head(mask, n)
         chunks = [
             _attend_head(part, k_n, v_n, _mask_of_queries(mask_n, i * chunk_size, part.shape[3]), dropout)
-            for i, part in enumerate(q_n.split(chunk_size, 3))
+            for i, part in enumerate(torch.split(q_n, chunk_size, 3))
         ]
         head_outputs.append(torch.cat(chunks, 3) if len(chunks) > 1 else chunks[0])
     return torch.cat(head_outputs, 1)
@@ -120,8 +120,9 @@ def split_einsum_v2(
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dropout: float = 0.0) -> Tensor:
     """Torch's fused attention, called without a ``scale``.
 
-    coremltools turns the call into the iOS18 operation ``scaled_dot_product_attention`` only if no scale is passed
-    (apple/coremltools#2864). A model with a scale of its own multiplies the queries by it beforehand.
+    coremltools turns the call into the iOS18 operation ``scaled_dot_product_attention`` only if no scale is
+    passed (apple/coremltools#2864). A model with a scale of its own multiplies the queries by it
+    beforehand.
 
     Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
 
@@ -131,7 +132,7 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dr
     mask = _checked(q, k, v, mask, heads)
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)
-    q, k, v = (x.squeeze(2).unflatten(1, (heads, -1)).transpose(2, 3) for x in (q, k, v))  # (B, N, Q|S, D)
+    q, k, v = (_rows(x.reshape(x.shape[0], heads, -1, x.shape[3]).transpose(2, 3)) for x in (q, k, v))
     output = functional.scaled_dot_product_attention(q, k, v, mask, dropout)
     return output.transpose(2, 3).flatten(1, 2).unsqueeze(2)
 
@@ -143,14 +144,19 @@ IMPLEMENTATIONS: Final[Mapping[str, Attention]] = MappingProxyType(
 
 
 def _attend_head(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """One head: q (B, D, 1, Q), k (B, S, 1, D), v (B, E, 1, S), mask (B|1, S, 1, Q|1); returns (B, E, 1, Q)."""
+    """One head: q (B, D, 1, Q), k (B, S, 1, D), v (B, E, 1, S), mask (B|1, S, 1, Q|1) to (B, E, 1, Q)."""
     scores = torch.einsum("bkhc,bchq->bkhq", k, q) * q.shape[1] ** -0.5  # (B, S, 1, Q)
     weights = functional.dropout(softmax(scores, mask, 1), dropout)
     return torch.einsum("bchk,bkhq->bchq", v, weights)
 
 
+def _rows(x: Tensor) -> Tensor:
+    """x (B, N, S, D) with D contiguous, without which torch takes its slow path."""
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
 def softmax(scores: Tensor, mask: Tensor | None, axis: int) -> Tensor:
-    """Softmax of masked scores; rows in which nothing may be seen are zeros, not NaN, and have no gradient."""
+    """Softmax of masked scores; rows that may see nothing are zeros, not NaN, and have no gradient."""
     if mask is None:
         return scores.softmax(axis)
     if mask.dtype == torch.bool:
@@ -180,7 +186,8 @@ def _checked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -
     """The mask with four axes, once everything is known to fit."""
     if any(x.ndim != 4 or x.shape[2] != 1 for x in (q, k, v)):
         raise AttentionShapeError(
-            f"expected q (B, C, 1, Q), k (B, C, 1, S) and v (B, E, 1, S), {_shapes(q, k, v)}; on_bsc takes BSC"
+            f"expected q (B, C, 1, Q), k (B, C, 1, S) and v (B, E, 1, S), {_shapes(q, k, v)}; "
+            "on_bsc takes BSC"
         )
     if k.shape[3] != v.shape[3]:
         raise AttentionShapeError(f"expected k and v of one length, {_shapes(q, k, v)}")

@@ -1,9 +1,10 @@
 """Modules that call torch's fused attention, made to call another.
 
-``torch.nn.functional.scaled_dot_product_attention`` is where most Transformers compute attention today, whatever
-they do around it: rotary positions, norms of queries and keys, shared key heads, caches, several streams of tokens.
-A rewritten module keeps its class, code, parameters and their names. While its ``forward`` runs, a
-``torch.overrides.TorchFunctionMode``, which belongs to this call and this thread, answers that one function.
+``torch.nn.functional.scaled_dot_product_attention`` is where most Transformers compute attention today,
+whatever they do around it: rotary positions, norms of queries and keys, shared key heads, caches, several
+streams of tokens. A rewritten module keeps its class, code, parameters and their names. While its
+``forward`` runs, a ``torch.overrides.TorchFunctionMode``, which belongs to this call and this thread,
+answers that one function.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,8 +47,9 @@ def mentions(function: Callable[..., Any], *names: str) -> bool:
 
 def forward_of(module: nn.Module) -> Callable[..., Any]:
     """The ``forward`` of a module's class, also where :func:`with_attention` has put one in front of it."""
-    kind = type(module)
-    return (kind.__bases__[1] if issubclass(kind, _Attending) else kind).forward
+    kind: Any = type(module)
+    forward: Callable[..., Any] = (kind.__bases__[1] if issubclass(kind, _Attending) else kind).forward
+    return forward
 
 
 def with_attention(module: nn.Module, attend: Attention) -> nn.Module:
@@ -74,8 +76,8 @@ class _Attending(nn.Module):
             output = super().forward(*args, **kwargs)
         if not substitution.calls:
             raise UnsupportedCallError(
-                f"expected {type(self).__name__} to call torch's scaled_dot_product_attention, got no such call: "
-                "undo whatever set another attention backend, or leave this module out of the rewrite"
+                f"expected {type(self).__name__} to call torch's scaled_dot_product_attention, got "
+                "none: undo whatever set another attention backend, or leave this module out of the rewrite"
             )
         return output
 
@@ -83,11 +85,16 @@ class _Attending(nn.Module):
         return _rebuilt, (type(self).__bases__[1], vars(self))
 
 
-@cache
 def _attending(kind: type[nn.Module]) -> type[nn.Module]:
+    """``kind`` with :class:`_Attending` in front of it; the same class each time."""
     if issubclass(kind, _Attending):
         return kind
-    return type(kind.__name__, (_Attending, kind), {"__module__": kind.__module__})
+    if kind not in _CLASSES:
+        _CLASSES[kind] = type(kind.__name__, (_Attending, kind), {"__module__": kind.__module__})
+    return _CLASSES[kind]
+
+
+_CLASSES: WeakKeyDictionary[type[nn.Module], type[nn.Module]] = WeakKeyDictionary()
 
 
 def _rebuilt(kind: type[nn.Module], state: Mapping[str, Any]) -> nn.Module:
@@ -130,8 +137,8 @@ def attend_as_fused(
 ) -> Tensor:
     """What ``scaled_dot_product_attention`` returns for these arguments, computed by ``attend`` in BSC.
 
-    Shapes: query ``(B, N, Q, D)``; key ``(B, N, S, D)``; value ``(B, N, S, E)``, each also without ``N``; fewer
-    heads of keys and values with ``enable_gqa``; ``attn_mask`` broadcasts to ``(B, N, Q, S)``.
+    Shapes: query ``(B, N, Q, D)``; key ``(B, N, S, D)``; value ``(B, N, S, E)``, each also without ``N``;
+    fewer heads of keys and values with ``enable_gqa``; ``attn_mask`` broadcasts to ``(B, N, Q, S)``.
 
     Raises:
         UnsupportedCallError: tensors with another number of axes.
@@ -141,8 +148,8 @@ def attend_as_fused(
         raise UnsupportedCallError(f"expected a query (B, N, Q, D) or (B, Q, D), got {list(query.shape)}")
     if query.ndim == 3:
         mask = attn_mask.unsqueeze(-3) if attn_mask is not None and attn_mask.ndim == 3 else attn_mask
-        heads = (x.unsqueeze(1) for x in (query, key, value))
-        return attend_as_fused(attend, *heads, mask, dropout_p, is_causal, scale).squeeze(1)
+        query, key, value = (x.unsqueeze(1) for x in (query, key, value))
+        return attend_as_fused(attend, query, key, value, mask, dropout_p, is_causal, scale).squeeze(1)
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     mask = None if attn_mask is None else _with_four_axes(attn_mask, key.shape[2])
@@ -150,7 +157,7 @@ def attend_as_fused(
         mask = combine_masks(mask, causal_mask(query.shape[2], key.shape[2], device=query.device))
     q, k, v = (x.transpose(1, 2).flatten(2) for x in (_scaled(query, scale), key, value))
     output = attend(q, k, v, mask, query.shape[1], dropout=dropout_p)
-    return output.unflatten(2, (query.shape[1], -1)).transpose(1, 2)
+    return output.reshape(*output.shape[:2], query.shape[1], -1).transpose(1, 2)
 
 
 def _scaled(query: Tensor, scale: float | None) -> Tensor:

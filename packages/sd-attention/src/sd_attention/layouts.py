@@ -21,7 +21,9 @@ class _OnBSC:
 
 
 def on_bsc(attention: Attention) -> Attention:
-    """The same attention for tensors in BSC: q ``(B, Q, C)``; k ``(B, S, C)``; v ``(B, S, E)``; returns ``(B, Q, E)``.
+    """The same attention for tensors in BSC.
+
+    Shapes: q ``(B, Q, C)``; k ``(B, S, C)``; v ``(B, S, E)``; returns ``(B, Q, E)``.
 
     The mask keeps its layout. The result can be copied and pickled if ``attention`` can.
     """

@@ -1,8 +1,8 @@
 """Masks: which key each query may see.
 
-Every function of this package takes a mask in one form, ``(B|1, N|1, Q|1, S)`` (or ``(Q|1, S)``, the same for all
-batches and heads): boolean, True where a key may be seen, or of a floating type and added to the scores. The
-functions here bring the other customs to it.
+Every function of this package takes a mask in one form, ``(B|1, N|1, Q|1, S)`` (or ``(Q|1, S)``, the same
+for all batches and heads): boolean, True where a key may be seen, or of a floating type and added to the
+scores. The functions here bring the other customs to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def causal_mask(queries: int, keys: int, *, device: torch.device | str | None = 
 def key_padding_mask(visible: Tensor) -> Tensor:
     """``visible`` ``(B, S)``, True or 1 where a token is not padding; boolean ``(B, 1, 1, S)``.
 
-    This is the ``attention_mask`` of tokenizers. ``torch.nn.MultiheadAttention`` means the opposite: pass ``~mask``.
+    This is the ``attention_mask`` of tokenizers. ``torch.nn.MultiheadAttention`` means the opposite: pass
+    ``~mask``.
 
     Raises:
         AttentionShapeError: ``visible`` does not have two axes.

@@ -18,13 +18,17 @@ from .rewrite import Refusal, Replacement, Rule
 class MultiheadAttention(nn.Module):
     """Torch's multi-head attention, its parameters under their names, around ``attend``, which works in BSC.
 
-    Called as ``torch.nn.MultiheadAttention`` is, with its masks (boolean: True where a key may *not* be seen).
-    Attention weights are computed beside ``attend`` and only if asked for; they are those before dropout. A query that
-    sees nothing gets the output bias, where torch's own gives NaN if asked for weights.
+    Called as ``torch.nn.MultiheadAttention`` is, with its masks (boolean: True where a key may *not* be
+    seen). Attention weights are computed beside ``attend`` and only if asked for; they are those before
+    dropout. A query that sees nothing gets the output bias, where torch's own gives NaN if asked for
+    weights.
     """
 
     #: Keeps ``torch.nn.TransformerEncoderLayer`` from its fast path, which would read the weights itself.
     _qkv_same_embed_dim = False
+
+    in_proj_weight: Tensor | None
+    in_proj_bias: Tensor | None
 
     def __init__(self, source: nn.MultiheadAttention, attend: Attention) -> None:
         """Share the parameters of ``source``."""
@@ -49,7 +53,8 @@ class MultiheadAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """The output and, if asked for, the weights ``(B, Q, S)``, or ``(B, N, Q, S)`` unless averaged.
 
-        Shapes: query ``(B, Q, C)``, or ``(Q, B, C)`` unless ``batch_first``, or ``(Q, C)``; key and value alike.
+        Shapes: query ``(B, Q, C)``, or ``(Q, B, C)`` unless ``batch_first``, or ``(Q, C)``; key and value
+        alike.
 
         Raises:
             UnsupportedCallError: nested tensors; ``is_causal`` without ``attn_mask``.
@@ -90,14 +95,14 @@ class MultiheadAttention(nn.Module):
         if mask is None:
             return None
         mask = ~mask if mask.dtype == torch.bool else mask
-        return mask[None, None] if mask.ndim == 2 else mask.unflatten(0, (-1, self.num_heads))
+        return mask[None, None] if mask.ndim == 2 else mask.reshape(-1, self.num_heads, *mask.shape[1:])
 
 
 def multihead_attention(attend: Attention) -> Rule:
     """A rule for ``torch.nn.MultiheadAttention``; ``attend`` works in BSC.
 
-    It also takes a ``torch.nn.TransformerEncoder`` that would pack padded batches into nested tensors for a fast path
-    of its own, and turns that off. ``bias_k``, ``bias_v`` and ``add_zero_attn`` are refused.
+    It also takes a ``torch.nn.TransformerEncoder`` that would pack padded batches into nested tensors for a
+    fast path of its own, and turns that off. ``bias_k``, ``bias_v`` and ``add_zero_attn`` are refused.
     """
 
     def rule(module: nn.Module) -> Replacement | Refusal | None:
@@ -131,5 +136,5 @@ def _padding_mask(mask: Tensor | None) -> Tensor | None:
 
 def _weights(q: Tensor, k: Tensor, mask: Tensor | None, heads: int) -> Tensor:
     """Attention weights (B, N, Q, S) of q (B, Q, C) and k (B, S, C)."""
-    q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k))
+    q, k = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k))
     return softmax(q @ k.transpose(2, 3) * q.shape[3] ** -0.5, mask, 3)

@@ -26,7 +26,8 @@ def opaque(
 ) -> Tensor:
     """Attention through the operator ``sd_attention::attention``, registered with torch on first use.
 
-    Shapes: q ``(B, Q, C)``; k ``(B, S, C)``; v ``(B, S, E)``; mask ``(B|1, N|1, Q|1, S)``; returns ``(B, Q, E)``.
+    Shapes: q ``(B, Q, C)``; k ``(B, S, C)``; v ``(B, S, E)``; mask ``(B|1, N|1, Q|1, S)``; returns ``(B, Q,
+    E)``.
 
     Raises:
         UnsupportedCallError: ``dropout`` is not 0.
@@ -47,7 +48,7 @@ def _operator() -> Any:
         mutates_args=(),
         schema="(Tensor q, Tensor k, Tensor v, Tensor? mask, int heads) -> Tensor",
     )
-    operator.register_fake(lambda q, k, v, *_: q.new_empty((q.shape[0], q.shape[1], v.shape[2])))
+    operator.register_fake(lambda q, _, v, *__: q.new_empty((*q.shape[:2], v.shape[2])))
     return operator
 
 

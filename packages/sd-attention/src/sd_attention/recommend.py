@@ -1,16 +1,17 @@
 """Which implementation, and how many queries at a time, for given sizes and a target.
 
-What decides is the largest tensor of attention, the scores: ``Q x S`` numbers for each head and batch. Sources, named
-in what :func:`recommend` says:
+What decides is the largest tensor of attention, the scores: ``Q x S`` numbers for each head and batch.
+Sources, named in what :func:`recommend` says:
 
 - Apple, "Deploying Transformers on the Apple Neural Engine" (machinelearning.apple.com/research/
-  neural-engine-transformers): BC1S, head by head, large intermediate tensors cut into chunks that stay in the L2
-  cache, and a last axis that is a multiple of 64 bytes.
-- apple/ml-stable-diffusion, attention.py: ``SPLIT_EINSUM_V2`` with ``CHUNK_SIZE = 512``, in use with 4096 keys
-  (512x512 pixels) and a batch of 2, which is 8 MiB of float16 scores.
-- apple/coremltools#1003 and microsoft/onnxruntime#19543: Core ML leaves the Neural Engine where an axis is longer
-  than 16384.
-- vllm-project/vllm-metal#51: Metal's graphs take up to 4 GiB in one tensor; 1 GiB is used as a cautious limit.
+  neural-engine-transformers): BC1S, head by head, large intermediate tensors cut into chunks that stay in
+  the L2 cache, and a last axis that is a multiple of 64 bytes.
+- apple/ml-stable-diffusion, attention.py: ``SPLIT_EINSUM_V2`` with ``CHUNK_SIZE = 512``, in use with 4096
+  keys (512x512 pixels) and a batch of 2, which is 8 MiB of float16 scores.
+- apple/coremltools#1003 and microsoft/onnxruntime#19543: Core ML leaves the Neural Engine where an axis is
+  longer than 16384.
+- vllm-project/vllm-metal#51: Metal's graphs take up to 4 GiB in one tensor; 1 GiB is used as a cautious
+  limit.
 - apple/coremltools, iOS18 ``scaled_dot_product_attention``: one fused operation, from iOS 18 and macOS 15 on.
 """
 
@@ -73,7 +74,11 @@ ATTENTION_TARGETS: Final[Mapping[str, AttentionTarget]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """``chunk_size``: queries at a time, None for all. ``score_bytes``: of the largest tensor of scores, 0 if fused."""
+    """What to use, and why.
+
+    ``chunk_size``: queries at a time, None for all. ``score_bytes``: of the largest tensor of scores, 0 if
+    none is kept.
+    """
 
     implementation: str
     chunk_size: int | None
@@ -135,7 +140,7 @@ def recommend(
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A resolution of a UNet: latent pixels, heads, channels of a head; and what is best for both attentions."""
+    """A resolution of a UNet: its latent pixels, heads, channels of a head, and what both attentions want."""
 
     tokens: int
     heads: int
@@ -155,9 +160,9 @@ def recommend_levels(
 ) -> tuple[Level, ...]:
     """A recommendation for each level of a UNet with attention; each level halves the latents.
 
-    ``height``, ``width``: of the latents. ``heads``: of each level ``(heads, head_dim)``, None without attention; for
-    Stable Diffusion 1.5 ``[(8, 40), (8, 80), (8, 160), (8, 160)]``, the last being the middle block's.
-    ``context``: keys of the cross-attention. ``batch``: 2 with guidance.
+    ``height``, ``width``: of the latents. ``heads``: of each level ``(heads, head_dim)``, None without
+    attention; for Stable Diffusion 1.5 ``[(8, 40), (8, 80), (8, 160), (8, 160)]``, the last being the
+    middle block's. ``context``: keys of the cross-attention. ``batch``: 2 with guidance.
 
     Raises:
         RecommendationError: an unknown target, a size that is not positive.
@@ -222,8 +227,8 @@ def _limits(target: AttentionTarget, tokens: int, keys: int) -> str:
     if not target.splits_heads or longest <= LONGEST_AXIS:
         return ""
     return (
-        f"; an axis of {longest} is longer than {LONGEST_AXIS}, so Core ML will not run it on the Neural Engine "
-        "(apple/coremltools#1003)"
+        f"; an axis of {longest} is longer than {LONGEST_AXIS}, so Core ML will not run it on the "
+        "Neural Engine (apple/coremltools#1003)"
     )
 
 

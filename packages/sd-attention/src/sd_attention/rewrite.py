@@ -1,7 +1,8 @@
 """Replace modules inside a model by others that compute the same thing.
 
-A rule looks at one module and answers with a :class:`Replacement`, a :class:`Refusal` with the reason, or ``None``
-where the module is not its business. Rules are tried in order; the first that answers with a replacement wins.
+A rule looks at one module and answers with a :class:`Replacement`, a :class:`Refusal` with the reason, or
+``None`` where the module is not its business. Rules are tried in order; the first that answers with a
+replacement wins.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Rule: TypeAlias = Callable[[nn.Module], Replacement | Refusal | None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rewritten model and what was done to it; names are module paths (``blocks.0.attn``), "" the model."""
+    """The rewritten model and what was done to it; names are module paths, "" that of the model itself."""
 
     module: nn.Module
     replaced: tuple[str, ...]
@@ -56,9 +57,9 @@ class Report:
 def rewrite(module: nn.Module, rules: Sequence[Rule], *, in_place: bool = False) -> Report:
     """Apply ``rules`` to ``module`` and every module inside it; a replaced one is entered only if it says so.
 
-    ``in_place=False`` leaves ``module`` as it was and works on a copy that shares its parameters and buffers.
-    A module that is used in several places is replaced by one module in all of them. If a rule takes ``module``
-    itself, the report holds its replacement, in place or not.
+    ``in_place=False`` leaves ``module`` as it was and works on a copy that shares its parameters and
+    buffers. A module that is used in several places is replaced by one module in all of them. If a rule
+    takes ``module`` itself, the report holds its replacement, in place or not.
 
     Raises:
         NothingReplacedError: no rule took any module; says what was refused and why.

@@ -128,7 +128,7 @@ def linear_to_conv(layout: Layout = "BSC") -> Rule:
 
 
 def layer_norm(layout: Layout = "BSC") -> Rule:
-    """A rule for ``torch.nn.LayerNorm`` over one axis, which becomes a norm over axis 1 with the same parameters.
+    """A rule for ``torch.nn.LayerNorm`` over one axis, which becomes one over axis 1, parameters kept.
 
     ``layout="BC1S"`` changes what the layer takes and returns: the model around it must hold BC1S.
     """
@@ -147,8 +147,9 @@ def layer_norm(layout: Layout = "BSC") -> Rule:
 def feed_forward(layout: Layout = "BSC") -> Rule:
     """A rule for feed-forward blocks with GELU or GEGLU, which change axes once before and once after.
 
-    It takes a ``torch.nn.Sequential`` of Linear, GELU, Linear (and Dropout anywhere), and blocks in the form of
-    diffusers: ``net`` of a module called ``GEGLU`` or ``GELU`` with a linear ``proj``, then Linear and Dropout.
+    It takes a ``torch.nn.Sequential`` of Linear, GELU, Linear (and Dropout anywhere), and blocks in the
+    form of diffusers: ``net`` of a module called ``GEGLU`` or ``GELU`` with a linear ``proj``, then Linear
+    and Dropout.
     """
 
     def rule(module: nn.Module) -> Replacement | Refusal | None:

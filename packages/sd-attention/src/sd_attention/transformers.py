@@ -1,5 +1,6 @@
-"""Attention of Hugging Face transformers: BERT, DistilBERT, CLIP, ViT and whatever else takes its attention from
-``ALL_ATTENTION_FUNCTIONS`` or from torch.
+"""Attention of Hugging Face transformers.
+
+BERT, DistilBERT, CLIP, ViT, and whatever else takes its attention from ``ALL_ATTENTION_FUNCTIONS`` or torch.
 
 Nothing is imported from the library: a module is recognised by what its ``forward`` refers to. Tested with
 transformers 5; the attention classes of 4.x that call torch themselves are taken as well.
