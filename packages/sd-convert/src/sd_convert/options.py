@@ -36,7 +36,7 @@ class ConversionOptions:
     ``overwrite``: whether a bundle that exists may be replaced.
 
     Raises:
-        OptionsError: an unknown name, a size that is not positive, or SDPA for a system that has no such thing.
+        OptionsError: an unknown name, a size that is not positive, or SDPA for a system without it.
     """
 
     components: tuple[str, ...] | None = None

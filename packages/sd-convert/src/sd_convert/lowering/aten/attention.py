@@ -25,7 +25,10 @@ def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, mask: torch.Tensor | 
     """Attention in the implementation that was asked for."""
     batch, tokens, channels = q.shape
     choice = b.attention(batch, tokens, k.shape[1], heads, channels // heads)
-    inputs = (b, b.bc1s(q), b.bc1s(k), b.bc1s(v), _constant_mask(b, mask), heads)
+    additive = _constant_mask(b, mask)
+    if additive is not None and additive.ndim == 2:  # (Q, S), the same for all batches and heads
+        additive = additive[None, None]
+    inputs = (b, b.bc1s(q), b.bc1s(k), b.bc1s(v), additive, heads)
     if choice.chunk_size is not None and choice.chunk_size < tokens:
         return from_bc1s(split_einsum_v2(*inputs, chunk_size=choice.chunk_size))
     return from_bc1s(EXPANSIONS[choice.implementation](*inputs))
