@@ -81,7 +81,7 @@ def test_a_tiny_unet_of_an_odd_size_equals_torch(attention, target, unit, tiny, 
     from sd_convert.components import build_component
     from sd_convert.write import write_component
 
-    options = ConversionOptions(latent_height=24, latent_width=26)  # 624 tokens, 512 and 112
+    options = ConversionOptions(latent_height=24, latent_width=40)  # 960 tokens, 512 and 448
     component = build_component("unet", Checkpoint.open(tiny), options)
     written = write_component(
         component, Path(tmp_path / "net.mlpackage"), attention=attention, target=target, compute_unit=unit
