@@ -1,8 +1,10 @@
-"""What can go wrong when attention is computed or rewritten.
+"""What can go wrong when attention is computed, rewritten or chosen.
 
 SdAttentionError
 ├── AttentionShapeError   queries, keys, values, mask and heads do not fit together
-└── NothingReplacedError  no module of the model was taken by a rule
+├── UnsupportedCallError  a call asks for something that the chosen attention cannot give
+├── NothingReplacedError  no module of the model was taken by a rule
+└── RecommendationError   no implementation can be recommended for what was asked
 """
 
 from __future__ import annotations
@@ -16,5 +18,13 @@ class AttentionShapeError(SdAttentionError):
     """Queries, keys, values, mask and heads do not fit together: expected, got."""
 
 
+class UnsupportedCallError(SdAttentionError):
+    """A call asks for something that the chosen attention cannot give: what, and what to do."""
+
+
 class NothingReplacedError(SdAttentionError):
     """No module was taken by a rule: what the rules said of the ones that they looked at."""
+
+
+class RecommendationError(SdAttentionError):
+    """No implementation can be recommended: an unknown target, a size that is not positive."""

@@ -1,53 +1,73 @@
 """Attention as pure functions in the BC1S layout, which the Neural Engine works in.
 
-Both functions compute ``softmax(q k^T / sqrt(D) + mask) v`` for each head (arXiv:1706.03762, equation 1);
+Every function computes ``softmax(q k^T / sqrt(D) + mask) v`` for each head (arXiv:1706.03762, equation 1);
 they differ only in how the work is cut into operations.
 
 BC1S puts channels where a convolution expects them, and the sequence along the last, contiguous axis::
 
     q           (B, C, 1, Q)      C = N * D, head n owns channels n*D ... n*D + D - 1
-    k, v        (B, C, 1, S)
-    mask        (B|1, N|1, Q|1, S), boolean (True: may be seen) or added to the scores; None: all is seen
+    k           (B, C, 1, S)
+    v           (B, E, 1, S)      E = C as a rule; any multiple of N will do
+    mask        (B|1, N|1, Q|1, S) or (Q|1, S); None: all is seen. See :mod:`sd_attention.masks`
+    returns     (B, E, 1, Q)
 
-A query that may see nothing at all gets zeros, as in ``torch.nn.functional.scaled_dot_product_attention``.
+``dropout`` is the share of attention weights that are set to zero, the others growing to make up for it; it
+acts whenever it is not 0, as in ``torch.nn.functional.scaled_dot_product_attention``.
+
+A query that may see nothing at all gets zeros, and zeros as gradients, also as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .errors import AttentionShapeError
 
-#: ``(q, k, v, mask, heads) -> (B, C, 1, Q)``
-Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None, int], Tensor]
+#: Queries of one chunk unless told otherwise: ``CHUNK_SIZE`` in ml-stable-diffusion's attention.py.
+CHUNK_SIZE: Final = 512
 
 
-def original(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -> Tensor:
+class Attention(Protocol):
+    """``(q, k, v, mask, heads) -> output`` in a layout that the function documents."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dropout: float = 0.0
+    ) -> Tensor:
+        """Attend."""
+        ...
+
+
+def original(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dropout: float = 0.0
+) -> Tensor:
     """Attention over all heads at once: two batched matrix products.
 
-    Shapes: q ``(B, C, 1, Q)``; k, v ``(B, C, 1, S)``; mask ``(B|1, N|1, Q|1, S)``; returns ``(B, C, 1, Q)``.
+    Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
 
     Raises:
         AttentionShapeError: the shapes do not fit together.
 
     Source: ``original`` in ml-stable-diffusion's python_coreml_stable_diffusion/attention.py.
     """
-    _check(q, k, v, mask, heads)
+    mask = _checked(q, k, v, mask, heads)
     q, k, v = (x.reshape(x.shape[0], heads, -1, x.shape[3]) for x in (q, k, v))  # (B, N, D, Q|S)
     scores = q.transpose(2, 3) @ k * q.shape[2] ** -0.5  # (B, N, Q, S)
-    weights = _softmax(_masked(scores, mask), 3)
+    weights = functional.dropout(softmax(scores, mask, 3), dropout)
     return (v @ weights.transpose(2, 3)).flatten(1, 2).unsqueeze(2)
 
 
-def split_einsum(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -> Tensor:
+def split_einsum(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dropout: float = 0.0
+) -> Tensor:
     """Attention head by head, each as two einsums that the Neural Engine runs without a copy.
 
-    Shapes: q ``(B, C, 1, Q)``; k, v ``(B, C, 1, S)``; mask ``(B|1, N|1, Q|1, S)``; returns ``(B, C, 1, Q)``.
+    Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
 
     Raises:
         AttentionShapeError: the shapes do not fit together.
@@ -55,52 +75,101 @@ def split_einsum(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: in
     Source: ``split_einsum`` in ml-stable-diffusion's python_coreml_stable_diffusion/attention.py;
     "Deploying Transformers on the Apple Neural Engine", principles 1 to 3.
     """
-    _check(q, k, v, mask, heads)
-    scale = (q.shape[1] // heads) ** -0.5
+    return split_einsum_v2(q, k, v, mask, heads, chunk_size=max(1, q.shape[-1]), dropout=dropout)
+
+
+def split_einsum_v2(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    dropout: float = 0.0,
+) -> Tensor:
+    """:func:`split_einsum` on ``chunk_size`` queries at a time, so that scores are ``(B, S, 1, chunk_size)``.
+
+    The last chunk holds the queries that are left, however few. ``functools.partial`` fixes another chunk
+    size for the rules.
+
+    Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
+
+    Raises:
+        AttentionShapeError: the shapes do not fit together, or ``chunk_size`` is not positive.
+
+    Source: ``split_einsum_v2`` in ml-stable-diffusion's python_coreml_stable_diffusion/attention.py, which
+    drops what is left after whole chunks of 512, and the mask.
+    """
+    mask = _checked(q, k, v, mask, heads)
+    if chunk_size < 1:
+        raise AttentionShapeError(f"expected a positive chunk size, got {chunk_size}")
     head_outputs = []
     for n, (q_n, k_n, v_n) in enumerate(
         zip(q.chunk(heads, 1), k.transpose(1, 3).chunk(heads, 3), v.chunk(heads, 1), strict=True)
     ):
-        scores = torch.einsum("bkhc,bchq->bkhq", k_n, q_n) * scale  # (B, S, 1, Q)
-        weights = _softmax(_masked(scores, _head_mask(mask, n)), 1)
-        head_outputs.append(torch.einsum("bchk,bkhq->bchq", v_n, weights))  # (B, D, 1, Q)
+        mask_n = _mask_of_head(mask, n)
+        chunks = [
+            _attend_head(part, k_n, v_n, _mask_of_queries(mask_n, i * chunk_size, part.shape[3]), dropout)
+            for i, part in enumerate(torch.split(q_n, chunk_size, 3))
+        ]
+        head_outputs.append(torch.cat(chunks, 3) if len(chunks) > 1 else chunks[0])
     return torch.cat(head_outputs, 1)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, *, dropout: float = 0.0) -> Tensor:
+    """Torch's fused attention, called without a ``scale``.
+
+    coremltools turns the call into the iOS18 operation ``scaled_dot_product_attention`` only if no scale is
+    passed (apple/coremltools#2864). A model with a scale of its own multiplies the queries by it
+    beforehand.
+
+    Shapes: q ``(B, C, 1, Q)``; k ``(B, C, 1, S)``; v ``(B, E, 1, S)``; returns ``(B, E, 1, Q)``.
+
+    Raises:
+        AttentionShapeError: the shapes do not fit together.
+    """
+    mask = _checked(q, k, v, mask, heads)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
+    q, k, v = (_rows(x.reshape(x.shape[0], heads, -1, x.shape[3]).transpose(2, 3)) for x in (q, k, v))
+    output = functional.scaled_dot_product_attention(q, k, v, mask, dropout)
+    return output.transpose(2, 3).flatten(1, 2).unsqueeze(2)
 
 
 #: The implementations by the names that converters and apps use.
 IMPLEMENTATIONS: Final[Mapping[str, Attention]] = MappingProxyType(
-    {"ORIGINAL": original, "SPLIT_EINSUM": split_einsum}
+    {"ORIGINAL": original, "SPLIT_EINSUM": split_einsum, "SPLIT_EINSUM_V2": split_einsum_v2, "SDPA": sdpa}
 )
 
 
-def on_bsc(attention: Attention) -> Attention:
-    """The same attention for tensors in BSC: q ``(B, Q, C)``; k, v ``(B, S, C)``; returns ``(B, Q, C)``.
-
-    The mask keeps its layout.
-    """
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -> Tensor:
-        q, k, v = (x.transpose(1, 2).unsqueeze(2) for x in (q, k, v))
-        return attention(q, k, v, mask, heads).squeeze(2).transpose(1, 2)
-
-    return attend
+def _attend_head(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """One head: q (B, D, 1, Q), k (B, S, 1, D), v (B, E, 1, S), mask (B|1, S, 1, Q|1) to (B, E, 1, Q)."""
+    scores = torch.einsum("bkhc,bchq->bkhq", k, q) * q.shape[1] ** -0.5  # (B, S, 1, Q)
+    weights = functional.dropout(softmax(scores, mask, 1), dropout)
+    return torch.einsum("bchk,bkhq->bchq", v, weights)
 
 
-def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+def _rows(x: Tensor) -> Tensor:
+    """x (B, N, S, D) with D contiguous, without which torch takes its slow path."""
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def softmax(scores: Tensor, mask: Tensor | None, axis: int) -> Tensor:
+    """Softmax of masked scores; rows that may see nothing are zeros, not NaN, and have no gradient."""
     if mask is None:
-        return scores
+        return scores.softmax(axis)
     if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, -torch.inf)
-    return scores + mask
-
-
-def _softmax(scores: Tensor, axis: int) -> Tensor:
-    """Softmax that gives zeros, not NaN, where every score is minus infinity."""
-    blind = scores.isneginf().all(axis, keepdim=True)
+        blind = ~mask.any(axis, keepdim=True)
+        scores = scores.masked_fill(~(mask | blind), -torch.inf)
+    else:
+        mask = mask.to(scores.dtype)
+        blind = mask.isneginf().all(axis, keepdim=True)
+        scores = scores + mask.masked_fill(blind, 0.0)
     return scores.softmax(axis).masked_fill(blind, 0.0)
 
 
-def _head_mask(mask: Tensor | None, head: int) -> Tensor | None:
+def _mask_of_head(mask: Tensor | None, head: int) -> Tensor | None:
     """The mask of one head, from (B|1, N|1, Q|1, S) to (B|1, S, 1, Q|1)."""
     if mask is None:
         return None
@@ -108,26 +177,42 @@ def _head_mask(mask: Tensor | None, head: int) -> Tensor | None:
     return one.permute(0, 3, 1, 2)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -> None:
-    if q.ndim != 4 or k.ndim != 4 or q.shape[2] != 1 or k.shape[2] != 1:
-        raise AttentionShapeError(
-            f"expected q (B, C, 1, Q) and k (B, C, 1, S), got q {list(q.shape)} and k {list(k.shape)}"
-        )
-    if k.shape != v.shape or q.shape[:2] != k.shape[:2]:
-        raise AttentionShapeError(
-            f"expected k and v of one shape and q with their B and C, "
-            f"got q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
-        )
-    if heads < 1 or q.shape[1] % heads:
-        raise AttentionShapeError(f"expected heads to divide C = {q.shape[1]}, got {heads}")
-    if mask is not None:
-        _check_mask(mask, (q.shape[0], heads, q.shape[3], k.shape[3]))
+def _mask_of_queries(mask: Tensor | None, start: int, length: int) -> Tensor | None:
+    """The part of (B|1, S, 1, Q|1) that belongs to some queries."""
+    return mask if mask is None or mask.shape[3] == 1 else mask.narrow(3, start, length)
 
 
-def _check_mask(mask: Tensor, full: tuple[int, int, int, int]) -> None:
+def _checked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int) -> Tensor | None:
+    """The mask with four axes, once everything is known to fit."""
+    if any(x.ndim != 4 or x.shape[2] != 1 for x in (q, k, v)):
+        raise AttentionShapeError(
+            f"expected q (B, C, 1, Q), k (B, C, 1, S) and v (B, E, 1, S), {_shapes(q, k, v)}; "
+            "on_bsc takes BSC"
+        )
+    if k.shape[3] != v.shape[3]:
+        raise AttentionShapeError(f"expected k and v of one length, {_shapes(q, k, v)}")
+    if q.shape[:2] != k.shape[:2] or k.shape[0] != v.shape[0]:
+        raise AttentionShapeError(f"expected q with the B and C of k, and v with its B, {_shapes(q, k, v)}")
+    if heads < 1 or q.shape[1] % heads or v.shape[1] % heads:
+        raise AttentionShapeError(f"expected heads to divide C = {q.shape[1]}, E = {v.shape[1]}, got {heads}")
+    return None if mask is None else _checked_mask(mask, (q.shape[0], heads, q.shape[3], k.shape[3]))
+
+
+def _shapes(q: Tensor, k: Tensor, v: Tensor) -> str:
+    return f"got q {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}"
+
+
+def _checked_mask(mask: Tensor, full: tuple[int, int, int, int]) -> Tensor:
     """A mask may broadcast over batch, heads and queries, never over keys."""
-    fits = mask.ndim == 4 and mask.shape[3] == full[3]
-    if not fits or any(size not in (1, whole) for size, whole in zip(mask.shape, full, strict=True)):
+    if mask.dtype != torch.bool and not mask.is_floating_point():
         raise AttentionShapeError(
-            f"expected a mask (B|1, N|1, Q|1, S) for (B, N, Q, S) = {full}, got {list(mask.shape)}"
+            f"expected a boolean mask (True: may be seen) or one to add to the scores, got {mask.dtype}"
         )
+    whole = mask[None, None] if mask.ndim == 2 else mask
+    fits = whole.ndim == 4 and whole.shape[3] == full[3]
+    if not fits or any(size not in (1, most) for size, most in zip(whole.shape, full, strict=True)):
+        raise AttentionShapeError(
+            f"expected a mask (B|1, N|1, Q|1, S) or (Q|1, S) for (B, N, Q, S) = {full}, "
+            f"got {list(mask.shape)}; see sd_attention.masks"
+        )
+    return whole

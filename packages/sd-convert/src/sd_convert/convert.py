@@ -99,6 +99,10 @@ def _convert_component(
     package = package_name(model_version(checkpoint, options), name)
     path = draft.add_component(bundle_component(component, package, options))
     written = write_component(
-        component, path, attention=options.attention_implementation, target=options.target
+        component,
+        path,
+        attention=options.attention_implementation,
+        compute_unit=options.resolved_compute_unit,
+        target=options.target,
     )
     return ComponentReport(name, package, perf_counter() - began, written.bytes, peak_memory())

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import OptionsError
-from .targets import TARGETS
+from .targets import FUSED_ATTENTION_OPSET, TARGETS, target_named
 
 COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
-#: The compute unit for which each attention implementation was designed.
-COMPUTE_UNIT_OF_ATTENTION: Final = {"ORIGINAL": "CPU_AND_GPU", "SPLIT_EINSUM": "CPU_AND_NE"}
+#: The compute unit for which each attention implementation was designed; AUTO suits any, this one by default.
+COMPUTE_UNIT_OF_ATTENTION: Final = {
+    "ORIGINAL": "CPU_AND_GPU",
+    "SPLIT_EINSUM": "CPU_AND_NE",
+    "SPLIT_EINSUM_V2": "CPU_AND_NE",
+    "SDPA": "CPU_AND_GPU",
+    "AUTO": "CPU_AND_NE",
+}
 ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
 COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
 
@@ -21,6 +27,8 @@ class ConversionOptions:
     """How to convert a checkpoint; every default is the one that apps expect.
 
     ``components``: names out of ``COMPONENTS``; ``None`` is every one that the checkpoint has.
+    ``attention_implementation``: ``AUTO`` is what sd-attention recommends for each attention's sizes on the
+    compute unit; ``SDPA`` needs the operations of iOS18.
     ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
     ``latent_height``, ``latent_width``: in latent pixels; ``None`` is the UNet's ``sample_size``.
     ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
@@ -28,7 +36,7 @@ class ConversionOptions:
     ``overwrite``: whether a bundle that exists may be replaced.
 
     Raises:
-        OptionsError: an unknown name, or a size that is not positive.
+        OptionsError: an unknown name, a size that is not positive, or SDPA for a system without it.
     """
 
     components: tuple[str, ...] | None = None
@@ -46,6 +54,7 @@ class ConversionOptions:
             check_components(self.components)
         _one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
         _one_of("target", self.target, tuple(TARGETS))
+        check_attention(self.attention_implementation, self.target)
         if self.compute_unit is not None:
             _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
         for name in ("latent_height", "latent_width"):
@@ -57,6 +66,16 @@ class ConversionOptions:
     def resolved_compute_unit(self) -> str:
         """The compute unit asked for, or the one that the attention implementation was designed for."""
         return self.compute_unit or COMPUTE_UNIT_OF_ATTENTION[self.attention_implementation]
+
+
+def check_attention(implementation: str, target: str) -> None:
+    """Refuse fused attention with :class:`OptionsError` where a target has no operation for it."""
+    if implementation == "SDPA" and target_named(target).opset != FUSED_ATTENTION_OPSET:
+        able = [name for name, known in TARGETS.items() if known.opset == FUSED_ATTENTION_OPSET]
+        raise OptionsError(
+            f"attention_implementation: SDPA needs a target out of {', '.join(able)}, got {target}: "
+            "raise the minimum deployment target, or choose another implementation"
+        )
 
 
 def check_components(names: tuple[str, ...]) -> None:

@@ -29,6 +29,9 @@ TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
     | _targets("iOS18", 9, "macOS15", "iOS18")
 )
 
+#: The set of operations that has ``scaled_dot_product_attention``.
+FUSED_ATTENTION_OPSET: Final = "iOS18"
+
 
 def target_named(name: str) -> Target:
     """The target called ``name``.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from .choice import chooser
 from .component import Component
 from .coreml import import_coremltools
 from .errors import OptionsError
-from .options import ATTENTION_IMPLEMENTATIONS
+from .options import ATTENTION_IMPLEMENTATIONS, check_attention
 from .targets import target_named
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def write_component(
     path: Path,
     *,
     attention: str = "SPLIT_EINSUM",
+    compute_unit: str | None = None,
     target: str = "macOS13",
     precision: str = "float16",
 ) -> WrittenPackage:
     """Convert ``component`` to a Core ML package at ``path``, which must not exist yet.
 
+    ``compute_unit``: where the attention AUTO is to run; None is the Neural Engine.
     The weights are read once, tensor by tensor, while they are written. If anything goes wrong or the
     conversion is interrupted, what was written is removed.
 
@@ -53,6 +56,7 @@ def write_component(
     _one_of("attention", attention, ATTENTION_IMPLEMENTATIONS)
     _one_of("precision", precision, PRECISIONS)
     chosen = target_named(target)
+    check_attention(attention, target)
     if path.suffix != ".mlpackage" or path.exists():
         raise OptionsError(f"{path}: expected a new path that ends in .mlpackage; remove what is there")
     begun = time.perf_counter()
@@ -63,7 +67,8 @@ def write_component(
     from .rewrite import rewrite_attention
 
     rewritten = rewrite_attention(component)
-    lowered = lower(export(rewritten), rewritten, attention=attention, precision=precision, target=chosen)
+    choose = chooser(attention, compute_unit=compute_unit, target=chosen)
+    lowered = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
     try:
         write_package(component, lowered, path=path, specification=chosen.specification)
     except BaseException:

@@ -83,7 +83,8 @@ def test_every_target_sets_its_version_and_opset(target, component, tmp_path):
     ("options", "said"),
     [
         ({"target": "macOS12"}, "expected one of macOS13, .* got 'macOS12'"),
-        ({"attention": "SPLIT"}, "expected one of ORIGINAL, SPLIT_EINSUM, got 'SPLIT'"),
+        ({"attention": "SPLIT"}, "expected one of ORIGINAL, SPLIT_EINSUM, .*AUTO, got 'SPLIT'"),
+        ({"attention": "SDPA"}, "SDPA needs a target out of macOS15, iOS18, got macOS13"),
         ({"precision": "bfloat16"}, "expected one of float16, float32, got 'bfloat16'"),
     ],
 )

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--attention-implementation",
-    type=click.Choice(["ORIGINAL", "SPLIT_EINSUM"], case_sensitive=False),
+    type=click.Choice(["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"], case_sensitive=False),
     default="SPLIT_EINSUM",
     show_default=True,
-    help="SPLIT_EINSUM for the Neural Engine, ORIGINAL for the GPU.",
+    help="SPLIT_EINSUM(_V2) for the Neural Engine, ORIGINAL or SDPA (iOS18, macOS15) for the GPU; "
+    "AUTO chooses for each attention.",
 )
 @click.option(
     "--compute-unit",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sd_convert.choice import Choose
 from sd_convert.component import Weights
 from sd_convert.errors import WeightsMismatchError
 
@@ -51,11 +52,11 @@ class Builder:
     """
 
     def __init__(
-        self, weights: Weights, *, attention: str, dtype: str, has_images: bool, reserved: Sequence[str]
+        self, weights: Weights, *, attention: Choose, dtype: str, has_images: bool, reserved: Sequence[str]
     ) -> None:
         """Start a program whose ports are called ``reserved``."""
         self.weights: Final = weights
-        self.attention: Final = attention
+        self.attention: Final[Choose] = attention
         self.has_images: Final = has_images
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.scope = ""

@@ -14,6 +14,7 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
+from sd_convert.choice import Choose
 from sd_convert.component import Component, PortSpec
 from sd_convert.coreml import import_coremltools
 from sd_convert.errors import LoweringError
@@ -38,11 +39,11 @@ class Lowered:
 
 
 def lower(
-    exported: Exported, component: Component, *, attention: str, precision: str, target: Target
+    exported: Exported, component: Component, *, attention: Choose, precision: str, target: Target
 ) -> Lowered:
     """Express an exported graph in MIL operations, with the ports of ``component``.
 
-    ``attention``: the implementation that the operator ``sd_attention::attention`` becomes.
+    ``attention``: chooses the implementation that each operator ``sd_attention::attention`` becomes.
     ``precision``: the dtype of arithmetic and weights, float16 or float32.
 
     Raises:

@@ -18,7 +18,7 @@ FORMAT: Final = "sd-bundle"
 VERSION: Final = 1
 
 Role: TypeAlias = Literal["text_encoder", "denoiser", "image_decoder", "image_encoder"]
-AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2"]
+AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"]
 ComputeUnit: TypeAlias = Literal["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Dtype: TypeAlias = Literal["float16", "float32", "int32"]

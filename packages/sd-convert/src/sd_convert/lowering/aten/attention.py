@@ -23,8 +23,15 @@ _Expansion: TypeAlias = Callable[[Builder, Any, Any, Any, Any, int], Any]
 @lowers("sd_attention.attention.default")
 def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, mask: torch.Tensor | None, heads: int) -> Tensor:
     """Attention in the implementation that was asked for."""
-    expansion = EXPANSIONS[b.attention]
-    return from_bc1s(expansion(b, b.bc1s(q), b.bc1s(k), b.bc1s(v), _constant_mask(b, mask), heads))
+    batch, tokens, channels = q.shape
+    choice = b.attention(batch, tokens, k.shape[1], heads, channels // heads)
+    additive = _constant_mask(b, mask)
+    if additive is not None and additive.ndim == 2:  # (Q, S), the same for all batches and heads
+        additive = additive[None, None]
+    inputs = (b, b.bc1s(q), b.bc1s(k), b.bc1s(v), additive, heads)
+    if choice.chunk_size is not None and choice.chunk_size < tokens:
+        return from_bc1s(split_einsum_v2(*inputs, chunk_size=choice.chunk_size))
+    return from_bc1s(EXPANSIONS[choice.implementation](*inputs))
 
 
 def _constant_mask(b: Builder, mask: Tensor | torch.Tensor | None) -> Any:
@@ -51,8 +58,8 @@ def split_einsum(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> A
     """:func:`sd_attention.split_einsum`: head by head, each as two einsums."""
     width = q.shape[1] // heads
     keys = b.emit("transpose", x=k, perm=(0, 3, 2, 1))
-    queries_of, values_of = ([_part(b, x, 1, n, width) for n in range(heads)] for x in (q, v))
-    keys_of = [_part(b, keys, 3, n, width) for n in range(heads)]
+    queries_of, values_of = ([_head(b, x, 1, n, width) for n in range(heads)] for x in (q, v))
+    keys_of = [_head(b, keys, 3, n, width) for n in range(heads)]
     scores_of = [
         _masked(b, _scaled(b, b.emit("einsum", values=pair, equation="bkhc,bchq->bkhq"), width), mask, n)
         for n, pair in enumerate(zip(keys_of, queries_of, strict=True))
@@ -65,14 +72,66 @@ def split_einsum(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> A
     return b.emit("concat", values=outputs, axis=1)
 
 
-#: The implementations by name, as :data:`sd_attention.IMPLEMENTATIONS` has them.
-EXPANSIONS: Final[dict[str, _Expansion]] = {"ORIGINAL": original, "SPLIT_EINSUM": split_einsum}
+def split_einsum_v2(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int, *, chunk_size: int) -> Any:
+    """:func:`sd_attention.split_einsum_v2`: head by head and chunk by chunk; the last takes what is left."""
+    width, tokens = q.shape[1] // heads, q.shape[3]
+    keys = b.emit("transpose", x=k, perm=(0, 3, 2, 1))
+    outputs = []
+    for n in range(heads):
+        q_n, v_n = (_head(b, x, 1, n, width) for x in (q, v))
+        k_n = _head(b, keys, 3, n, width)
+        chunks = []
+        for start in range(0, tokens, chunk_size):
+            stop = min(start + chunk_size, tokens)
+            scores = b.emit("einsum", values=(k_n, _part(b, q_n, 3, start, stop)), equation="bkhc,bchq->bkhq")
+            scores = _masked(b, _scaled(b, scores, width), _of_queries(mask, start, stop), n)
+            pair = (v_n, b.emit("softmax", x=scores, axis=1))
+            chunks.append(b.emit("einsum", values=pair, equation="bchk,bkhq->bchq"))
+        outputs.append(b.emit("concat", values=chunks, axis=3))
+    return b.emit("concat", values=outputs, axis=1)
 
 
-def _part(b: Builder, x: Any, axis: int, number: int, width: int) -> Any:
+def sdpa(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> Any:
+    """:func:`sd_attention.sdpa`: the operation of iOS18, which divides the scores by sqrt(D) itself."""
+    batch, channels, _, length = q.shape
+    rows = {
+        name: b.emit("transpose", x=b.emit("reshape", x=x, shape=_by_head(x, heads)), perm=(0, 1, 3, 2))
+        for name, x in {"query": q, "key": k, "value": v}.items()
+    }
+    masked = {} if mask is None else {"attn_mask": mask}
+    output = b.emit("scaled_dot_product_attention", **rows, **masked)
+    output = b.emit("transpose", x=output, perm=(0, 1, 3, 2))
+    return b.emit("reshape", x=output, shape=(batch, channels, 1, length))
+
+
+#: The implementations by name, as :data:`sd_attention.IMPLEMENTATIONS` has them; V2 of a single chunk is V1.
+EXPANSIONS: Final[dict[str, _Expansion]] = {
+    "ORIGINAL": original,
+    "SPLIT_EINSUM": split_einsum,
+    "SPLIT_EINSUM_V2": split_einsum,
+    "SDPA": sdpa,
+}
+
+
+def _by_head(x: Any, heads: int) -> tuple[int, ...]:
+    """The shape (B, N, D, S) of x (B, C, 1, S)."""
+    return x.shape[0], heads, x.shape[1] // heads, x.shape[3]
+
+
+def _head(b: Builder, x: Any, axis: int, number: int, width: int) -> Any:
     """Channels of one head: ``width`` of them on ``axis``."""
+    return _part(b, x, axis, number * width, (number + 1) * width)
+
+
+def _of_queries(mask: Any, start: int, stop: int) -> Any:
+    """The part of a mask (B|1, N|1, Q|1, S) that belongs to some queries."""
+    return mask if mask is None or mask.shape[2] == 1 else mask[:, :, start:stop]
+
+
+def _part(b: Builder, x: Any, axis: int, start: int, stop: int) -> Any:
+    """What is between two places on ``axis``."""
     begin, end = [0] * 4, list(x.shape)
-    begin[axis], end[axis] = number * width, (number + 1) * width
+    begin[axis], end[axis] = start, stop
     return b.emit("slice_by_index", x=x, begin=begin, end=end)
 
 
