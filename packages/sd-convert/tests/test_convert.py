@@ -168,7 +168,9 @@ def test_a_unet_of_the_shape_of_sd_2(attention: str, tiny: Path, tmp_path: Path)
     )
     unet.half().save_pretrained(tiny / "unet", variant="fp16")
     checkpoint = Checkpoint.open(tiny, components=["unet"])
-    convert(checkpoint, tmp_path / "bundle", ConversionOptions(attention_implementation=attention))
+    target = "macOS15" if attention == "SDPA" else "macOS13"
+    options = ConversionOptions(attention_implementation=attention, target=target)
+    convert(checkpoint, tmp_path / "bundle", options)
     model = open_bundle(tmp_path / "bundle").manifest.model
     assert (model.family, model.image.height, model.image.width) == ("sd2", 16, 24)
     assert verify(tmp_path / "bundle", checkpoint).rows[0].psnr > 50
