@@ -31,7 +31,7 @@ with torch.no_grad():
     traced = torch.jit.trace(Plain(unet), inputs, check_trace=False)
 names = ("sample", "timestep", "encoder_hidden_states")
 types = [ct.TensorType(name, x.shape, np.float16) for name, x in zip(names, inputs)]
-model = ct.convert(traced, inputs=types, outputs=[ct.TensorType("noise_pred", np.float32)],
+model = ct.convert(traced, inputs=types, outputs=[ct.TensorType("noise_pred", dtype=np.float32)],
                    minimum_deployment_target=ct.target.macOS13, skip_model_load=True)
 model.save(sys.argv[2])
 """
