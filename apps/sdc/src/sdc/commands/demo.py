@@ -51,7 +51,8 @@ def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_st
     output.mkdir(parents=True, exist_ok=True)
     with demo_checkpoint() as folder:
         checkpoint = Checkpoint.open(folder)
-        conversion = run_conversion(checkpoint, output / "bundle", ConversionOptions(overwrite=True))
+        options = ConversionOptions(model_version="sdc-demo", overwrite=True)
+        conversion = run_conversion(checkpoint, output / "bundle", options)
         with console(err=True).status("verifying against torch"):
             verification = verify(output / "bundle", checkpoint)
     exhibits = draw_all(output / "bundle", demo_captions(pictures), num_inference_steps=num_inference_steps)
