@@ -55,6 +55,22 @@ EXPECTED: dict[str, tuple[type[BundleError], str]] = {
         ManifestError,
         "at $.model.text_encoders: expected each component",
     ),
+    "hidden_states_not_an_output": (
+        ManifestError,
+        "at $.model.text_encoders[0].hidden_states: expected 'hidden_embeds' among the component's outputs",
+    ),
+    "unknown_task": (ManifestError, "at $.model.task: expected 'text-to-image' or"),
+    "task_contradicts_channels": (
+        ManifestError,
+        "at $.components[0].inputs: expected an input 'sample' of shape [batch, 9, 8, 8] for inpainting",
+    ),
+    "time_ids_without_a_port": (ManifestError, "expected inputs 'time_ids' of shape [batch, 6]"),
+    "time_ids_of_another_length": (ManifestError, "expected inputs 'time_ids' of shape [batch, 6]"),
+    "time_ids_without_meaning": (ManifestError, "expected no input 'time_ids', as $.model.conditioning"),
+    "guidance_embedding_without_a_port": (
+        ManifestError,
+        "expected an input 'timestep_cond', as $.model.conditioning has it",
+    ),
     "missing_file": (IntegrityError, "scheduler/more.json: expected a file of 62 bytes, got nothing"),
     "file_is_a_folder": (IntegrityError, "empty: expected a file of 62 bytes, got a folder"),
     "wrong_size": (IntegrityError, "scheduler_config.json: expected 1 bytes, got 62"),

@@ -37,12 +37,14 @@ BASE: Manifest = {
     "model": {
         "identifier": "org/tiny",
         "family": "sd1",
+        "task": "text-to-image",
         "prediction_type": "epsilon",
         "scheduler": "scheduler/scheduler_config.json",
         "latent": {"channels": 4, "height": 8, "width": 8},
         "image": {"height": 64, "width": 64},
-        "vae": {"scaling_factor": 0.18215, "shift_factor": 0.0},
+        "vae": {"scaling_factor": 0.18215, "shift_factor": 0.0, "encodes": "moments"},
         "text_encoders": [],
+        "conditioning": {"time_ids": "none", "zero_empty_negative": False, "guidance_embedding": False},
     },
     "components": [
         {
@@ -85,6 +87,20 @@ def _listing(path: str) -> str:
     return _edited(lambda m: m["files"].update({path: _record(SCHEDULER)}))
 
 
+def _with_a_text_encoder(manifest: Manifest) -> None:
+    encoder = {**manifest["components"][0], "name": "text_encoder", "role": "text_encoder"}
+    encoder |= {"inputs": [], "outputs": [_port("last_hidden_state", [1, 77, 8], "float32")]}
+    manifest["components"].append(encoder)
+    encoding = {"component": "text_encoder", "tokenizer": "scheduler", "hidden_states": "hidden_embeds"}
+    manifest["model"]["text_encoders"].append(encoding)
+
+
+def _with_five_time_ids(manifest: Manifest) -> None:
+    ports = [_port("time_ids", [2, 5], "float16"), _port("text_embeds", [2, 8], "float16")]
+    manifest["components"][0]["inputs"] += ports
+    manifest["model"]["conditioning"]["time_ids"] = "size"
+
+
 SOUND = _edited(lambda _: None)
 
 TEXTS: dict[str, str] = {
@@ -122,7 +138,20 @@ TEXTS: dict[str, str] = {
     "two_components_of_one_name": _edited(lambda m: m["components"].append(m["components"][0])),
     "latent_contradicts_ports": _edited(lambda m: m["model"]["latent"].update(height=16)),
     "text_encoder_unknown": _edited(
-        lambda m: m["model"]["text_encoders"].append({"component": "text_encoder", "tokenizer": "scheduler"})
+        lambda m: m["model"]["text_encoders"].append(
+            {"component": "text_encoder", "tokenizer": "scheduler", "hidden_states": "hidden_embeds"}
+        )
+    ),
+    "hidden_states_not_an_output": _edited(_with_a_text_encoder),
+    "unknown_task": _edited(lambda m: m["model"].update(task="outpainting")),
+    "task_contradicts_channels": _edited(lambda m: m["model"].update(task="inpainting")),
+    "time_ids_without_a_port": _edited(lambda m: m["model"]["conditioning"].update(time_ids="size")),
+    "time_ids_of_another_length": _edited(_with_five_time_ids),
+    "time_ids_without_meaning": _edited(
+        lambda m: m["components"][0]["inputs"].append(_port("time_ids", [2, 6], "float16"))
+    ),
+    "guidance_embedding_without_a_port": _edited(
+        lambda m: m["model"]["conditioning"].update(guidance_embedding=True)
     ),
     "missing_file": _listing("scheduler/more.json"),
     "file_is_a_folder": _listing("empty"),

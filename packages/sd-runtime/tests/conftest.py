@@ -14,6 +14,7 @@ import pytest
 from sd_runtime import (
     Bundle,
     BundleComponent,
+    ConditioningFacts,
     Draft,
     FunctionModel,
     ImageSize,
@@ -33,12 +34,14 @@ Array: TypeAlias = npt.NDArray[Any]
 FACTS = ModelFacts(
     identifier="org/tiny",
     family="sd1",
+    task="text-to-image",
     prediction_type="epsilon",
     scheduler="scheduler/scheduler_config.json",
     latent=LatentSize(4, 8, 8),
     image=ImageSize(64, 64),
-    vae=VaeFacts(0.18215, 0.0),
+    vae=VaeFacts(0.18215, 0.0, "moments"),
     text_encoders=(),
+    conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
 )
 PROVENANCE = Provenance("org/tiny", None, {"sd-runtime": "0.1.0"}, "2026-01-31T12:00:00Z")
 UNET = BundleComponent(
@@ -148,8 +151,8 @@ def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
         facts = dataclasses.replace(
             FACTS,
             identifier="org/toy",
-            vae=VaeFacts(0.5, 0.25),
-            text_encoders=(TextEncoding("text_encoder", "tokenizer"),),
+            vae=VaeFacts(0.5, 0.25, "moments"),
+            text_encoders=(TextEncoding("text_encoder", "tokenizer", "last_hidden_state"),),
         )
         path = tmp_path / f"toy-{batch}"
         with new_bundle(path, facts, provenance=PROVENANCE, overwrite=True) as draft:

@@ -14,6 +14,7 @@ import pytest
 from sd_runtime import (
     Bundle,
     BundleComponent,
+    ConditioningFacts,
     FunctionModel,
     ImageSize,
     LatentSize,
@@ -80,12 +81,14 @@ def bundle(tmp_path: Path) -> Callable[..., Bundle]:
         facts = ModelFacts(
             identifier="tiny-sd",
             family="sd1",
+            task="text-to-image",
             prediction_type=prediction_type,  # type: ignore[arg-type]
             scheduler="scheduler/scheduler_config.json",
             latent=LatentSize(4, 32, 32),
             image=ImageSize(256, 256),
-            vae=VaeFacts(0.18215, 0.0),
-            text_encoders=(TextEncoding("text_encoder", "tokenizer"),),
+            vae=VaeFacts(0.18215, 0.0, "moments"),
+            text_encoders=(TextEncoding("text_encoder", "tokenizer", "last_hidden_state"),),
+            conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
         )
         with new_bundle(tmp_path / "bundle", facts, provenance=Provenance.now("tiny-sd", tools={})) as draft:
             for name, path in PACKAGES.items():

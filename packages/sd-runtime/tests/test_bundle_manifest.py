@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from sd_runtime import (
     BundleComponent,
+    ConditioningFacts,
     FileRecord,
     ImageSize,
     LatentSize,
@@ -34,6 +35,8 @@ RECORDS = st.builds(
     size=st.integers(0, 2**53),
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
 )
+ROLES = ["text_encoder", "denoiser", "image_decoder", "image_encoder", "safety_checker"]
+HIDDEN_STATES = ["last_hidden_state", "hidden_embeds"]
 DTYPES = st.sampled_from(["float16", "float32", "int32"])
 PORTS = st.builds(PortSpec, NAMES, st.lists(st.integers(1, 128), max_size=4).map(tuple), DTYPES)
 
@@ -42,18 +45,41 @@ def port_lists() -> st.SearchStrategy[tuple[PortSpec, ...]]:
     return st.lists(PORTS, max_size=3, unique_by=lambda port: port.name).map(tuple)
 
 
+TIME_ID_COUNTS = {"none": 0, "size": 6, "aesthetic_score": 5}
+CONDITIONING = st.builds(
+    ConditioningFacts, st.sampled_from(sorted(TIME_ID_COUNTS)), st.booleans(), st.booleans()
+)
+CHANNELS = {"text-to-image": (1, 0), "inpainting": (2, 1), "instruct-pix2pix": (2, 0)}
+
+
+def with_ports(ports: tuple[PortSpec, ...], *due: PortSpec) -> tuple[PortSpec, ...]:
+    names = {port.name for port in due}
+    return (*due, *(port for port in ports if port.name not in names))
+
+
+def denoiser_ports(latent: LatentSize, task: str, conditioning: ConditioningFacts) -> list[PortSpec]:
+    times, plus = CHANNELS[task]
+    due = [PortSpec("sample", (2, times * latent.channels + plus, latent.height, latent.width), "float16")]
+    if count := TIME_ID_COUNTS[conditioning.time_ids]:
+        due += [PortSpec("time_ids", (2, count), "float16"), PortSpec("text_embeds", (2, 3), "float16")]
+    if conditioning.guidance_embedding:
+        due.append(PortSpec("timestep_cond", (2, 8), "float16"))
+    return due
+
+
 @st.composite
-def components(draw: st.DrawFn, index: int, role: str, latent: LatentSize) -> BundleComponent:
-    inputs = draw(port_lists())
+def components(draw: st.DrawFn, index: int, role: str, due: list[PortSpec]) -> BundleComponent:
+    inputs, outputs = draw(port_lists()), draw(port_lists())
     if role == "denoiser":
-        sample = PortSpec("sample", (draw(SIZES), latent.channels, latent.height, latent.width), "float16")
-        inputs = (sample, *(port for port in inputs if port.name != "sample"))
+        inputs = with_ports(inputs, *due)
+    if role == "text_encoder":
+        outputs = with_ports(outputs, *(PortSpec(name, (1, 77, 8), "float32") for name in HIDDEN_STATES))
     return BundleComponent(
         name=f"{index} {draw(NAMES)}",
         role=role,
         package=f"{index}{draw(PARTS)}.mlpackage",
         inputs=inputs,
-        outputs=draw(port_lists()),
+        outputs=outputs,
         attention_implementation=draw(st.sampled_from([None, "ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2"])),
         compute_unit=draw(st.sampled_from(["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"])),
         deployment_target=draw(st.sampled_from(["macOS13", "iOS18"])),
@@ -63,10 +89,10 @@ def components(draw: st.DrawFn, index: int, role: str, latent: LatentSize) -> Bu
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     latent = LatentSize(draw(st.integers(1, 16)), draw(st.integers(1, 128)), draw(st.integers(1, 128)))
-    roles = draw(
-        st.lists(st.sampled_from(["text_encoder", "denoiser", "image_decoder", "image_encoder"]), max_size=4)
-    )
-    members = tuple(draw(components(index, role, latent)) for index, role in enumerate(roles))
+    task, conditioning = draw(st.sampled_from(sorted(CHANNELS))), draw(CONDITIONING)
+    due = denoiser_ports(latent, task, conditioning)
+    roles = draw(st.lists(st.sampled_from(ROLES), max_size=4))
+    members = tuple(draw(components(index, role, due)) for index, role in enumerate(roles))
     encoders = draw(st.permutations([c.name for c in members if c.role == "text_encoder"]))
     files = {f"{c.package}/{draw(PARTS)}": draw(RECORDS) for c in members}
     files |= {"scheduler/config.json": draw(RECORDS), "tokenizer/vocab.json": draw(RECORDS)}
@@ -75,15 +101,21 @@ def manifests(draw: st.DrawFn) -> Manifest:
         version=1,
         model=ModelFacts(
             identifier=draw(NAMES),
-            family=draw(st.sampled_from(["sd1", "sd2"])),
+            family=draw(st.sampled_from(["sd1", "sd2", "sdxl", "sdxl-refiner"])),
+            task=task,
             prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample"])),
             scheduler="scheduler/config.json",
             latent=latent,
             image=ImageSize(draw(SIZES), draw(SIZES)),
             vae=VaeFacts(
-                draw(st.floats(1e-300, 1e300)), draw(st.floats(allow_nan=False, allow_infinity=False))
+                draw(st.floats(1e-300, 1e300)),
+                draw(st.floats(allow_nan=False, allow_infinity=False)),
+                draw(st.sampled_from(["moments", "latents"])),
             ),
-            text_encoders=tuple(TextEncoding(name, "tokenizer") for name in encoders),
+            text_encoders=tuple(
+                TextEncoding(name, "tokenizer", draw(st.sampled_from(HIDDEN_STATES))) for name in encoders
+            ),
+            conditioning=conditioning,
         ),
         components=members,
         compression="none",
@@ -129,8 +161,8 @@ def test_anything_else_is_refused_as_a_manifest_error(text: str) -> None:
 
 
 def test_an_integer_is_a_number() -> None:
-    vae = dataclasses.replace(VaeFacts(1.0, 0.0))
-    text = '{"scaling_factor": 1, "shift_factor": 0}'
+    vae = dataclasses.replace(VaeFacts(1.0, 0.0, "latents"))
+    text = '{"scaling_factor": 1, "shift_factor": 0, "encodes": "latents"}'
     from sd_runtime.bundle.schema import decode, parse_json
 
     assert decode(VaeFacts, parse_json(text)) == vae

@@ -9,6 +9,7 @@ from sd_runtime import (
     AttentionImplementation,
     BundleComponent,
     ComputeUnit,
+    ConditioningFacts,
     Draft,
     ImageSize,
     LatentSize,
@@ -44,6 +45,7 @@ _ROLES: Final[dict[str, Role]] = {
     "unet": "denoiser",
     "vae_decoder": "image_decoder",
     "vae_encoder": "image_encoder",
+    "safety_checker": "safety_checker",
 }
 
 
@@ -61,12 +63,18 @@ def model_facts(
     return ModelFacts(
         identifier=model_version(checkpoint, options),
         family=family(checkpoint),
+        task="text-to-image",
         prediction_type=prediction_type(checkpoint),
         scheduler=_SCHEDULER,
         latent=LatentSize(latent_channels(checkpoint), height, width),
         image=ImageSize(height * factor, width * factor),
-        vae=VaeFacts(vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint)),
-        text_encoders=(TextEncoding("text_encoder", _TOKENIZER),) if "text_encoder" in components else (),
+        vae=VaeFacts(vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint), encodes="moments"),
+        text_encoders=(
+            (TextEncoding("text_encoder", _TOKENIZER, hidden_states="last_hidden_state"),)
+            if "text_encoder" in components
+            else ()
+        ),
+        conditioning=ConditioningFacts(time_ids="none", zero_empty_negative=False, guidance_embedding=False),
     )
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
+from sd_runtime.bundle.facts import ConditioningFacts, ModelFacts
 from sd_runtime.bundle.paths import check_relative
+from sd_runtime.bundle.rules import MOST_ELEMENTS, check_filled, check_positive, check_unique
 from sd_runtime.bundle.schema import decode, encode, parse_json
-from sd_runtime.errors import Literally, ManifestError
+from sd_runtime.errors import ManifestError
 
 FORMAT: Final = "sd-bundle"
 VERSION: Final = 1
 
-Role: TypeAlias = Literal["text_encoder", "denoiser", "image_decoder", "image_encoder"]
+Role: TypeAlias = Literal["text_encoder", "denoiser", "image_decoder", "image_encoder", "safety_checker"]
 AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"]
 ComputeUnit: TypeAlias = Literal["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"]
-PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 
-_MOST_ELEMENTS = 2**31
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TARGET = re.compile(r"(macOS|iOS)[1-9][0-9]?")
 _CREATED = "%Y-%m-%dT%H:%M:%SZ"
@@ -39,11 +39,11 @@ class PortSpec:
 
     def __post_init__(self) -> None:
         """Refuse empty names, and shapes that no array can have."""
-        _check_filled(self.name, "$.name")
+        check_filled(self.name, "$.name")
         for index, size in enumerate(self.shape):
-            _check_positive(size, f"$.shape[{index}]")
-        if math.prod(self.shape) > _MOST_ELEMENTS:
-            raise ManifestError("$.shape", f"at most {_MOST_ELEMENTS} elements", self.shape)
+            check_positive(size, f"$.shape[{index}]")
+        if math.prod(self.shape) > MOST_ELEMENTS:
+            raise ManifestError("$.shape", f"at most {MOST_ELEMENTS} elements", self.shape)
 
     def __str__(self) -> str:
         """``sample: float16[2, 4, 64, 64]``."""
@@ -69,90 +69,12 @@ class BundleComponent:
 
     def __post_init__(self) -> None:
         """Refuse paths out of the bundle, ports of one name, and unknown systems."""
-        _check_filled(self.name, "$.name")
+        check_filled(self.name, "$.name")
         check_relative(self.package, "$.package")
-        _check_unique((port.name for port in self.inputs), "$.inputs")
-        _check_unique((port.name for port in self.outputs), "$.outputs")
+        check_unique((port.name for port in self.inputs), "$.inputs")
+        check_unique((port.name for port in self.outputs), "$.outputs")
         if not _TARGET.fullmatch(self.deployment_target):
             raise ManifestError("$.deployment_target", "a system such as 'macOS13'", self.deployment_target)
-
-
-@dataclass(frozen=True, slots=True)
-class LatentSize:
-    """What the denoiser works on, without the batch: channels, height, width."""
-
-    channels: int
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        for name in ("channels", "height", "width"):
-            _check_positive(getattr(self, name), f"$.{name}")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSize:
-    """What the decoder draws, in pixels."""
-
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below one."""
-        for name in ("height", "width"):
-            _check_positive(getattr(self, name), f"$.{name}")
-
-
-@dataclass(frozen=True, slots=True)
-class VaeFacts:
-    """``z = latents / scaling_factor + shift_factor`` is what the decoder takes."""
-
-    scaling_factor: float
-    shift_factor: float
-
-    def __post_init__(self) -> None:
-        """Refuse a factor that cannot be divided by, and numbers that are none."""
-        if not (math.isfinite(self.scaling_factor) and self.scaling_factor > 0):
-            raise ManifestError("$.scaling_factor", "a positive number", self.scaling_factor)
-        if not math.isfinite(self.shift_factor):
-            raise ManifestError("$.shift_factor", "a finite number", self.shift_factor)
-
-
-@dataclass(frozen=True, slots=True)
-class TextEncoding:
-    """A text-encoder component by name, and the folder of its tokenizer's files."""
-
-    component: str
-    tokenizer: str
-
-    def __post_init__(self) -> None:
-        """Refuse paths out of the bundle."""
-        check_relative(self.tokenizer, "$.tokenizer")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the networks mean together.
-
-    ``identifier`` is the model version as the checkpoint's owner writes it. ``scheduler`` is the file that
-    holds the noise schedule (diffusers' ``scheduler_config.json``). ``text_encoders`` are in the order
-    in which their hidden states are joined.
-    """
-
-    identifier: str
-    family: Literal["sd1", "sd2"]
-    prediction_type: PredictionType
-    scheduler: str
-    latent: LatentSize
-    image: ImageSize
-    vae: VaeFacts
-    text_encoders: tuple[TextEncoding, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse an empty identifier and paths out of the bundle."""
-        _check_filled(self.identifier, "$.identifier")
-        check_relative(self.scheduler, "$.scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +106,7 @@ class Provenance:
 
     def __post_init__(self) -> None:
         """Refuse machine paths and dates in another form."""
-        _check_filled(self.source, "$.source")
+        check_filled(self.source, "$.source")
         if self.source.startswith(("/", "~", ".")) or "\\" in self.source:
             raise ManifestError("$.source", "a hub id or a folder's name, not a path", self.source)
         try:
@@ -216,11 +138,12 @@ class Manifest:
         """Refuse a manifest whose parts contradict each other."""
         for path in self.files:
             check_relative(path, f"$.files.{path}")
-        _check_unique((path.casefold() for path in self.files), "$.files")
-        _check_unique((component.name for component in self.components), "$.components")
+        check_unique((path.casefold() for path in self.files), "$.files")
+        check_unique((component.name for component in self.components), "$.components")
         self._check_listed()
         self._check_text_encoders()
-        self._check_latent()
+        self._check_hidden_states()
+        self._check_denoisers()
 
     def _check_listed(self) -> None:
         if self.model.scheduler not in self.files:
@@ -241,14 +164,44 @@ class Manifest:
             expected = f"each component with the role text_encoder once ({', '.join(declared) or 'none'})"
             raise ManifestError("$.model.text_encoders", expected, ordered)
 
-    def _check_latent(self) -> None:
-        latent = (self.model.latent.channels, self.model.latent.height, self.model.latent.width)
+    def _check_hidden_states(self) -> None:
+        components = {component.name: component for component in self.components}
+        for index, encoding in enumerate(self.model.text_encoders):
+            names = [port.name for port in components[encoding.component].outputs]
+            if encoding.hidden_states not in names:
+                where = f"$.model.text_encoders[{index}].hidden_states"
+                raise ManifestError(where, f"{encoding.hidden_states!r} among the component's outputs", names)
+
+    def _check_denoisers(self) -> None:
         for index, component in enumerate(self.components):
             if component.role == "denoiser":
                 shapes = {port.name: port.shape for port in component.inputs}
-                if shapes.get("sample", ())[1:] != latent:
-                    expected = f"an input 'sample' of shape [batch, {', '.join(map(str, latent))}]"
-                    raise ManifestError(f"$.components[{index}].inputs", expected, shapes.get("sample"))
+                _check_sample(shapes, self.model, f"$.components[{index}].inputs")
+                _check_conditioning(shapes, self.model.conditioning, f"$.components[{index}].inputs")
+
+
+def _check_sample(shapes: Mapping[str, tuple[int, ...]], model: ModelFacts, where: str) -> None:
+    """Hold the ``sample`` of a denoiser against the latent and the task."""
+    expected = (model.denoiser_channels, model.latent.height, model.latent.width)
+    if shapes.get("sample", ())[1:] != expected:
+        sizes = ", ".join(map(str, expected))
+        wanted = f"an input 'sample' of shape [batch, {sizes}] for {model.task}"
+        raise ManifestError(where, wanted, shapes.get("sample"))
+
+
+def _check_conditioning(
+    shapes: Mapping[str, tuple[int, ...]], conditioning: ConditioningFacts, where: str
+) -> None:
+    """Hold a denoiser's further inputs against what the manifest says that they mean."""
+    count = conditioning.time_id_count
+    if count and (shapes.get("time_ids", ())[1:] != (count,) or "text_embeds" not in shapes):
+        expected = f"inputs 'time_ids' of shape [batch, {count}] and 'text_embeds'"
+        raise ManifestError(where, expected, sorted(shapes))
+    due = {"time_ids": bool(count), "timestep_cond": conditioning.guidance_embedding}
+    for name, is_due in due.items():
+        if (name in shapes) != is_due:
+            expected = f"{'an' if is_due else 'no'} input {name!r}, as $.model.conditioning has it"
+            raise ManifestError(where, expected, sorted(shapes))
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -275,21 +228,3 @@ def _check_format(document: Mapping[str, object]) -> None:
 def format_manifest(manifest: Manifest) -> str:
     """``manifest`` as the text of ``manifest.json``: the inverse of :func:`parse_manifest`."""
     return json.dumps(encode(manifest), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _check_filled(text: str, where: str) -> None:
-    if not text.strip():
-        raise ManifestError(where, "text", text)
-
-
-def _check_positive(number: int, where: str) -> None:
-    if not 1 <= number <= _MOST_ELEMENTS:
-        raise ManifestError(where, "a positive size", number)
-
-
-def _check_unique(names: Iterable[str], where: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ManifestError(where, "distinct names", Literally(f"{name!r} twice"))
-        seen.add(name)

@@ -1,0 +1,31 @@
+"""Checks that several parts of the manifest share; each raises with a path relative to its own part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from sd_runtime.errors import Literally, ManifestError
+
+MOST_ELEMENTS: Final = 2**31
+
+
+def check_filled(text: str, where: str) -> None:
+    """Refuse empty and blank text."""
+    if not text.strip():
+        raise ManifestError(where, "text", text)
+
+
+def check_positive(number: int, where: str) -> None:
+    """Refuse sizes below one, and those that no array can have."""
+    if not 1 <= number <= MOST_ELEMENTS:
+        raise ManifestError(where, "a positive size", number)
+
+
+def check_unique(names: Iterable[str], where: str) -> None:
+    """Refuse a name that comes twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ManifestError(where, "distinct names", Literally(f"{name!r} twice"))
+        seen.add(name)
