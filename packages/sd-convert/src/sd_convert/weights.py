@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +40,43 @@ READABLE_DTYPES: Final = (*_FLOATS, "BF16")
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
+class LazyTensor(Protocol):
+    """A tensor that says what it is at once, and is read, or computed, only when it is asked for."""
+
+    @property
+    def dtype(self) -> str:
+        """The format's name of the dtype (``F16``, ``BF16``, ``F32``, ...)."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that :meth:`read` gives."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of the elements in ``dtype``."""
+        ...
+
+    def read(self) -> npt.NDArray[np.generic]:
+        """The elements; bfloat16 as float32.
+
+        Raises:
+            CheckpointError: the dtype is none of ``READABLE_DTYPES``.
+        """
+        ...
+
+    def identity(self, hash_file: Callable[[Path], str]) -> str:
+        """What the elements follow from, as text: hashes of files, places in them, and what is computed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Where a tensor lies: ``start`` and ``stop`` are bytes from the start of the mapped file, ``data``."""
+    """Where a tensor lies: ``start`` and ``stop`` are bytes from the start of the mapped file, ``data``.
+
+    ``transposed``: the file has the matrix with rows and columns exchanged; ``shape`` is that of the result.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -49,33 +84,62 @@ class TensorEntry:
     stop: int
     file: Path
     data: npt.NDArray[np.uint8]
+    transposed: bool = False
 
     @property
     def bytes(self) -> int:
         """Size in the file."""
         return self.stop - self.start
 
+    def read(self) -> npt.NDArray[np.generic]:
+        """A read-only view of the file; bfloat16 comes as a float32 copy. See :class:`LazyTensor`."""
+        shape = self.shape[::-1] if self.transposed else self.shape
+        array = self._elements().reshape(shape)
+        return array.T if self.transposed else array
 
-class MappedWeights(Mapping[str, npt.NDArray[np.generic]]):
-    """The tensors of one or several safetensors files by name; nothing is read until it is asked for."""
+    def _elements(self) -> npt.NDArray[np.generic]:
+        raw = self.data[self.start : self.stop]
+        if self.dtype == "BF16":
+            widened = raw.view("<u2").astype("<u4") << np.uint32(16)
+            forget(self.data)
+            return widened.view("<f4")
+        if self.dtype not in _FLOATS:
+            readable = ", ".join(READABLE_DTYPES)
+            raise CheckpointError(f"{self.file}: expected tensors of dtype {readable}, got {self.dtype}")
+        return raw.view(_FLOATS[self.dtype])
 
-    def __init__(self, entries: Mapping[str, TensorEntry]) -> None:
+    def identity(self, hash_file: Callable[[Path], str]) -> str:
+        """The file's hash and the place in it, see :class:`LazyTensor`."""
+        return f"{hash_file(self.file)}:{self.start}:{self.stop}:{self.dtype}{'T' * self.transposed}"
+
+    def reshaped(self, shape: tuple[int, ...]) -> TensorEntry:
+        """The same elements in another shape."""
+        return replace(self, shape=shape)
+
+    def turned(self) -> TensorEntry:
+        """The matrix with rows and columns exchanged."""
+        return replace(self, shape=self.shape[::-1], transposed=not self.transposed)
+
+    def part(self, index: int, count: int) -> TensorEntry:
+        """Part ``index`` of ``count`` equal ones along the first axis; the axis must be divisible."""
+        size = self.bytes // count
+        start = self.start + index * size
+        return replace(self, shape=(self.shape[0] // count, *self.shape[1:]), start=start, stop=start + size)
+
+
+class LazyWeights(Mapping[str, npt.NDArray[np.generic]]):
+    """Tensors by name, from files or computed; nothing is read until it is asked for."""
+
+    def __init__(self, entries: Mapping[str, LazyTensor]) -> None:
         """Serve ``entries``, whose files were checked."""
-        self.entries: Final = entries
+        self.entries = entries
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
-        """A read-only view of the file; bfloat16 comes as a float32 copy."""
-        entry = self.entries[name]
-        raw = entry.data[entry.start : entry.stop]
-        if entry.dtype == "BF16":
-            widened = raw.view("<u2").astype("<u4") << np.uint32(16)
-            return widened.view("<f4").reshape(entry.shape)
-        if entry.dtype not in _FLOATS:
-            readable = ", ".join(READABLE_DTYPES)
-            raise CheckpointError(
-                f"{entry.file}: tensor {name!r}: expected dtype {readable}, got {entry.dtype}"
-            )
-        return raw.view(_FLOATS[entry.dtype]).reshape(entry.shape)
+        """The elements, see :meth:`LazyTensor.read`; a view of the file wherever that is possible."""
+        try:
+            return self.entries[name].read()
+        except CheckpointError as error:
+            raise CheckpointError(f"tensor {name!r}: {error}") from error
 
     def __iter__(self) -> Iterator[str]:
         """Names, in the files' order."""
@@ -91,6 +155,29 @@ class MappedWeights(Mapping[str, npt.NDArray[np.generic]]):
         return sum(entry.bytes for entry in self.entries.values())
 
 
+class MappedWeights(LazyWeights):
+    """The tensors of one or several safetensors files by name."""
+
+    entries: Mapping[str, TensorEntry]
+
+    def __init__(self, entries: Mapping[str, TensorEntry], metadata: Mapping[str, str] | None = None) -> None:
+        """``metadata``: what the header says about the file."""
+        super().__init__(entries)
+        self.metadata: Final = metadata or {}
+
+
+def forget(array: npt.NDArray[np.generic]) -> None:
+    """Let the system drop the pages of a mapped file that were read, so that they do not add up.
+
+    They stay in the file; whoever reads them again gets them again. An array in memory stays as it is.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and sys.platform == "linux":
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def open_weights(files: Sequence[Path]) -> MappedWeights:
     """Map safetensors files, the shards of one network, after checking their headers.
 
@@ -99,22 +186,28 @@ def open_weights(files: Sequence[Path]) -> MappedWeights:
         CheckpointError: a file is no safetensors file, or two files have a tensor of the same name.
     """
     entries: dict[str, TensorEntry] = {}
+    metadata: dict[str, str] = {}
     for file in files:
-        for name, entry in _read_entries(file).items():
+        data = _map(file)
+        header, body = _read_header(file, data)
+        metadata |= _metadata(header.pop("__metadata__", None))
+        for name, entry in _read_entries(file, header, data, body).items():
             if name in entries:
                 raise CheckpointError(f"{file}: tensor {name!r} is in {entries[name].file.name} too")
             entries[name] = entry
-    return MappedWeights(entries)
+    return MappedWeights(entries, metadata)
 
 
-def _read_entries(file: Path) -> dict[str, TensorEntry]:
-    data = _map(file)
-    header, body = _read_header(file, data)
-    entries = {
-        name: _read_entry(file, name, fields, data, body)
-        for name, fields in header.items()
-        if name != "__metadata__"
-    }
+def _metadata(content: object) -> dict[str, str]:
+    """What the file says about itself, as far as it is text, as the format wants it."""
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {name: text for name, text in pairs if isinstance(text, str)}
+
+
+def _read_entries(
+    file: Path, header: Mapping[str, Any], data: npt.NDArray[np.uint8], body: int
+) -> dict[str, TensorEntry]:
+    entries = {name: _read_entry(file, name, fields, data, body) for name, fields in header.items()}
     _check_layout(file, entries, body)
     return entries
 
