@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from sd_convert import (
-    COMPONENTS,
     Checkpoint,
     CheckpointError,
     CheckpointNotFoundError,
@@ -31,9 +30,9 @@ UNET_FP16 = "diffusion_pytorch_model.fp16.safetensors"
 def test_all_four_components_of_a_folder(tiny: Path) -> None:
     checkpoint = Checkpoint.open(tiny)
     assert checkpoint.name == "tiny"
-    assert checkpoint.components == COMPONENTS
+    assert checkpoint.components == ("text_encoder", "unet", "vae_decoder", "vae_encoder")
     assert checkpoint.variants == {"text_encoder": "fp16", "unet": "fp16", "vae": "fp16"}
-    assert {file.name for file in checkpoint.tokenizer_files} == {
+    assert {file.name for file in checkpoint.tokenizers["tokenizer"]} == {
         "vocab.json",
         "merges.txt",
         "tokenizer_config.json",
@@ -221,10 +220,7 @@ def test_an_unknown_component(tiny: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {
-            "_class_name": "StableDiffusionXLPipeline",
-            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        },
+        {"_class_name": "StableDiffusionDepth2ImgPipeline"},
         {"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "SD3Transformer2DModel"]},
         {"_class_name": "FluxPipeline"},
         {"_class_name": ["pipeline", "Custom"]},
@@ -241,5 +237,7 @@ def test_pipelines_of_another_family(change: dict[str, object], tiny: Path) -> N
 
 
 def test_sdxl_as_it_is_saved(reference: Path) -> None:
-    with pytest.raises(UnsupportedArchitectureError, match="text_encoder_2"):
-        Checkpoint.open(reference / "tiny-sdxl")
+    checkpoint = Checkpoint.open(reference / "tiny-sdxl")
+    assert checkpoint.components == ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
+    assert set(checkpoint.tokenizers) == {"tokenizer", "tokenizer_2"}
+    assert checkpoint.config("model_index")["force_zeros_for_empty_prompt"] is True

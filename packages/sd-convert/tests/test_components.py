@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sd_convert import (
-    COMPONENTS,
     Checkpoint,
     Component,
     ConversionOptions,
@@ -23,6 +22,7 @@ from sd_convert import (
 )
 from sd_mil import read_package
 
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 OPTIONS = ConversionOptions()
 
 

@@ -15,7 +15,6 @@ from diffusers import UNet2DConditionModel
 from safetensors.numpy import load_file, save_file
 from sd_convert import (
     ATTENTION_IMPLEMENTATIONS,
-    COMPONENTS,
     Checkpoint,
     ConversionOptions,
     ConversionReport,
@@ -32,6 +31,7 @@ from sd_convert.components import build_component
 from sd_mil import read_package
 from sd_runtime import IntegrityError, OutputExistsError, open_bundle
 
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 UNET_ONLY = ConversionOptions(components=("unet",))
 
 
@@ -92,7 +92,7 @@ def test_manifest_and_packages_agree_on_ports_and_attention(report: ConversionRe
 
 
 def test_tokenizer_and_scheduler_come_with_it(report: ConversionReport, checkpoint: Checkpoint) -> None:
-    for file in (*checkpoint.tokenizer_files, checkpoint.folder / "scheduler/scheduler_config.json"):
+    for file in (*checkpoint.tokenizers["tokenizer"], checkpoint.folder / "scheduler/scheduler_config.json"):
         assert (report.bundle / file.relative_to(checkpoint.folder)).read_bytes() == file.read_bytes()
 
 

@@ -6,57 +6,80 @@ change the network in a way that the ports, the runtime or the lowering do not k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from .errors import UnsupportedArchitectureError
 
-SUPPORTED: Final = "Stable Diffusion 1.x and networks of its shape (2.x)"
+SUPPORTED: Final = "Stable Diffusion 1, 2 and XL, and networks of their shape"
 
-_PIPELINES: Final = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+_PIPELINES: Final = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLInstructPix2PixPipeline",
+)
 _REQUIRED: Final = ("_class_name", "model_type")
-_OTHER_NETWORKS: Final = ("text_encoder_2", "text_encoder_3", "transformer", "prior", "decoder")
+_OTHER_NETWORKS: Final = ("text_encoder_3", "transformer", "prior", "decoder", "depth_estimator")
+_DEFAULT_CROSS_ATTENTION_DIM: Final = 1280
+_ACTIVATIONS: Final = ("silu", "swish", "mish", "gelu", "relu")
 
 _TEXT_ENCODER: Final[Mapping[str, Collection[Any]]] = {
     "model_type": ("clip_text_model",),
     "hidden_act": ("quick_gelu", "gelu"),
 }
+_SAFETY_CHECKER: Final[Mapping[str, Collection[Any]]] = {"model_type": ("clip",)}
 _UNET: Final[Mapping[str, Collection[Any]]] = {
     "_class_name": ("UNet2DConditionModel",),
-    "act_fn": ("silu", "swish"),
-    "addition_embed_type": (None,),
+    "act_fn": _ACTIVATIONS,
+    "addition_embed_type": (None, "text_time"),
     "attention_type": ("default",),
-    "center_input_sample": (False,),
+    "center_input_sample": (False, True),
     "class_embed_type": (None,),
     "class_embeddings_concat": (False,),
-    "conv_in_kernel": (1, 3),
-    "conv_out_kernel": (1, 3),
     "cross_attention_norm": (None,),
     "dual_cross_attention": (False,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn", None),
+    "encoder_hid_dim_type": (None, "text_proj"),
+    "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None),
     "num_attention_heads": (None,),
     "num_class_embeds": (None,),
-    "only_cross_attention": (False,),
-    "resnet_skip_time_act": (False,),
-    "resnet_time_scale_shift": ("default",),
-    "time_cond_proj_dim": (None,),
-    "time_embedding_act_fn": (None,),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "time_embedding_act_fn": (None, *_ACTIVATIONS),
     "time_embedding_type": ("positional",),
-    "timestep_post_act": (None,),
+    "timestep_post_act": (None, *_ACTIVATIONS),
 }
 _VAE: Final[Mapping[str, Collection[Any]]] = {
-    "_class_name": ("AutoencoderKL",),
-    "act_fn": ("silu", "swish"),
+    "_class_name": ("AutoencoderKL", "AutoencoderTiny"),
+    "act_fn": _ACTIVATIONS,
     "in_channels": (3,),
     "latents_mean": (None,),
     "latents_std": (None,),
     "out_channels": (3,),
+    "upsample_fn": ("nearest",),
+    "upsampling_scaling_factor": (2,),
 }
 _BLOCKS: Final[Mapping[str, Collection[str]]] = {
-    "UNet2DConditionModel": ("CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "AutoencoderKL": ("DownEncoderBlock2D", "UpDecoderBlock2D"),
+    "UNet2DConditionModel": (
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+        "ResnetDownsampleBlock2D",
+        "CrossAttnUpBlock2D",
+        "UpBlock2D",
+        "ResnetUpsampleBlock2D",
+    ),
+    "AutoencoderKL": (
+        "DownEncoderBlock2D",
+        "AttnDownEncoderBlock2D",
+        "UpDecoderBlock2D",
+        "AttnUpDecoderBlock2D",
+    ),
+    "AutoencoderTiny": (),
 }
 
 
@@ -77,20 +100,47 @@ def check_text_encoder(config: Mapping[str, Any], *, where: str) -> None:
     _check(config, _TEXT_ENCODER, where)
 
 
+def check_safety_checker(config: Mapping[str, Any], *, where: str) -> None:
+    """Refuse what is no CLIP model; errors as :func:`check_pipeline`."""
+    _check(config, _SAFETY_CHECKER, where)
+
+
 def check_unet(config: Mapping[str, Any], *, where: str) -> None:
-    """Refuse UNets with other conditions than time and text; errors as :func:`check_pipeline`."""
+    """Refuse UNets with other inputs than are known; errors as :func:`check_pipeline`."""
     _check(config, _UNET, where)
     _check_blocks(config, where)
-    channels = config.get("out_channels", 4)
-    if config.get("in_channels", 4) != channels:  # inpainting and depth take more than the latents
-        raise _unsupported(where, "in_channels", config.get("in_channels"), (channels,))
+    _check_channels(config, where)
 
 
-def check_text_width(unet: Mapping[str, Any], text_encoder: Mapping[str, Any], *, where: str) -> None:
-    """Refuse a UNet that does not take the hidden states as the text encoder gives them."""
-    width = text_encoder.get("hidden_size", unet.get("cross_attention_dim"))
-    if not isinstance(width, int) or unet.get("cross_attention_dim") != width:
-        raise _unsupported(where, "cross_attention_dim", unet.get("cross_attention_dim"), (width,))
+def _check_channels(unet: Mapping[str, Any], where: str) -> None:
+    """Refuse what is laid beside the latents and belongs to no task, such as a depth map."""
+    latent = unet.get("out_channels", 4)
+    channels = (latent, 2 * latent, 2 * latent + 1)  # alone, with a picture, with a mask and a picture
+    if unet.get("in_channels", 4) not in channels:
+        raise _unsupported(where, "in_channels", unet.get("in_channels"), channels)
+
+
+def check_text_width(unet: Mapping[str, Any], widths: Sequence[int], *, where: str) -> None:
+    """Refuse a UNet that does not take the hidden states as the text encoders, side by side, give them.
+
+    Raises:
+        UnsupportedArchitectureError: as :func:`check_pipeline`; also different widths within one UNet.
+    """
+    width = text_width(unet, where=where)
+    if widths and width != sum(widths):
+        raise _unsupported(where, "cross_attention_dim", width, (sum(widths),))
+
+
+def text_width(unet: Mapping[str, Any], *, where: str) -> int:
+    """Channels of the hidden states that a UNet takes; errors as :func:`check_pipeline`."""
+    key = "cross_attention_dim" if unet.get("encoder_hid_dim") is None else "encoder_hid_dim"
+    value = unet.get(key, _DEFAULT_CROSS_ATTENTION_DIM)
+    distinct = list(dict.fromkeys(value)) if isinstance(value, list) else [value]
+    if len(distinct) != 1 or type(distinct[0]) is not int:
+        raise UnsupportedArchitectureError(
+            f"{where}: {key}: expected one number of channels, got {value!r:.200}; supported: {SUPPORTED}"
+        )
+    return distinct[0]
 
 
 def check_vae(config: Mapping[str, Any], *, where: str) -> None:

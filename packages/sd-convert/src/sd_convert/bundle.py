@@ -11,6 +11,7 @@ from sd_runtime import (
     ComputeUnit,
     ConditioningFacts,
     Draft,
+    HiddenStates,
     ImageSize,
     LatentSize,
     ModelFacts,
@@ -21,27 +22,33 @@ from sd_runtime import (
 )
 from sd_runtime import PortSpec as BundlePort
 
-from .checkpoint import Checkpoint
+from .checkpoint import TOKENIZERS, Checkpoint
 from .component import Component, PortSpec
 from .errors import IncompleteCheckpointError
 from .facts import (
+    encodes,
     family,
+    guidance_width,
+    is_sdxl,
     latent_channels,
     latent_size,
     model_version,
     prediction_type,
+    task,
+    time_ids_of,
     vae_factor,
     vae_scaling_factor,
     vae_shift_factor,
+    zeroes_empty_negative,
 )
 from .options import ConversionOptions
 from .rewrite import REWRITTEN
 
-_TOKENIZER: Final = "tokenizer"
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
 _TOOLS: Final = ("sd-convert", "coremltools", "torch", "diffusers", "transformers")
 _ROLES: Final[dict[str, Role]] = {
     "text_encoder": "text_encoder",
+    "text_encoder_2": "text_encoder",
     "unet": "denoiser",
     "vae_decoder": "image_decoder",
     "vae_encoder": "image_encoder",
@@ -63,18 +70,29 @@ def model_facts(
     return ModelFacts(
         identifier=model_version(checkpoint, options),
         family=family(checkpoint),
-        task="text-to-image",
+        task=task(checkpoint),
         prediction_type=prediction_type(checkpoint),
         scheduler=_SCHEDULER,
         latent=LatentSize(latent_channels(checkpoint), height, width),
         image=ImageSize(height * factor, width * factor),
-        vae=VaeFacts(vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint), encodes="moments"),
-        text_encoders=(
-            (TextEncoding("text_encoder", _TOKENIZER, hidden_states="last_hidden_state"),)
-            if "text_encoder" in components
-            else ()
+        vae=VaeFacts(
+            vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint), encodes=encodes(checkpoint)
         ),
-        conditioning=ConditioningFacts(time_ids="none", zero_empty_negative=False, guidance_embedding=False),
+        text_encoders=_text_encodings(checkpoint, components),
+        conditioning=ConditioningFacts(
+            time_ids=time_ids_of(checkpoint),
+            zero_empty_negative=zeroes_empty_negative(checkpoint),
+            guidance_embedding=guidance_width(checkpoint) is not None,
+        ),
+    )
+
+
+def _text_encodings(checkpoint: Checkpoint, components: tuple[str, ...]) -> tuple[TextEncoding, ...]:
+    output: HiddenStates = "hidden_embeds" if is_sdxl(checkpoint) else "last_hidden_state"
+    return tuple(
+        TextEncoding(name, folder, hidden_states=output)
+        for name, folder in TOKENIZERS.items()
+        if name in components
     )
 
 
@@ -102,7 +120,7 @@ def bundle_component(component: Component, package: str, options: ConversionOpti
 
 
 def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]) -> None:
-    """Copy the scheduler's config always, and the tokenizer with the text encoder.
+    """Copy the scheduler's config always, and a tokenizer with its text encoder.
 
     Raises:
         IncompleteCheckpointError: the checkpoint has none.
@@ -110,14 +128,19 @@ def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]
     if checkpoint.scheduler_file is None:
         raise IncompleteCheckpointError(f"{checkpoint.folder}: expected {_SCHEDULER}, got none")
     draft.copy_file(checkpoint.scheduler_file, _SCHEDULER)
-    if "text_encoder" not in components:
-        return
-    if not checkpoint.tokenizer_files:
+    for name, folder in TOKENIZERS.items():
+        if name in components:
+            _copy_tokenizer(checkpoint, draft, folder)
+
+
+def _copy_tokenizer(checkpoint: Checkpoint, draft: Draft, folder: str) -> None:
+    files = checkpoint.tokenizers.get(folder)
+    if not files:
         raise IncompleteCheckpointError(
-            f"{checkpoint.folder}: expected the tokenizer's vocab.json and merges.txt, got none"
+            f"{checkpoint.folder}: expected vocab.json and merges.txt in {folder}, got none"
         )
-    for file in checkpoint.tokenizer_files:
-        draft.copy_file(file, f"{_TOKENIZER}/{file.name}")
+    for file in files:
+        draft.copy_file(file, f"{folder}/{file.name}")
 
 
 def _bundle_port(port: PortSpec) -> BundlePort:

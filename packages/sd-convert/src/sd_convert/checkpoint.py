@@ -23,14 +23,29 @@ from .weights import MappedWeights, open_weights
 Config: TypeAlias = Mapping[str, Any]
 
 #: The folder of a checkpoint that holds a component's network.
-FOLDERS: Final = {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae", "vae_encoder": "vae"}
+FOLDERS: Final = {
+    "text_encoder": "text_encoder",
+    "text_encoder_2": "text_encoder_2",
+    "unet": "unet",
+    "vae_decoder": "vae",
+    "vae_encoder": "vae",
+    "safety_checker": "safety_checker",
+}
 
+_INDEX: Final = "model_index.json"
 _CONFIG_FILES: Final = {
+    "model_index": _INDEX,
     "text_encoder": "text_encoder/config.json",
+    "text_encoder_2": "text_encoder_2/config.json",
     "unet": "unet/config.json",
     "vae": "vae/config.json",
+    "safety_checker": "safety_checker/config.json",
+    "feature_extractor": "feature_extractor/preprocessor_config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
+
+#: The folder of the tokenizer of each text encoder.
+TOKENIZERS: Final = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 _TOKENIZER_FILES: Final = (
     "vocab.json",
     "merges.txt",
@@ -39,7 +54,6 @@ _TOKENIZER_FILES: Final = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_INDEX: Final = "model_index.json"
 _LARGEST_JSON: Final = (
     64 * 2**20
 )  # bytes; the largest there is, a vocabulary or an index of shards, has a few
@@ -51,8 +65,9 @@ class Checkpoint:
 
     ``name`` is the hub id or the folder's name, ``revision`` the hub's commit. ``components`` are those
     of ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by folder (``text_encoder``, ``unet``,
-    ``vae``, ``scheduler``) and has those that exist. ``weight_files`` and ``variants`` are by folder, for
-    the folders of the components only.
+    ``vae``, ``scheduler``, ...) and ``model_index``, and has those that exist. ``tokenizers`` has the files
+    of ``tokenizer`` and ``tokenizer_2``, as far as there are any. ``weight_files`` and ``variants`` are by
+    folder, for the folders of the components only.
     """
 
     name: str
@@ -60,7 +75,7 @@ class Checkpoint:
     revision: str | None
     components: tuple[str, ...]
     configs: Mapping[str, Config]
-    tokenizer_files: tuple[Path, ...]
+    tokenizers: Mapping[str, tuple[Path, ...]]
     scheduler_file: Path | None
     weight_files: Mapping[str, tuple[Path, ...]]
     variants: Mapping[str, str]
@@ -85,7 +100,7 @@ class Checkpoint:
 
         Raises:
             CheckpointError: one of its subclasses, see ``sd_convert.errors``.
-            UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1.x.
+            UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1, 2 and XL.
             OptionsError: an unknown component.
         """
         if components is not None:
@@ -100,7 +115,7 @@ class Checkpoint:
         return _read(cls, folder, repository.name, components, variant, folder.name)
 
     def config(self, folder: str) -> Config:
-        """The config of ``text_encoder``, ``unet``, ``vae`` or ``scheduler``.
+        """The config of a folder (``unet``, ``scheduler``, ...), or ``model_index``.
 
         Raises:
             IncompleteCheckpointError: the checkpoint has none.
@@ -151,7 +166,8 @@ def _refuse_file(path: Path) -> Exception:
 
 def _fetch(repository: Repository, components: Collection[str] | None, variant: str | None) -> Path:
     """Fetch small files first, then, knowing them, exactly one variant of the weights of each folder."""
-    patterns = [_INDEX, *_CONFIG_FILES.values(), *(f"tokenizer/{name}" for name in _TOKENIZER_FILES)]
+    tokenizers = (f"{folder}/{name}" for folder in TOKENIZERS.values() for name in _TOKENIZER_FILES)
+    patterns = [*_CONFIG_FILES.values(), *tokenizers]
     if repository.offline:
         return repository.fetch(patterns)
     files = repository.files()
@@ -191,13 +207,17 @@ def _read(
         configs={
             key: _read_json(root / file) for key, file in _CONFIG_FILES.items() if (root / file).is_file()
         },
-        tokenizer_files=tuple(
-            root / "tokenizer" / file for file in _TOKENIZER_FILES if (root / "tokenizer" / file).is_file()
-        ),
+        tokenizers={
+            folder: files for folder in TOKENIZERS.values() if (files := _tokenizer_files(root, folder))
+        },
         scheduler_file=scheduler if scheduler.is_file() else None,
         weight_files=weight_files,
         variants=variants,
     )
+
+
+def _tokenizer_files(root: Path, folder: str) -> tuple[Path, ...]:
+    return tuple(path for file in _TOKENIZER_FILES if (path := root / folder / file).is_file())
 
 
 def _components(root: Path, name: str, asked: Collection[str] | None) -> tuple[str, ...]:

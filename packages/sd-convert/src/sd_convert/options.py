@@ -8,7 +8,14 @@ from typing import Final
 from .errors import OptionsError
 from .targets import FUSED_ATTENTION_OPSET, TARGETS, target_named
 
-COMPONENTS: Final = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+COMPONENTS: Final = (
+    "text_encoder",
+    "text_encoder_2",
+    "unet",
+    "vae_decoder",
+    "vae_encoder",
+    "safety_checker",
+)
 
 #: The compute unit for which each attention implementation was designed; AUTO suits any, this one by default.
 COMPUTE_UNIT_OF_ATTENTION: Final = {
@@ -21,6 +28,12 @@ COMPUTE_UNIT_OF_ATTENTION: Final = {
 ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
 COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
 
+_SIZES: Final = {
+    "latent_height": "latent pixels",
+    "latent_width": "latent pixels",
+    "text_token_sequence_length": "tokens",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionOptions:
@@ -31,6 +44,10 @@ class ConversionOptions:
     compute unit; ``SDPA`` needs the operations of iOS18.
     ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
     ``latent_height``, ``latent_width``: in latent pixels; ``None`` is the UNet's ``sample_size``.
+    ``text_token_sequence_length``: tokens that the UNet attends to; ``None`` is what a text encoder takes at
+    once. More than that is a multiple: windows of a long prompt, which the text encoder takes one by one.
+    ``unet_support_controlnet``: whether the UNet has inputs for the residuals of a ControlNet.
+    ``unet_batch_one``: whether the UNet takes one sample, to be called twice for guidance, instead of two.
     ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
     ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
     ``overwrite``: whether a bundle that exists may be replaced.
@@ -44,6 +61,9 @@ class ConversionOptions:
     compute_unit: str | None = None
     latent_height: int | None = None
     latent_width: int | None = None
+    text_token_sequence_length: int | None = None
+    unet_support_controlnet: bool = False
+    unet_batch_one: bool = False
     target: str = "macOS13"
     model_version: str | None = None
     overwrite: bool = False
@@ -57,10 +77,10 @@ class ConversionOptions:
         check_attention(self.attention_implementation, self.target)
         if self.compute_unit is not None:
             _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
-        for name in ("latent_height", "latent_width"):
+        for name, unit in _SIZES.items():
             size = getattr(self, name)
             if size is not None and size < 1:
-                raise OptionsError(f"{name}: expected a positive number of latent pixels, got {size}")
+                raise OptionsError(f"{name}: expected a positive number of {unit}, got {size}")
 
     @property
     def resolved_compute_unit(self) -> str:
