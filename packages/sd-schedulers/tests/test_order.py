@@ -69,6 +69,34 @@ def test_error_falls_with_the_stated_order(name: str, spacing: str, order: int) 
     assert slope(name, spacing, counts) == pytest.approx(order, abs=0.3)
 
 
+def spread_error(count: int) -> float:
+    """Distance of ``euler_ancestral``'s variance from what is due after its last step, to sigma = 0.
+
+    The sampler is linear in its noises here, so unit vectors in their place give its standard deviations.
+    """
+    schedule = NoiseSchedule.from_config({**CONFIG, "timestep_spacing": "linspace"})
+    table = schedule.sigmas().astype(np.float64)
+
+    def epsilon(latent: np.ndarray, timestep: float) -> np.ndarray:
+        sigma = float(np.interp(timestep, np.arange(TRAIN), table))
+        x = latent.astype(np.float64) * np.hypot(sigma, 1)
+        return (x - SPREAD**2 / (SPREAD**2 + sigma**2) * x) / sigma
+
+    noises = np.eye(count + 1, dtype=np.float32)
+    start = noises[0] * np.float32(np.sqrt(SPREAD**2 + table[-1] ** 2) / table[-1])
+    *_, last = sample(
+        "euler_ancestral", epsilon, start, schedule, num_inference_steps=count, step_noise=noises[1:]
+    )
+    denoised = SPREAD**4 / (SPREAD**2 + table[0] ** 2)
+    return abs(float(np.square(last.latent, dtype=np.float64).sum()) - denoised)
+
+
+def test_ancestral_noise_keeps_the_spread_of_the_data() -> None:
+    counts = (10, 20, 40, 80)
+    errors = [spread_error(count) for count in counts]
+    assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(1, abs=0.3)
+
+
 def test_multistep_is_worth_its_history() -> None:
     assert error("pndm", "leading", 20) < error("ddim", "leading", 20) / 100
     assert error("dpmpp_2m", "linspace", 20) < error("euler", "linspace", 20) / 100

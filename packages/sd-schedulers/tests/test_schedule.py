@@ -3,13 +3,25 @@ from __future__ import annotations
 import doctest
 import runpy
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sd_schedulers import SAMPLERS, Model, NoiseSchedule, ScheduleError, Step, registry, resolve, sample
+from sd_schedulers import (
+    SAMPLERS,
+    FromImage,
+    Model,
+    NoiseSchedule,
+    Resumed,
+    ScheduleError,
+    Step,
+    registry,
+    resolve,
+    sample,
+)
 
 
 def identity(latent: np.ndarray, _: float) -> np.ndarray:
@@ -18,7 +30,14 @@ def identity(latent: np.ndarray, _: float) -> np.ndarray:
 
 def start(name: str, config: dict, *, count: object = 5, model: Model = identity) -> Iterator[Step]:
     noise = np.full((2, 4), 0.5, np.float32)
-    return sample(name, model, noise, NoiseSchedule.from_config(config), num_inference_steps=count)
+    return sample(
+        name,
+        model,
+        noise,
+        NoiseSchedule.from_config(config),
+        num_inference_steps=count,
+        step_noise=repeat(np.zeros((2, 4), np.float32)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,6 +50,9 @@ def start(name: str, config: dict, *, count: object = 5, model: Model = identity
         ("dpmpp", "dpmpp_2m"),
         ("PNDMScheduler", "pndm"),
         ("DPMPP_2M", "dpmpp_2m"),
+        ("EulerAncestralDiscreteScheduler", "euler_ancestral"),
+        ("Euler_a", "euler_ancestral"),
+        ("LCMScheduler", "lcm"),
     ],
 )
 def test_known_spellings_resolve(spelling: str, name: str) -> None:
@@ -38,7 +60,7 @@ def test_known_spellings_resolve(spelling: str, name: str) -> None:
 
 
 def test_unknown_sampler_lists_the_choices() -> None:
-    with pytest.raises(ScheduleError, match=r"pndm, ddim, euler, dpmpp_2m.*'heun'"):
+    with pytest.raises(ScheduleError, match=r"pndm, ddim, euler, .*dpmpp_2m.*'heun'"):
         resolve("heun")
 
 
@@ -86,6 +108,10 @@ def test_malformed_configs_are_refused(config: dict, said: str) -> None:
         ("dpmpp_2m", {"variance_type": "learned_range"}, "variance_type"),
         ("dpmpp_2m", {"use_lu_lambdas": True}, "use_lu_lambdas"),
         ("dpmpp_2m", {"lambda_min_clipped": -5.1}, "lambda_min_clipped"),
+        ("lcm", {"thresholding": True}, "thresholding"),
+        ("lcm", {"rescale_betas_zero_snr": True}, "epsilon"),
+        ("lcm", {"original_inference_steps": 4}, "at most 4 steps for lcm"),
+        ("lcm", {"original_inference_steps": 2000}, "original_inference_steps"),
     ],
 )
 def test_settings_that_a_sampler_cannot_follow_are_refused_before_the_model_runs(
@@ -134,8 +160,9 @@ def test_an_engine_may_reuse_its_buffers_and_noise_stays_as_it_was(name: str) ->
     def fresh(latent: np.ndarray, timestep: float) -> np.ndarray:
         return np.tanh(latent) + np.float32(timestep / 1000)
 
-    reused = [s.latent for s in sample(name, reusing, noise, schedule, num_inference_steps=6)]
-    expected = [s.latent for s in sample(name, fresh, noise, schedule, num_inference_steps=6)]
+    options = {"num_inference_steps": 6, "step_noise": repeat(noise)}
+    reused = [s.latent for s in sample(name, reusing, noise, schedule, **options)]
+    expected = [s.latent for s in sample(name, fresh, noise, schedule, **options)]
     np.testing.assert_array_equal(reused, expected)
     np.testing.assert_array_equal(noise, np.linspace(-1, 1, 6, dtype=np.float32))
 
@@ -153,10 +180,79 @@ def test_a_network_that_knows_the_answer_is_believed(name: str) -> None:
         sigma = np.interp(timestep, np.arange(1000), table)
         return (latent * np.hypot(sigma, 1) - point) / sigma
 
-    steps = list(sample(name, model, np.float32([1, -1, 0.5]), schedule, num_inference_steps=20))
+    noise = np.float32([1, -1, 0.5])
+    steps = list(sample(name, model, noise, schedule, num_inference_steps=20, step_noise=repeat(noise[::-1])))
     for step in steps:
         np.testing.assert_allclose(step.denoised, point, atol=2e-3)
     np.testing.assert_allclose(steps[-1].latent, point, atol=2e-3)
+
+
+POINT = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("start", "options", "said"),
+    [
+        (FromImage(POINT, POINT, 0.1), {}, "at least one of 5 steps"),
+        (Resumed(POINT, 0.9999), {}, "at least one of 5 steps"),
+        (Resumed(POINT, 0.5), {"end": 0.5}, "at least one of 5 steps"),
+        (POINT, {"end": 0.0}, "an end above 0"),
+        (POINT, {"end": float("nan")}, "an end above 0"),
+        (FromImage(POINT.astype(int), POINT, 0.5), {}, "image of a floating-point dtype"),
+    ],
+)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_spans_without_a_step_are_refused(name: str, start: object, options: dict, said: str) -> None:
+    if name == "lcm" and isinstance(start, FromImage) and start.strength == 0.1:
+        said, options = "at most 5 steps for lcm", {**options, "num_inference_steps": 6}
+    schedule = NoiseSchedule.from_config({"skip_prk_steps": True})
+    with pytest.raises(ScheduleError, match=said):
+        sample(name, identity, start, schedule, **{"num_inference_steps": 5, **options})
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, 1.5, float("nan")])
+def test_strengths_outside_the_range_are_refused(strength: float) -> None:
+    with pytest.raises(ScheduleError, match="strength above 0 and up to 1"):
+        FromImage(POINT, POINT, strength)
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0, -0.5, float("nan")])
+def test_nothing_is_resumed_at_an_end(progress: float) -> None:
+    with pytest.raises(ScheduleError, match="progress between 0 and 1"):
+        Resumed(POINT, progress)
+
+
+def test_an_image_and_its_noise_have_one_shape() -> None:
+    with pytest.raises(ScheduleError, match=r"noise of shape \(3,\), got \(2,\)"):
+        FromImage(POINT, POINT[:2], 0.5)
+
+
+@pytest.mark.parametrize("start", [FromImage(POINT, POINT, 0.5), Resumed(POINT, 0.5)])
+def test_runge_kutta_starts_from_noise(start: object) -> None:
+    with pytest.raises(ScheduleError, match="whole schedule from noise"):
+        sample("pndm", identity, start, NoiseSchedule.from_config({}), num_inference_steps=8)
+
+
+@pytest.mark.parametrize(
+    ("noises", "said"), [([POINT], "got too few"), ([POINT[:2]], r"shape \(3,\), got \(2,\)")]
+)
+@pytest.mark.parametrize("name", ["euler_ancestral", "lcm"])
+def test_step_noise_is_held_to_number_and_shape(name: str, noises: list, said: str) -> None:
+    steps = sample(
+        name, identity, POINT, NoiseSchedule.from_config({}), num_inference_steps=4, step_noise=noises
+    )
+    with pytest.raises(ScheduleError, match=said):
+        list(steps)
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"euler_ancestral", "lcm"}))
+def test_deterministic_samplers_draw_no_noise(name: str) -> None:
+    def never() -> Iterator[np.ndarray]:
+        raise AssertionError("noise was drawn")
+        yield
+
+    schedule = NoiseSchedule.from_config({"skip_prk_steps": True})
+    list(sample(name, identity, POINT, schedule, num_inference_steps=4, step_noise=never()))
 
 
 def test_zero_terminal_snr_leaves_no_signal_and_a_finite_sigma() -> None:

@@ -15,11 +15,10 @@ from sd_schedulers.parametrisation import noise as noise_of
 from sd_schedulers.sampling import Model, Step
 from sd_schedulers.schedule import Float32, NoiseSchedule
 from sd_schedulers.spacing import spaced_timesteps
+from sd_schedulers.start import Span
 
 
-def ddim(
-    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
-) -> Iterator[Step]:
+def ddim(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
     """First-order sampling in ``n`` evaluations.
 
     Like diffusers, it clips the estimate to ``clip_sample_range`` unless the config says
@@ -36,9 +35,11 @@ def ddim(
         )
     clips = settings.flag("clip_sample", default=True)
     limit = settings.number("clip_sample_range", 1.0, low=0, high=1e10) if clips else None
-    timesteps = spaced_timesteps(schedule, num_inference_steps, default="leading").round().astype(int)
-    stride = schedule.num_train_timesteps // num_inference_steps
-    return _steps(model, noise, schedule, timesteps.tolist(), stride, limit)
+    timesteps = spaced_timesteps(schedule, span.count, default="leading").round().astype(int).tolist()
+    stride = schedule.num_train_timesteps // span.count
+    window = span.window(timesteps, schedule)
+    latent = span.latent(at=_level(schedule, timesteps[window.start]))
+    return _steps(model, latent, schedule, timesteps[window.start : window.stop], stride, limit)
 
 
 def _steps(

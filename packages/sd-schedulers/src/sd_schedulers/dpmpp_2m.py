@@ -15,6 +15,7 @@ from sd_schedulers.parametrisation import Level, denoised
 from sd_schedulers.sampling import Model, Step
 from sd_schedulers.schedule import Float32, NoiseSchedule
 from sd_schedulers.spacing import SigmaGrid, sigma_grid, spaced_timesteps
+from sd_schedulers.start import Span
 
 NAME = "dpmpp_2m"
 #: What DDPM configs say of a network that predicts no variance.
@@ -23,19 +24,19 @@ FIXED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large
 FEW_STEPS = 15
 
 
-def dpmpp_2m(
-    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
-) -> Iterator[Step]:
+def dpmpp_2m(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
     """Second-order sampling in ``n`` evaluations.
 
     Raises:
         ScheduleError: the config asks for another algorithm, order or sigma schedule than this solver's.
     """
     _refuse_other_solvers(schedule)
-    timesteps = spaced_timesteps(schedule, num_inference_steps, default="linspace", without_last=True).round()
+    timesteps = spaced_timesteps(schedule, span.count, default="linspace", without_last=True).round()
     table = schedule.sigmas()
-    grid = sigma_grid(schedule, timesteps, span=(float(table[-1]), float(table[0])))
-    return _steps(model, noise, schedule, _whole(grid, schedule), _first_order_at_end(schedule, grid))
+    grid = _whole(sigma_grid(schedule, timesteps, span=(float(table[-1]), float(table[0]))), schedule)
+    window = span.window(grid.timesteps, schedule)
+    latent = span.latent(at=_level(grid.sigmas[window.start]))
+    return _steps(model, latent, schedule, grid, window)
 
 
 def _refuse_other_solvers(schedule: NoiseSchedule) -> None:
@@ -72,20 +73,21 @@ def _first_order_at_end(schedule: NoiseSchedule, grid: SigmaGrid) -> bool:
 
 
 def _steps(
-    model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid, first_order_at_end: bool
+    model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid, window: range
 ) -> Iterator[Step]:
-    last = len(grid.timesteps) - 1
+    first_order = len(grid.timesteps) - 1 if _first_order_at_end(schedule, grid) else None
     before: Float32 | None = None
-    for index, timestep in enumerate(grid.timesteps):
+    for index in window:
+        timestep = grid.timesteps[index]
         output = model(latent, timestep)
         here = _level(grid.sigmas[index])
         estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
         target = estimate
-        if before is not None and not (first_order_at_end and index == last):
+        if before is not None and index != first_order:
             target = _extrapolated(estimate, before, grid.sigmas[index - 1 : index + 2])
         latent = _first_order(latent, target, grid.sigmas[index], grid.sigmas[index + 1])
         before = estimate
-        yield Step(index, last + 1, timestep, latent, estimate)
+        yield Step(index - window.start, len(window), timestep, latent, estimate)
 
 
 def _first_order(latent: Float32, target: Float32, start: float, end: float) -> Float32:

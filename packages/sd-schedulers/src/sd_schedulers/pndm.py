@@ -16,6 +16,7 @@ from sd_schedulers.parametrisation import noise as noise_of
 from sd_schedulers.sampling import Model, Step
 from sd_schedulers.schedule import Float32, NoiseSchedule
 from sd_schedulers.spacing import spaced_timesteps
+from sd_schedulers.start import FromNoise, Span
 
 #: Weights of the latest outputs, newest first, by how many there are.
 ADAMS_BASHFORTH = {
@@ -27,47 +28,59 @@ ADAMS_BASHFORTH = {
 RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
-def pndm(
-    model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
-) -> Iterator[Step]:
+def pndm(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
     """Fourth-order multistep sampling.
 
     With ``skip_prk_steps`` (Stable Diffusion), ``n + 1`` evaluations: the first interval takes two. Without,
     it starts with three Runge-Kutta steps of four evaluations each: ``n + 9``, for ``n`` of 4 or more.
 
+    Started in the middle, it makes the same evaluations as diffusers: its list of them less the first ones.
+    The second evaluation of the first interval then goes to the one after, so the history starts a step off.
+
     Raises:
         ScheduleError: the config predicts samples or has a zero terminal SNR, which diffusers' PNDM does
-            not know, or it takes more steps than given to start.
+            not know, it takes more steps than given to start, or a Runge-Kutta start in the middle.
     """
     settings = schedule.settings
     settings.require("prediction_type", "epsilon", "v_prediction", sampler="pndm")
     settings.require("rescale_betas_zero_snr", False, sampler="pndm")
-    timesteps = spaced_timesteps(schedule, num_inference_steps, default="leading").round().astype(int)
-    bridge = _Bridge(schedule, schedule.num_train_timesteps // num_inference_steps)
-    if settings.flag("skip_prk_steps", default=False):
-        return _cold_start(model, noise, bridge, timesteps.tolist())
-    if num_inference_steps < 4:
+    timesteps = spaced_timesteps(schedule, span.count, default="leading").round().astype(int).tolist()
+    bridge = _Bridge(schedule, schedule.num_train_timesteps // span.count)
+    if not settings.flag("skip_prk_steps", default=False):
+        _check_runge_kutta_start(span)
+        noise = span.latent(at=bridge.level(timesteps[0]))
+        return _runge_kutta_start(model, noise, bridge, timesteps)
+    evaluations = [timesteps[0], *timesteps[1:2], *timesteps[1:]]
+    window = span.window(evaluations, schedule)
+    latent = span.latent(at=bridge.level(evaluations[window.start]))
+    return _cold_start(model, latent, bridge, evaluations[window.start : window.stop])
+
+
+def _check_runge_kutta_start(span: Span) -> None:
+    if span.count < 4:
+        raise ScheduleError(f"expected 4 steps or more for pndm without skip_prk_steps, got {span.count}")
+    if not isinstance(span.start, FromNoise) or span.end < 1:
         raise ScheduleError(
-            f"expected 4 steps or more for pndm without skip_prk_steps, got {num_inference_steps}"
+            "expected the whole schedule from noise for pndm without skip_prk_steps, got a part of it: "
+            "use another sampler"
         )
-    return _runge_kutta_start(model, noise, bridge, timesteps.tolist())
 
 
 def _cold_start(model: Model, noise: Float32, bridge: _Bridge, timesteps: list[int]) -> Iterator[Step]:
     """The first interval by Heun's method (predict, evaluate at its end, average), then multistep."""
     first = timesteps[0]
-    total = len(timesteps) + (len(timesteps) > 1)
+    total = len(timesteps)
     output = model(noise, first)
     latent = bridge.cross(noise, output, first, first - bridge.stride)
     yield Step(0, total, first, latent, bridge.denoised(noise, output, first))
-    if len(timesteps) == 1:
+    if total == 1:
         return
     second = timesteps[1]
     at_end = model(latent, second)
     estimate = bridge.denoised(latent, at_end, second)
     latent = bridge.cross(noise, _weighted((0.5, 0.5), (output, at_end)), second + bridge.stride, second)
     yield Step(1, total, second, latent, estimate)
-    for step in _multistep(model, latent, bridge, timesteps[1:], (output,)):
+    for step in _multistep(model, latent, bridge, timesteps[2:], (output,)):
         yield replace(step, index=step.index + 2, total=total)
 
 
@@ -116,14 +129,14 @@ class _Bridge:
     stride: int
 
     def cross(self, latent: Float32, output: Float32, start: int, end: int) -> Float32:
-        here, prediction = self._level(start), self.schedule.prediction
+        here, prediction = self.level(start), self.schedule.prediction
         clean = denoised(output, latent, at=here, prediction=prediction)
-        return mix(clean, noise_of(output, latent, at=here, prediction=prediction), at=self._level(end))
+        return mix(clean, noise_of(output, latent, at=here, prediction=prediction), at=self.level(end))
 
     def denoised(self, latent: Float32, output: Float32, timestep: int) -> Float32:
-        return denoised(output, latent, at=self._level(timestep), prediction=self.schedule.prediction)
+        return denoised(output, latent, at=self.level(timestep), prediction=self.schedule.prediction)
 
-    def _level(self, timestep: int) -> Level:
+    def level(self, timestep: int) -> Level:
         to_one = self.schedule.settings.flag("set_alpha_to_one", default=False)
         return Level.variance_preserving(
             self.schedule.alpha_cumprod(timestep, beyond=1.0 if to_one else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sd_schedulers.errors import ScheduleError
 from sd_schedulers.schedule import Float32, NoiseSchedule
+from sd_schedulers.start import Draw, Span
 
 #: ``(latent_model_input, timestep) -> model_output``: the network's raw prediction, guidance folded in.
 #: The input is what the network was trained on (diffusers' ``scale_model_input`` is already applied).
@@ -32,12 +33,25 @@ class Step:
 
 
 class Sampler(Protocol):
-    """Integrates from noise to a latent, one model evaluation a step."""
+    """Integrates from where the span starts to where it ends, one model evaluation a step."""
 
-    def __call__(
-        self, model: Model, noise: Float32, schedule: NoiseSchedule, *, num_inference_steps: int
-    ) -> Iterator[Step]:
+    def __call__(self, model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
         """Settings are checked at the call; the model runs when steps are asked for."""
+
+
+def drawn(arrays: Iterable[Float32], shape: tuple[int, ...]) -> Draw:
+    """The ``arrays`` one by one, held to ``shape``."""
+    remaining = iter(arrays)
+
+    def draw() -> Float32:
+        noise = next(remaining, None)
+        if noise is None:
+            raise ScheduleError("expected step_noise, an array for every step of this sampler, got too few")
+        if np.shape(noise) != shape:
+            raise ScheduleError(f"expected step_noise of shape {shape}, got {np.shape(noise)}")
+        return np.asarray(noise, np.float32)
+
+    return draw
 
 
 def checked(model: Model) -> Model:

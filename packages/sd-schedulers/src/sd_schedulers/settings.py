@@ -24,11 +24,11 @@ READ_KEYS = frozenset(
         *("use_karras_sigmas", "sigma_min", "sigma_max", "final_sigmas_type", "lambda_min_clipped"),
         *("use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"),
         *("algorithm_type", "solver_order", "solver_type", "lower_order_final", "euler_at_final"),
-        "use_dynamic_shifting",
+        *("use_dynamic_shifting", "original_inference_steps", "timestep_scaling"),
     ]
 )
 
-#: What only other schedulers of the family read (UniPC, LCM, ...), or only beside a refused setting.
+#: What only other schedulers of the family read (UniPC, ...), or only beside a refused setting.
 FOREIGN_KEYS = frozenset(
     [
         *(
@@ -38,7 +38,7 @@ FOREIGN_KEYS = frozenset(
             "time_shift_type",
             "shift_terminal",
         ),
-        *("predict_x0", "disable_corrector", "solver_p", "original_inference_steps", "timestep_scaling"),
+        *("predict_x0", "disable_corrector", "solver_p"),
     ]
 )
 
