@@ -61,7 +61,7 @@ def test_every_way_to_save_gives_the_same_weights(
     folder = tiny_models.save(tmp_path / "saved", dtype=dtype, variant=variant, shard=shard)
     checkpoint = Checkpoint.open(folder)
     assert checkpoint.variants["unet"] == (variant or "")
-    assert (len(checkpoint.weight_files["unet"]) > 1) == (shard == "100KB")
+    assert (len(checkpoint.sources["unet"].files) > 1) == (shard == "100KB")
     weights = checkpoint.weights("unet")
     for name, tensor in tiny_models.unet.state_dict().items():
         np.testing.assert_allclose(weights[name], tensor.numpy(), rtol=1e-2, atol=1e-3)
@@ -109,11 +109,17 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("a.ckpt", UnsafeWeightsError), ("a.safetensors", NotACheckpointError)]
+    ("name", "error", "reason"),
+    [
+        ("a.ckpt", UnsafeWeightsError, "can run code when it is read.*save_file"),
+        ("a.pt", UnsafeWeightsError, "can run code when it is read.*save_file"),
+        ("a.safetensors", IncompleteCheckpointError, "got 1 bytes"),
+        ("a.gguf", NotACheckpointError, "a checkpoint folder or a .safetensors file, got another file"),
+    ],
 )
-def test_a_single_file(name: str, error: type[Exception], tmp_path: Path) -> None:
+def test_a_single_file(name: str, error: type[Exception], reason: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(error, match="checkpoint folder in diffusers format"):
+    with pytest.raises(error, match=reason):
         Checkpoint.open(tmp_path / name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final, cast
 
 from sd_runtime import (
@@ -125,22 +126,27 @@ def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]
     Raises:
         IncompleteCheckpointError: the checkpoint has none.
     """
-    if checkpoint.scheduler_file is None:
+    if checkpoint.scheduler_file is None and _SCHEDULER not in checkpoint.made_files:
         raise IncompleteCheckpointError(f"{checkpoint.folder}: expected {_SCHEDULER}, got none")
-    draft.copy_file(checkpoint.scheduler_file, _SCHEDULER)
+    files = {} if checkpoint.scheduler_file is None else {_SCHEDULER: checkpoint.scheduler_file}
     for name, folder in TOKENIZERS.items():
         if name in components:
-            _copy_tokenizer(checkpoint, draft, folder)
+            files |= _tokenizer(checkpoint, folder)
+    for path, file in files.items():
+        if path not in checkpoint.made_files:
+            draft.copy_file(file, path)
+    for path, content in checkpoint.made_files.items():
+        if path == _SCHEDULER or Path(path).parent in {Path(file).parent for file in files}:
+            draft.add_file(path, content)
 
 
-def _copy_tokenizer(checkpoint: Checkpoint, draft: Draft, folder: str) -> None:
+def _tokenizer(checkpoint: Checkpoint, folder: str) -> dict[str, Path]:
     files = checkpoint.tokenizers.get(folder)
     if not files:
         raise IncompleteCheckpointError(
             f"{checkpoint.folder}: expected vocab.json and merges.txt in {folder}, got none"
         )
-    for file in files:
-        draft.copy_file(file, f"{folder}/{file.name}")
+    return {f"{folder}/{file.name}": file for file in files}
 
 
 def _bundle_port(port: PortSpec) -> BundlePort:

@@ -1,24 +1,18 @@
-"""A checkpoint in diffusers format: its configs, and weights that stay on disk until asked for."""
+"""A checkpoint, wherever it comes from: its configs, and weights that stay where they are until asked for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from .architecture import check_pipeline
-from .errors import (
-    CheckpointNotFoundError,
-    IncompleteCheckpointError,
-    NotACheckpointError,
-    UnsafeWeightsError,
-)
-from .hub import Repository, is_offline, is_repository_id
-from .options import COMPONENTS, check_components
-from .variants import choose_variant
-from .weights import MappedWeights, open_weights
+from .digest import digest
+from .errors import IncompleteCheckpointError
+from .hub import Hub, is_offline
+from .options import check_components
+from .sources import Source
+from .weights import LazyWeights
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -32,9 +26,9 @@ FOLDERS: Final = {
     "safety_checker": "safety_checker",
 }
 
-_INDEX: Final = "model_index.json"
-_CONFIG_FILES: Final = {
-    "model_index": _INDEX,
+INDEX: Final = "model_index.json"
+CONFIG_FILES: Final = {
+    "model_index": INDEX,
     "text_encoder": "text_encoder/config.json",
     "text_encoder_2": "text_encoder_2/config.json",
     "unet": "unet/config.json",
@@ -46,7 +40,7 @@ _CONFIG_FILES: Final = {
 
 #: The folder of the tokenizer of each text encoder.
 TOKENIZERS: Final = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-_TOKENIZER_FILES: Final = (
+TOKENIZER_FILES: Final = (
     "vocab.json",
     "merges.txt",
     "tokenizer.json",
@@ -54,20 +48,31 @@ _TOKENIZER_FILES: Final = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_LARGEST_JSON: Final = (
-    64 * 2**20
-)  # bytes; the largest there is, a vocabulary or an index of shards, has a few
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How to open a checkpoint: the arguments of :meth:`Checkpoint.open` of the same names."""
+
+    components: Collection[str] | None = None
+    variant: str | None = None
+    revision: str | None = None
+    prediction_type: str | None = None
+    family: str | None = None
+    tokenizer: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a conversion reads.
 
-    ``name`` is the hub id or the folder's name, ``revision`` the hub's commit. ``components`` are those
-    of ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by folder (``text_encoder``, ``unet``,
-    ``vae``, ``scheduler``, ...) and ``model_index``, and has those that exist. ``tokenizers`` has the files
-    of ``tokenizer`` and ``tokenizer_2``, as far as there are any. ``weight_files`` and ``variants`` are by
-    folder, for the folders of the components only.
+    ``name`` is the hub id, or the folder's or file's name, ``revision`` the hub's commit, ``folder`` the folder
+    or file itself. ``components`` are those of ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by
+    folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``, ...) and ``model_index``, and has those that
+    exist. ``tokenizers`` has the files of ``tokenizer`` and ``tokenizer_2``, as far as there are any.
+    ``sources`` and ``variants`` are by folder, for the folders of the components only. ``made_files`` are those
+    that are not on disk, by their path in a checkpoint; they take the place of what is on disk under the same
+    path. ``notes`` are what was assumed and the user should know.
     """
 
     name: str
@@ -77,8 +82,10 @@ class Checkpoint:
     configs: Mapping[str, Config]
     tokenizers: Mapping[str, tuple[Path, ...]]
     scheduler_file: Path | None
-    weight_files: Mapping[str, tuple[Path, ...]]
+    sources: Mapping[str, Source]
     variants: Mapping[str, str]
+    made_files: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -91,28 +98,38 @@ class Checkpoint:
         variant: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        prediction_type: str | None = None,
+        family: str | None = None,
+        tokenizer: str | Path | None = None,
     ) -> Checkpoint:
-        """Open a diffusers folder, or fetch the needed files of a hub repository (``organisation/name``).
+        """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the hub.
+
+        On the hub ``organisation/name`` is a repository in diffusers format, of which only the needed files are
+        fetched, and ``organisation/name/file.safetensors`` a single file.
 
         ``components``: only these need to be there, and only theirs are fetched; ``None`` is all that the
-        checkpoint lists. ``variant``: which weights (``"fp16"``; ``""`` for the unnamed ones); ``None`` takes
-        fp16, else the unnamed ones, else the only ones. The rest is for the hub alone.
+        checkpoint has. ``variant``: which weights (``"fp16"``; ``""`` for the unnamed ones); ``None`` takes
+        fp16, else the unnamed ones, else the only ones; of a single file, ``"ema"`` is the averaged ones.
+        ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` are for the hub.
+        ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or wrongly.
+        ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are for
+        single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
 
         Raises:
             CheckpointError: one of its subclasses, see ``sd_convert.errors``.
             UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1, 2 and XL.
-            OptionsError: an unknown component.
+            OptionsError: an unknown component, prediction type or family.
         """
+        from .opening import open_checkpoint
+
         if components is not None:
             check_components(tuple(components))
-        folder = _local_folder(source)
-        if folder is not None:
-            return _read(cls, folder, folder.resolve().name, components, variant, None)
-        cache = Path(cache_dir) if cache_dir is not None else None
-        offline = local_files_only or is_offline()
-        repository = Repository(str(source), revision, token, cache, offline)
-        folder = _fetch(repository, components, variant)
-        return _read(cls, folder, repository.name, components, variant, folder.name)
+        hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
+        return open_checkpoint(
+            source,
+            Request(components, variant, revision, prediction_type, family, tokenizer),
+            hub,
+        )
 
     def config(self, folder: str) -> Config:
         """The config of a folder (``unet``, ``scheduler``, ...), or ``model_index``.
@@ -122,172 +139,24 @@ class Checkpoint:
         """
         if folder not in self.configs:
             raise IncompleteCheckpointError(
-                f"{self.folder}: expected {_CONFIG_FILES[folder]}, got none; download the checkpoint again"
+                f"{self.folder}: expected {CONFIG_FILES[folder]}, got none; download the checkpoint again"
             )
         return self.configs[folder]
 
-    def weights(self, component: str) -> MappedWeights:
-        """The tensors of the component's folder, mapped (both VAE components share one folder).
+    def weights(self, component: str) -> LazyWeights:
+        """The tensors of the component's network (both VAE components share one).
 
         Raises:
             IncompleteCheckpointError: the component was not asked for, or a file is truncated.
             CheckpointError: a file is malformed.
         """
         folder = FOLDERS[component]
-        if folder not in self.weight_files:
+        if folder not in self.sources:
             raise IncompleteCheckpointError(
                 f"{self.name}: expected the weights of {component}, got {', '.join(self.components)} opened"
             )
-        return open_weights(self.weight_files[folder])
+        return self.sources[folder].open()
 
-
-def _local_folder(source: str | Path) -> Path | None:
-    """The folder that ``source`` names, or None if it can only be a repository of the hub."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise _refuse_file(path)
-    if isinstance(source, Path) or not is_repository_id(source):
-        raise CheckpointNotFoundError(
-            f"{source}: expected a checkpoint folder or a hub id (organisation/name), got nothing there"
-        )
-    return None
-
-
-def _refuse_file(path: Path) -> Exception:
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        return UnsafeWeightsError(
-            f"{path}: expected a checkpoint folder in diffusers format, got a pickle, which runs code when "
-            "it is read; convert it to diffusers format in a place you trust"
-        )
-    return NotACheckpointError(f"{path}: expected a checkpoint folder in diffusers format, got a single file")
-
-
-def _fetch(repository: Repository, components: Collection[str] | None, variant: str | None) -> Path:
-    """Fetch small files first, then, knowing them, exactly one variant of the weights of each folder."""
-    tokenizers = (f"{folder}/{name}" for folder in TOKENIZERS.values() for name in _TOKENIZER_FILES)
-    patterns = [*_CONFIG_FILES.values(), *tokenizers]
-    if repository.offline:
-        return repository.fetch(patterns)
-    files = repository.files()
-    if _INDEX not in files:
-        raise NotACheckpointError(f"{repository.name}: expected {_INDEX} in the repository, got none")
-    root = repository.fetch([*patterns, *(file for file in files if ".safetensors.index" in file)])
-    wanted: list[str] = []
-    for folder in _folders(_components(root, repository.name, components)):
-        names = [file.removeprefix(f"{folder}/") for file in files if file.startswith(f"{folder}/")]
-        _, name = choose_variant(names, variant=variant, where=f"{repository.name}/{folder}")
-        wanted += [f"{folder}/{name}" for name in _weight_names(root / folder, name)]
-    return repository.fetch([*patterns, *wanted])
-
-
-def _read(
-    cls: type[Checkpoint],
-    root: Path,
-    name: str,
-    components: Collection[str] | None,
-    variant: str | None,
-    revision: str | None,
-) -> Checkpoint:
-    chosen = _components(root, name, components)
-    weight_files: dict[str, tuple[Path, ...]] = {}
-    variants: dict[str, str] = {}
-    for folder in _folders(chosen):
-        names = _file_names(root, folder)
-        variants[folder], file = choose_variant(names, variant=variant, where=str(root / folder))
-        weight_files[folder] = tuple(root / folder / name for name in _weight_names(root / folder, file))
-        open_weights(weight_files[folder])  # a truncated file is better said now than after an hour
-    scheduler = root / _CONFIG_FILES["scheduler"]
-    return cls(
-        name=name,
-        folder=root,
-        revision=revision,
-        components=chosen,
-        configs={
-            key: _read_json(root / file) for key, file in _CONFIG_FILES.items() if (root / file).is_file()
-        },
-        tokenizers={
-            folder: files for folder in TOKENIZERS.values() if (files := _tokenizer_files(root, folder))
-        },
-        scheduler_file=scheduler if scheduler.is_file() else None,
-        weight_files=weight_files,
-        variants=variants,
-    )
-
-
-def _tokenizer_files(root: Path, folder: str) -> tuple[Path, ...]:
-    return tuple(path for file in _TOKENIZER_FILES if (path := root / folder / file).is_file())
-
-
-def _components(root: Path, name: str, asked: Collection[str] | None) -> tuple[str, ...]:
-    """Those asked for, in the usual order; refuse a folder that is none, or of another kind of pipeline."""
-    if not (root / _INDEX).is_file():
-        raise NotACheckpointError(
-            f"{root}: expected a checkpoint folder in diffusers format, got a folder without {_INDEX}"
-        )
-    index = _read_json(root / _INDEX)
-    check_pipeline(index, where=f"{name}/{_INDEX}")
-    listed = [component for component in COMPONENTS if _is_listed(index.get(FOLDERS[component]))]
-    for component in asked or ():
-        if component not in listed:
-            raise IncompleteCheckpointError(
-                f"{name}/{_INDEX}: expected {FOLDERS[component]!r} for {component}, "
-                f"got {', '.join(listed) or 'none'}"
-            )
-    return tuple(component for component in listed if asked is None or component in asked)
-
-
-def _is_listed(entry: object) -> bool:
-    """``[library, class]`` in model_index.json; ``[null, null]`` says that the pipeline goes without."""
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
-
-
-def _folders(components: Collection[str]) -> list[str]:
-    return list(dict.fromkeys(FOLDERS[component] for component in components))
-
-
-def _file_names(root: Path, folder: str) -> list[str]:
-    if not (root / folder).is_dir():
-        raise IncompleteCheckpointError(
-            f"{root}: {_INDEX} lists {folder!r}, expected a folder of that name, got none; download the "
-            "checkpoint again, or ask only for the components that are there"
-        )
-    partial = (
-        root / ".cache" / "huggingface" / "download" / folder
-    )  # where the hub's client keeps unfinished ones
-    return [path.name for place in (root / folder, partial) if place.is_dir() for path in place.iterdir()]
-
-
-def _weight_names(folder: Path, name: str) -> Sequence[str]:
-    """The file itself, or the shards that an index names."""
-    if not name.endswith(".json"):
-        return (name,)
-    index = _read_json(folder / name)
-    shards = index.get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise IncompleteCheckpointError(
-            f"{folder / name}: expected a weight_map, got none; download it again"
-        )
-    names = sorted(set(map(str, shards.values())))
-    for shard in names:
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise NotACheckpointError(f"{folder / name}: expected shards in the same folder, got {shard!r}")
-    return names
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A small JSON object of a checkpoint."""
-    if path.stat().st_size > _LARGEST_JSON:
-        raise NotACheckpointError(
-            f"{path}: expected at most {_LARGEST_JSON} bytes, got {path.stat().st_size}"
-        )
-    try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise IncompleteCheckpointError(
-            f"{path}: expected JSON, got {error}; download it again (`git lfs pull` if it is an lfs pointer)"
-        ) from error
-    if not isinstance(document, dict):
-        raise NotACheckpointError(f"{path}: expected a JSON object, got {type(document).__name__}")
-    return document
+    def digest(self, component: str, hash_file: Callable[[Path], str] | None = None) -> str:
+        """What the component's weights are, as one number, see :mod:`sd_convert.digest`; errors as ``weights``."""
+        return digest(self.weights(component), hash_file)

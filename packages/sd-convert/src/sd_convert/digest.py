@@ -24,7 +24,7 @@ _MOST_REMEMBERED: Final = 4096  # files
 
 
 def digest(weights: LazyWeights, hash_file: Callable[[Path], str] | None = None) -> str:
-    """The sha256 of ``weights``, as hexadecimal digits; ``hash_file`` is, for instance, a :class:`FileHashes`.
+    """The sha256 of ``weights`` in hexadecimal digits; ``hash_file`` is, for instance, a :class:`FileHashes`.
 
     Example: ``digest(open_weights([Path("unet.safetensors")]))``.
     """

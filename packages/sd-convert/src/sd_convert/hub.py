@@ -19,6 +19,19 @@ def is_repository_id(source: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Hub:
+    """How the hub is to be reached; ``offline``: from the local cache alone."""
+
+    token: str | None = None
+    cache_dir: Path | None = None
+    offline: bool = False
+
+    def repository(self, name: str, revision: str | None = None) -> Repository:
+        """The repository ``organisation/name``."""
+        return Repository(name, revision, self.token, self.cache_dir, self.offline)
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """A repository on the hub, at a revision; ``offline``: answer from the local cache alone."""
 

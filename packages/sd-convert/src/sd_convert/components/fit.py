@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sd_convert.errors import WeightsMismatchError
-from sd_convert.weights import READABLE_DTYPES, MappedWeights
+from sd_convert.weights import READABLE_DTYPES, LazyWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,11 +21,11 @@ _SHOWN: Final = 4  # of the names that do not fit
 class FittedWeights:
     """Weights under the names of a module's state dict; ``names`` maps them to those of the files."""
 
-    tensors: MappedWeights
+    tensors: LazyWeights
     names: Mapping[str, str]
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
-        """The tensor, see :class:`~sd_convert.weights.MappedWeights`."""
+        """The tensor, see :class:`~sd_convert.weights.LazyWeights`."""
         return self.tensors[self.names[name]]
 
     def __contains__(self, name: object) -> bool:
@@ -39,7 +39,7 @@ class FittedWeights:
 
 
 def fit_weights(
-    module: nn.Module, tensors: MappedWeights, *, rename: Callable[[str], str | None], where: str
+    module: nn.Module, tensors: LazyWeights, *, rename: Callable[[str], str | None], where: str
 ) -> FittedWeights:
     """The weights of ``module``; ``rename`` maps names of the files to the module's, or drops them (None).
 

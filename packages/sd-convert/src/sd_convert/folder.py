@@ -1,0 +1,140 @@
+"""Checkpoints in diffusers format: a folder, or the part of a hub repository that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from .architecture import check_pipeline
+from .checkpoint import CONFIG_FILES, FOLDERS, INDEX, TOKENIZER_FILES, TOKENIZERS, Checkpoint
+from .documents import read_json
+from .errors import IncompleteCheckpointError, NotACheckpointError
+from .hub import Repository
+from .options import COMPONENTS
+from .sources import Files
+from .variants import choose_variant
+
+
+def fetch_folder(repository: Repository, components: Collection[str] | None, variant: str | None) -> Path:
+    """Fetch small files first, then, knowing them, exactly one variant of the weights of each folder.
+
+    Raises: see :meth:`Checkpoint.open`.
+    """
+    tokenizers = (f"{folder}/{name}" for folder in TOKENIZERS.values() for name in TOKENIZER_FILES)
+    patterns = [*CONFIG_FILES.values(), *tokenizers]
+    if repository.offline:
+        return repository.fetch(patterns)
+    files = repository.files()
+    if INDEX not in files:
+        raise NotACheckpointError(f"{repository.name}: expected {INDEX} in the repository, got none")
+    root = repository.fetch([*patterns, *(file for file in files if ".safetensors.index" in file)])
+    wanted: list[str] = []
+    for folder in _folders(_components(root, repository.name, components)):
+        names = [file.removeprefix(f"{folder}/") for file in files if file.startswith(f"{folder}/")]
+        _, name = choose_variant(names, variant=variant, where=f"{repository.name}/{folder}")
+        wanted += [f"{folder}/{name}" for name in weight_names(root / folder, name)]
+    return repository.fetch([*patterns, *wanted])
+
+
+def read_folder(
+    root: Path,
+    name: str,
+    components: Collection[str] | None,
+    *,
+    variant: str | None = None,
+    revision: str | None = None,
+) -> Checkpoint:
+    """The checkpoint in ``root``, with one variant of the weights of each component.
+
+    Raises: see :meth:`Checkpoint.open`.
+    """
+    chosen = _components(root, name, components)
+    sources: dict[str, Files] = {}
+    variants: dict[str, str] = {}
+    for folder in _folders(chosen):
+        names = _file_names(root, folder)
+        variants[folder], file = choose_variant(names, variant=variant, where=str(root / folder))
+        sources[folder] = Files(tuple(root / folder / name for name in weight_names(root / folder, file)))
+        sources[folder].open()  # a truncated file is better said now than after an hour
+    scheduler = root / CONFIG_FILES["scheduler"]
+    return Checkpoint(
+        name=name,
+        folder=root,
+        revision=revision,
+        components=chosen,
+        configs={
+            key: read_json(root / file) for key, file in CONFIG_FILES.items() if (root / file).is_file()
+        },
+        tokenizers={
+            folder: files for folder in TOKENIZERS.values() if (files := tokenizer_files(root / folder))
+        },
+        scheduler_file=scheduler if scheduler.is_file() else None,
+        sources=sources,
+        variants=variants,
+    )
+
+
+def tokenizer_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a tokenizer that are in ``folder``."""
+    return tuple(path for file in TOKENIZER_FILES if (path := folder / file).is_file())
+
+
+def _components(root: Path, name: str, asked: Collection[str] | None) -> tuple[str, ...]:
+    """Those asked for, in the usual order; refuse a folder that is none, or of another kind of pipeline."""
+    if not (root / INDEX).is_file():
+        raise NotACheckpointError(
+            f"{root}: expected a checkpoint folder in diffusers format, got a folder without {INDEX}"
+        )
+    index = read_json(root / INDEX)
+    check_pipeline(index, where=f"{name}/{INDEX}")
+    listed = [component for component in COMPONENTS if _is_listed(index.get(FOLDERS[component]))]
+    for component in asked or ():
+        if component not in listed:
+            raise IncompleteCheckpointError(
+                f"{name}/{INDEX}: expected {FOLDERS[component]!r} for {component}, "
+                f"got {', '.join(listed) or 'none'}"
+            )
+    return tuple(component for component in listed if asked is None or component in asked)
+
+
+def _is_listed(entry: object) -> bool:
+    """``[library, class]`` in model_index.json; ``[null, null]`` says that the pipeline goes without."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
+
+
+def _folders(components: Collection[str]) -> list[str]:
+    return list(dict.fromkeys(FOLDERS[component] for component in components))
+
+
+def _file_names(root: Path, folder: str) -> list[str]:
+    if not (root / folder).is_dir():
+        raise IncompleteCheckpointError(
+            f"{root}: {INDEX} lists {folder!r}, expected a folder of that name, got none; download the "
+            "checkpoint again, or ask only for the components that are there"
+        )
+    partial = (
+        root / ".cache" / "huggingface" / "download" / folder
+    )  # where the hub's client keeps unfinished ones
+    return [path.name for place in (root / folder, partial) if place.is_dir() for path in place.iterdir()]
+
+
+def weight_names(folder: Path, name: str) -> Sequence[str]:
+    """The file itself, or the shards that an index names.
+
+    Raises:
+        IncompleteCheckpointError: the index names none.
+        NotACheckpointError: it names one outside its folder.
+    """
+    if not name.endswith(".json"):
+        return (name,)
+    index = read_json(folder / name)
+    shards = index.get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise IncompleteCheckpointError(
+            f"{folder / name}: expected a weight_map, got none; download it again"
+        )
+    names = sorted(set(map(str, shards.values())))
+    for shard in names:
+        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise NotACheckpointError(f"{folder / name}: expected shards in the same folder, got {shard!r}")
+    return names

@@ -1,0 +1,99 @@
+"""From what a user names to a checkpoint: a folder, a single file, or either on the hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from .checkpoint import CONFIG_FILES, Checkpoint, Request
+from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
+from .folder import fetch_folder, read_folder
+from .hub import Hub, is_repository_id
+from .single_file import PREDICTION_TYPES, read_single_file
+
+_SUFFIX = ".safetensors"
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+#: Works in any Python with torch and safetensors; ``weights_only`` refuses code, so it is safe by itself.
+TO_SAFETENSORS = (
+    "python -c \"import sys, torch, safetensors.torch as s; c = torch.load(sys.argv[1], 'cpu', weights_only=True); "
+    "s.save_file({k: v.contiguous().clone() for k, v in c.get('state_dict', c).items() if hasattr(v, 'shape')}, "
+    'sys.argv[2])"'
+)
+
+
+def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
+    """What :meth:`Checkpoint.open` does, with its errors."""
+    if request.prediction_type not in (None, *PREDICTION_TYPES):
+        raise OptionsError(
+            f"prediction_type: expected one of {', '.join(PREDICTION_TYPES)}, got {request.prediction_type!r}"
+        )
+    checkpoint = _open(source, request, hub)
+    return checkpoint if request.prediction_type is None else _predicting(checkpoint, request.prediction_type)
+
+
+def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        name = path.resolve().name
+        return read_folder(path, name, request.components, variant=request.variant)
+    if path.is_file():
+        check_suffix(path)
+        return read_single_file(path, path.stem, request, hub)
+    if isinstance(source, str) and is_repository_id(source):
+        repository = hub.repository(source, request.revision)
+        root = fetch_folder(repository, request.components, request.variant)
+        return read_folder(
+            root, repository.name, request.components, variant=request.variant, revision=root.name
+        )
+    if isinstance(source, str) and (place := split_hub_file(source)):
+        root = hub.repository(place[0], request.revision).fetch([place[1]])
+        return read_single_file(root / place[1], Path(place[1]).stem, request, hub, revision=root.name)
+    raise CheckpointNotFoundError(
+        f"{source}: expected a checkpoint folder, a {_SUFFIX} file or a hub id (organisation/name), "
+        "got nothing there"
+    )
+
+
+def split_hub_file(source: str) -> tuple[str, str] | None:
+    """``organisation/name/path/of.safetensors`` as the repository and the path in it; None for other forms."""
+    organisation, _, rest = source.partition("/")
+    name, _, path = rest.partition("/")
+    parts = path.split("/")
+    if (
+        not path.endswith(_SUFFIX)
+        or not all(part.strip(".") for part in parts)
+        or any("*" in p for p in parts)
+    ):
+        return None
+    return (f"{organisation}/{name}", path) if is_repository_id(f"{organisation}/{name}") else None
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that is no ``.safetensors``.
+
+    Raises:
+        UnsafeWeightsError: it is a pickle; the message has the command that converts it.
+        NotACheckpointError: it is something else.
+    """
+    if path.suffix.lower() in _PICKLES:
+        raise UnsafeWeightsError(
+            f"{path}: expected a {_SUFFIX} file, got a pickle, which can run code when it is read; convert it "
+            f"where nothing can be lost: {TO_SAFETENSORS} {path.name} {path.stem}{_SUFFIX}"
+        )
+    if path.suffix.lower() != _SUFFIX:
+        raise NotACheckpointError(
+            f"{path}: expected a checkpoint folder or a {_SUFFIX} file, got another file"
+        )
+
+
+def _predicting(checkpoint: Checkpoint, prediction_type: str) -> Checkpoint:
+    """The checkpoint with another prediction type in its scheduler's config."""
+    config = {**checkpoint.config("scheduler"), "prediction_type": prediction_type}
+    content = (json.dumps(config, indent=2) + "\n").encode()
+    return replace(
+        checkpoint,
+        configs={**checkpoint.configs, "scheduler": config},
+        made_files={**checkpoint.made_files, CONFIG_FILES["scheduler"]: content},
+    )

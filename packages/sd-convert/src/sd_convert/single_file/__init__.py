@@ -1,0 +1,10 @@
+"""Checkpoints in one ``.safetensors`` file, in the original layout of CompVis and Stability, as sites share them.
+
+Everything follows from the tensors' names and shapes; what does not is in :mod:`.families` and :mod:`.detect`.
+"""
+
+from .detect import PREDICTION_TYPES
+from .read import read_single_file
+from .source import InSingleFile
+
+__all__ = ["PREDICTION_TYPES", "InSingleFile", "read_single_file"]
