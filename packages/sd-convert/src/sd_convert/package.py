@@ -5,18 +5,25 @@ Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import uuid
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from .blobs import Layout, Tensors, write_blobs
+from .blueprint import Blueprint, tensor_hash
 from .component import Component, PortSpec
 from .coreml import import_coremltools
-from .lowering import Lowered
-from .serialise import program_message
+
+if TYPE_CHECKING:
+    from .lowering import Lowered
 
 _AUTHOR: Final = "com.apple.CoreML"
 
@@ -24,17 +31,45 @@ _AUTHOR: Final = "com.apple.CoreML"
 _ARRAY_DTYPES: Final = {"float16": "FLOAT16", "float32": "FLOAT32", "int32": "INT32"}
 
 
-def write_package(component: Component, lowered: Lowered, *, path: Path, specification: int) -> None:
-    """Create the package ``path`` from a program and the metadata of its component; read the weights once."""
-    folder = path / "Data" / _AUTHOR
-    weights = folder / "weights"
-    weights.mkdir(parents=True)
-    model = _describe(component, specification)
-    model.mlProgram.CopyFrom(
-        program_message(lowered, component.weights, folder=weights, specification=specification)
+def draw_blueprint(component: Component, lowered: Lowered, *, specification: int) -> Blueprint:
+    """The package of a program, with the metadata of its component; weights are not read."""
+    from .serialise import program_message
+
+    model, layout = _describe(component, specification), Layout()
+    model.mlProgram.CopyFrom(program_message(lowered, layout, specification=specification))
+    operations = lowered.program.functions["main"].operations
+    return Blueprint(
+        name=component.name,
+        model=model.SerializeToString(deterministic=True),
+        blobs=tuple(layout.blobs),
+        inlined={name: tensor_hash(component.weights, name) for name in sorted(lowered.inlined)},
+        operations=dict(Counter(op.op_type for op in operations if op.op_type != "const").most_common()),
     )
-    (folder / "model.mlmodel").write_bytes(model.SerializeToString(deterministic=True))
-    (path / "Manifest.json").write_text(json.dumps(_manifest(component.name), indent=4) + "\n")
+
+
+def write_package(
+    blueprint: Blueprint, tensors: Tensors, path: Path, *, check: Callable[[], None] = lambda: None
+) -> dict[str, str]:
+    """Create the package ``path``; read the tensors once, in the order in which they are written.
+
+    ``check`` is called before each piece, and may raise to stop. Returns the sha256 of each file, by its path in
+    the package. If anything goes wrong, what was written is removed.
+
+    Raises: see :func:`sd_convert.blobs.write_blobs`.
+    """
+    folder = path / "Data" / _AUTHOR
+    manifest = json.dumps(_manifest(blueprint.name), indent=4) + "\n"
+    small = {f"Data/{_AUTHOR}/model.mlmodel": blueprint.model, "Manifest.json": manifest.encode()}
+    try:
+        (folder / "weights").mkdir(parents=True)
+        for relative, content in small.items():
+            (path / relative).write_bytes(content)
+        weights = write_blobs(folder / "weights" / "weight.bin", blueprint.blobs, tensors, check=check)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
+    return {**hashes, f"Data/{_AUTHOR}/weights/weight.bin": weights}
 
 
 def _manifest(name: str) -> dict[str, Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from .blueprint import Blueprint
 from .choice import chooser
 from .component import Component
 from .coreml import import_coremltools
 from .errors import OptionsError
 from .options import ATTENTION_IMPLEMENTATIONS, check_attention
+from .package import draw_blueprint, write_package
 from .targets import target_named
-
-if TYPE_CHECKING:
-    from .lowering import Lowered
 
 PRECISIONS: Final = ("float16", "float32")
 
@@ -53,28 +50,33 @@ def write_component(
         LoweringError: the module does something that is not lowered.
         WeightsMismatchError: the checkpoint lacks a tensor, or has it in another shape.
     """
+    if path.suffix != ".mlpackage" or path.exists():
+        raise OptionsError(f"{path}: expected a new path that ends in .mlpackage; remove what is there")
+    begun = time.perf_counter()
+    blueprint = draw(
+        component, attention=attention, compute_unit=compute_unit, target=target, precision=precision
+    )
+    write_package(blueprint, component.weights, path)
+    return WrittenPackage(path, _size(path), time.perf_counter() - begun, blueprint.operations)
+
+
+def draw(
+    component: Component, *, attention: str, compute_unit: str | None, target: str, precision: str
+) -> Blueprint:
+    """Rewrite, export and lower ``component``: everything but the writing, see :func:`write_component`."""
     _one_of("attention", attention, ATTENTION_IMPLEMENTATIONS)
     _one_of("precision", precision, PRECISIONS)
     chosen = target_named(target)
     check_attention(attention, target)
-    if path.suffix != ".mlpackage" or path.exists():
-        raise OptionsError(f"{path}: expected a new path that ends in .mlpackage; remove what is there")
-    begun = time.perf_counter()
     import_coremltools()
     from .export import export
     from .lowering import lower
-    from .package import write_package
     from .rewrite import rewrite_attention
 
     rewritten = rewrite_attention(component)
     choose = chooser(attention, compute_unit=compute_unit, target=chosen)
     lowered = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
-    try:
-        write_package(component, lowered, path=path, specification=chosen.specification)
-    except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
-    return WrittenPackage(path, _size(path), time.perf_counter() - begun, _histogram(lowered))
+    return draw_blueprint(component, lowered, specification=chosen.specification)
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
@@ -84,8 +86,3 @@ def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _histogram(lowered: Lowered) -> dict[str, int]:
-    operations = lowered.program.functions["main"].operations
-    return dict(Counter(op.op_type for op in operations if op.op_type != "const").most_common())

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from sd_convert.casting import cast
 from sd_convert.choice import Choose
 from sd_convert.component import Weights
 from sd_convert.errors import WeightsMismatchError
 
-from .precision import cast
 from .values import Tensor, Weight, stored
 from .views import arrange
 
@@ -61,6 +61,7 @@ class Builder:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.scope = ""
         self.streamed: dict[str, Streamed] = {}
+        self.inlined: set[str] = set()  # weights that were read for the program itself
         self._taken = dict.fromkeys(reserved, 1)
         self._made: dict[Any, Any] = {}
 
@@ -190,6 +191,7 @@ class Builder:
     def read(self, weight: Weight) -> npt.NDArray[np.generic]:
         """The elements of a weight now, in the dtype of arithmetic; see :meth:`weight` for what it raises."""
         self._check(weight)
+        self.inlined.add(weight.name)
         return cast(self.weights[weight.name], self.dtype, weight.name)
 
     def _new_weight(self, weight: Weight, shape: tuple[int, ...]) -> Any:

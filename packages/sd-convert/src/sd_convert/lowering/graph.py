@@ -31,11 +31,15 @@ _ANGLE_FUNCTIONS: Final = frozenset({"aten.sin.default", "aten.cos.default"})
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """An ML Program and, for each constant that stands for a weight, which one it is."""
+    """An ML Program and, for each constant that stands for a weight, which one it is.
+
+    ``inlined``: weights whose elements are in the program itself, or were folded into its constants.
+    """
 
     program: Any
     """coremltools' ``Program``"""
     streamed: Mapping[str, Streamed]
+    inlined: frozenset[str] = frozenset()
 
 
 def lower(
@@ -68,7 +72,7 @@ def lower(
         function.set_outputs(_outputs(builder, component, results))
     program = Program()
     program.add_function("main", function)
-    return Lowered(program, builder.streamed)
+    return Lowered(program, builder.streamed, frozenset(builder.inlined))
 
 
 def _placeholder(port: PortSpec) -> Any:
