@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint
 from .component import Component
 from .components import build_component
 from .errors import VerificationError
+from .metadata import RESIDUAL
 from .options import COMPONENTS, ConversionOptions, check_components
 from .samples import sample_inputs
 
@@ -111,9 +112,7 @@ def _chosen(
 
 def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> Component:
     """The checkpoint's own network behind the ports of the bundle."""
-    latent = bundle.manifest.model.latent
-    options = ConversionOptions(latent_height=latent.height, latent_width=latent.width)
-    component = build_component(entry.name, checkpoint, options)
+    component = build_component(entry.name, checkpoint, _options_of(bundle))
     for ours, theirs in ((component.inputs, entry.inputs), (component.outputs, entry.outputs)):
         expected = {port.name: port.shape for port in ours}
         got = {port.name: port.shape for port in theirs}
@@ -123,6 +122,20 @@ def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> 
                 f"got {got}: the bundle was made from another checkpoint"
             )
     return component
+
+
+def _options_of(bundle: Bundle) -> ConversionOptions:
+    """The options that gave the bundle's ports their shapes."""
+    latent = bundle.manifest.model.latent
+    ports = {port.name: port.shape for entry in bundle.manifest.components for port in entry.inputs}
+    attended, ids = ports.get("encoder_hidden_states"), ports.get("input_ids")
+    return ConversionOptions(
+        latent_height=latent.height,
+        latent_width=latent.width,
+        text_token_sequence_length=attended[3] if attended else ids[1] if ids else None,
+        unet_support_controlnet=any(name.startswith(RESIDUAL) for name in ports),
+        unet_batch_one=ports.get("sample", ())[:1] == (1,),
+    )
 
 
 def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:

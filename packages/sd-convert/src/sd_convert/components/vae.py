@@ -10,7 +10,14 @@ from typing import Any, Final
 from sd_convert.architecture import check_known_options, check_vae
 from sd_convert.checkpoint import Checkpoint
 from sd_convert.component import Component
-from sd_convert.facts import latent_channels, latent_size, vae_factor, vae_scaling_factor
+from sd_convert.facts import (
+    encodes,
+    latent_channels,
+    latent_size,
+    vae_factor,
+    vae_kind,
+    vae_scaling_factor,
+)
 from sd_convert.metadata import describe, port
 from sd_convert.options import ConversionOptions
 
@@ -31,7 +38,7 @@ def build_vae_decoder(checkpoint: Checkpoint, options: ConversionOptions) -> Com
 
     latent, image = _shapes(checkpoint, options)
     vae = _instantiate(checkpoint)
-    module = DecoderPorts(vae.post_quant_conv, vae.decoder).eval()
+    module = DecoderPorts(getattr(vae, "post_quant_conv", None), vae.decoder).eval()
     return Component(
         name="vae_decoder",
         module=module,
@@ -48,7 +55,7 @@ def build_vae_decoder(checkpoint: Checkpoint, options: ConversionOptions) -> Com
 
 
 def build_vae_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """An image in [-1, 1] to mean and log variance of its latents, not yet scaled.
+    """An image in [-1, 1] to mean and log variance of its latents, or the latents, not yet scaled.
 
     Raises: see :func:`sd_convert.components.build_component`.
     """
@@ -56,12 +63,13 @@ def build_vae_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Com
 
     (batch, channels, height, width), image = _shapes(checkpoint, options)
     vae = _instantiate(checkpoint)
-    module = EncoderPorts(vae.encoder, vae.quant_conv).eval()
+    module = EncoderPorts(vae.encoder, getattr(vae, "quant_conv", None)).eval()
+    encoded = channels if encodes(checkpoint) == "latents" else 2 * channels
     return Component(
         name="vae_encoder",
         module=module,
         inputs=(port("x", image, "float16"),),
-        outputs=(port("latent", (batch, 2 * channels, height, width), "float32"),),
+        outputs=(port("latent", (batch, encoded, height, width), "float32"),),
         weights=fit_weights(
             module,
             checkpoint.weights("vae_encoder"),
@@ -83,13 +91,15 @@ def _shapes(
 
 
 def _instantiate(checkpoint: Checkpoint) -> Any:
-    """diffusers' ``AutoencoderKL`` on the meta device."""
+    """diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` on the meta device."""
     config, where = checkpoint.config("vae"), f"{checkpoint.name}/vae/config.json"
     check_vae(config, where=where)
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderTiny
 
-    check_known_options(config, inspect.signature(AutoencoderKL.__init__).parameters, where=where)
-    return on_meta_device(lambda: AutoencoderKL.from_config(dict(config)), where=where)
+    kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[vae_kind(checkpoint)]
+    known = (*inspect.signature(kind.__init__).parameters, "block_out_channels")  # the tiny one saves it too
+    check_known_options(config, known, where=where)
+    return on_meta_device(lambda: kind.from_config(dict(config)), where=where)
 
 
 def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:

@@ -188,11 +188,14 @@ class Builder:
             self._made[key] = self._new_weight(weight, shape)
         return self._made[key]
 
-    def read(self, weight: Weight) -> npt.NDArray[np.generic]:
-        """The elements of a weight now, in the dtype of arithmetic; see :meth:`weight` for what it raises."""
+    def read(self, weight: Weight, dtype: np.dtype[Any] | None = None) -> npt.NDArray[np.generic]:
+        """The elements of a weight now, by default in the dtype of arithmetic.
+
+        Raises: see :meth:`weight`.
+        """
         self._check(weight)
         self.inlined.add(weight.name)
-        return cast(self.weights[weight.name], self.dtype, weight.name)
+        return cast(self.weights[weight.name], dtype or self.dtype, weight.name)
 
     def _new_weight(self, weight: Weight, shape: tuple[int, ...]) -> Any:
         self._check(weight)

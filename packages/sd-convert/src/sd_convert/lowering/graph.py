@@ -143,11 +143,21 @@ class _Walk:
         self.builder.scope = _module_path(node)
         self.builder.dtype = np.dtype(np.float32) if node in self.exact else self.precision
         args, kwargs = map_aggregate((node.args, dict(node.kwargs)), self._value)
-        if _is_constant((args, kwargs)):
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+        if not _holds(Tensor, (args, kwargs)):
+            return self._folded(node, args, kwargs)
         if name.startswith("aten.to."):
             kwargs = {"result": node.meta["val"].dtype}
         return lowerer_of(name, self.builder.scope)(self.builder, *args, **kwargs)
+
+    def _folded(self, node: Node, args: Any, kwargs: Any) -> Any:
+        """What depends on no input, computed now; weights, if there are any, are read for it."""
+        args, kwargs = map_aggregate((args, kwargs), self._read)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _read(self, value: Any) -> Any:
+        if not isinstance(value, Weight):
+            return value
+        return torch.from_numpy(self.builder.read(value, np.dtype(np.float32)).copy())
 
     def _value(self, argument: Any) -> Any:
         """What an argument has become; constants are folded on the CPU, wherever the graph was traced."""
@@ -180,11 +190,11 @@ def _is_exact(node: Node) -> bool:
     return integers or str(node.target) in _ANGLE_FUNCTIONS
 
 
-def _is_constant(arguments: Any) -> bool:
-    """Whether nothing in the arguments depends on an input or on the checkpoint."""
+def _holds(kind: type, arguments: Any) -> bool:
+    """Whether something in the arguments is of a kind."""
     found: list[Any] = []
     map_aggregate(arguments, found.append)
-    return not any(isinstance(value, Tensor | Weight) for value in found)
+    return any(isinstance(value, kind) for value in found)
 
 
 def _operation_name(node: Node) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -29,7 +30,7 @@ def binary(b: Builder, op: str, x: Operand, y: Operand) -> Tensor:
         return Tensor(b.emit(op, x=_number_beside(b, x, y), y=y.var), y.view)
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape and (x.is_bc1s or y.is_bc1s):
         return from_bc1s(b.emit(op, x=b.bc1s(x), y=b.bc1s(y)))
-    return stored(b.emit(op, x=_plain(b, x), y=_plain(b, y)))
+    return stored(b.emit(op, x=plain(b, x), y=plain(b, y)))
 
 
 def _is_scalar(x: Operand) -> TypeGuard[torch.Tensor | Number]:
@@ -41,7 +42,8 @@ def _number_beside(b: Builder, x: torch.Tensor | Number, tensor: Tensor) -> Any:
     return b.number(float(x)) if b.is_float(tensor) else np.int32(int(x))
 
 
-def _plain(b: Builder, x: Operand) -> Any:
+def plain(b: Builder, x: Operand) -> Any:
+    """A variable or a constant of what ATen sees."""
     if isinstance(x, Tensor):
         return b.plain(x)
     return b.weight(x) if isinstance(x, Weight) else b.constant(x)
@@ -63,6 +65,14 @@ def sub(b: Builder, x: Operand, y: Operand, *, alpha: Number = 1) -> Tensor:
     if alpha != 1:
         raise LoweringError(f"{b.scope}: aten.sub.Tensor: expected alpha 1, got {alpha}")
     return binary(b, "sub", x, y)
+
+
+@lowers("aten.rsub.Scalar")
+def rsub(b: Builder, x: Tensor, number: Number, alpha: Number = 1) -> Tensor:
+    """``number - alpha * x``; only ``alpha == 1`` occurs."""
+    if alpha != 1:
+        raise LoweringError(f"{b.scope}: aten.rsub.Scalar: expected alpha 1, got {alpha}")
+    return binary(b, "sub", number, x)
 
 
 @lowers("aten.mul.Tensor")
@@ -103,6 +113,24 @@ def sigmoid(b: Builder, x: Tensor) -> Tensor:
     return elementwise(b, "sigmoid", x)
 
 
+@lowers("aten.tanh.default")
+def tanh(b: Builder, x: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return elementwise(b, "tanh", x)
+
+
+@lowers("aten.relu.default", "aten.relu_.default")
+def relu(b: Builder, x: Tensor) -> Tensor:
+    """``max(x, 0)``."""
+    return elementwise(b, "relu", x)
+
+
+@lowers("aten.mish.default", "aten.mish_.default")
+def mish(b: Builder, x: Tensor) -> Tensor:
+    """``x * tanh(log(1 + exp(x)))``."""
+    return Tensor(b.emit("mul", x=x.var, y=b.emit("tanh", x=b.emit("softplus", x=x.var))), x.view)
+
+
 @lowers("aten.silu.default", "aten.silu_.default")
 def silu(b: Builder, x: Tensor) -> Tensor:
     """``x * sigmoid(x)``."""
@@ -115,6 +143,36 @@ def gelu(b: Builder, x: Tensor, *, approximate: str = "none") -> Tensor:
     return elementwise(b, "gelu", x, mode={"none": "EXACT", "tanh": "TANH_APPROXIMATION"}[approximate])
 
 
+@lowers("aten.clamp_min.default")
+def clamp_min(b: Builder, x: Tensor, number: Number) -> Tensor:
+    """``max(x, number)``."""
+    return binary(b, "maximum", x, number)
+
+
+@lowers("aten.gt.Scalar")
+def gt(b: Builder, x: Tensor, number: Number) -> Tensor:
+    """Where ``x`` is above ``number``."""
+    return binary(b, "greater", x, number)
+
+
+@lowers("aten.sum.dim_IntList")
+def sum_(b: Builder, x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
+    """The sum over ``axes``."""
+    return stored(b.emit("reduce_sum", x=b.plain(x), axes=list(axes), keep_dims=keepdim))
+
+
+@lowers("aten.linalg_vector_norm.default")
+def vector_norm(
+    b: Builder, x: Tensor, order: Number = 2, axes: Sequence[int] | None = None, keepdim: bool = False
+) -> Tensor:
+    """The root of the sum of squares over ``axes``; no other norm occurs."""
+    if order != 2 or axes is None:
+        raise LoweringError(
+            f"{b.scope}: aten.linalg_vector_norm.default: expected norm 2 over some axes, got {order}, {axes}"
+        )
+    return stored(b.emit("reduce_l2_norm", x=b.plain(x), axes=list(axes), keep_dims=keepdim))
+
+
 @lowers("aten.softmax.int")
 def softmax(b: Builder, x: Tensor, dim: int, _dtype: torch.dtype | None = None) -> Tensor:
     """``exp(x) / sum(exp(x))`` over ``dim``."""
@@ -122,9 +180,9 @@ def softmax(b: Builder, x: Tensor, dim: int, _dtype: torch.dtype | None = None) 
 
 
 @lowers("aten.matmul.default", "aten.bmm.default")
-def matmul(b: Builder, x: Tensor, y: Tensor) -> Tensor:
+def matmul(b: Builder, x: Operand, y: Operand) -> Tensor:
     """Matrix product over the last two dimensions."""
-    return stored(b.emit("matmul", x=b.plain(x), y=b.plain(y)))
+    return stored(b.emit("matmul", x=plain(b, x), y=plain(b, y)))
 
 
 @lowers("aten.dropout.default", "aten.alias.default", "aten.contiguous.default", "aten.clone.default")

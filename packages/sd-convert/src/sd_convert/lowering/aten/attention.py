@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sd_convert.errors import LoweringError
-from sd_convert.lowering.builder import Builder
+from sd_convert.lowering.builder import MASKED, Builder
 from sd_convert.lowering.registry import lowers
 from sd_convert.lowering.values import Tensor, from_bc1s, stored
 
@@ -21,23 +21,31 @@ _Expansion: TypeAlias = Callable[[Builder, Any, Any, Any, Any, int], Any]
 
 
 @lowers("sd_attention.attention.default")
-def attention(b: Builder, q: Tensor, k: Tensor, v: Tensor, mask: torch.Tensor | None, heads: int) -> Tensor:
+def attention(
+    b: Builder, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | torch.Tensor | None, heads: int
+) -> Tensor:
     """Attention in the implementation that was asked for."""
     batch, tokens, channels = q.shape
     choice = b.attention(batch, tokens, k.shape[1], heads, channels // heads)
-    additive = _constant_mask(b, mask)
-    if additive is not None and additive.ndim == 2:  # (Q, S), the same for all batches and heads
-        additive = additive[None, None]
+    additive = _additive(b, mask)
     inputs = (b, b.bc1s(q), b.bc1s(k), b.bc1s(v), additive, heads)
     if choice.chunk_size is not None and choice.chunk_size < tokens:
         return from_bc1s(split_einsum_v2(*inputs, chunk_size=choice.chunk_size))
     return from_bc1s(EXPANSIONS[choice.implementation](*inputs))
 
 
-def _constant_mask(b: Builder, mask: Tensor | torch.Tensor | None) -> Any:
-    if isinstance(mask, Tensor):
-        raise LoweringError(f"{b.scope}: expected an attention mask that does not depend on an input")
-    return None if mask is None else b.additive_mask(mask)
+def _additive(b: Builder, mask: Tensor | torch.Tensor | None) -> Any:
+    """A mask (B|1, N|1, Q|1, S) to be added to scores: an array if it is known, else a variable, or None."""
+    if mask is None:
+        return None
+    if isinstance(mask, torch.Tensor):
+        known = b.additive_mask(mask)
+        return known.reshape((1,) * (4 - known.ndim) + known.shape)
+    mask = b.reshaped(mask, (1,) * (4 - len(mask.shape)) + mask.shape)
+    if b.is_float(mask):
+        return b.emit("maximum", x=b.plain(mask), y=b.number(MASKED))
+    unseen = b.emit("sub", x=b.number(1), y=b.plain(b.converted(mask, b.dtype.name)))
+    return b.emit("mul", x=unseen, y=b.number(MASKED))
 
 
 def original(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int) -> Any:
@@ -84,7 +92,7 @@ def split_einsum_v2(b: Builder, q: Any, k: Any, v: Any, mask: Any, heads: int, *
         for start in range(0, tokens, chunk_size):
             stop = min(start + chunk_size, tokens)
             scores = b.emit("einsum", values=(k_n, _part(b, q_n, 3, start, stop)), equation="bkhc,bchq->bkhq")
-            scores = _masked(b, _scaled(b, scores, width), _of_queries(mask, start, stop), n)
+            scores = _masked(b, _scaled(b, scores, width), _of_queries(b, mask, start, stop), n)
             pair = (v_n, b.emit("softmax", x=scores, axis=1))
             chunks.append(b.emit("einsum", values=pair, equation="bchk,bkhq->bchq"))
         outputs.append(b.emit("concat", values=chunks, axis=3))
@@ -123,9 +131,15 @@ def _head(b: Builder, x: Any, axis: int, number: int, width: int) -> Any:
     return _part(b, x, axis, number * width, (number + 1) * width)
 
 
-def _of_queries(mask: Any, start: int, stop: int) -> Any:
+def _of_queries(b: Builder, mask: Any, start: int, stop: int) -> Any:
     """The part of a mask (B|1, N|1, Q|1, S) that belongs to some queries."""
-    return mask if mask is None or mask.shape[2] == 1 else mask[:, :, start:stop]
+    return mask if mask is None or mask.shape[2] == 1 else _slice(b, mask, 2, start, stop)
+
+
+def _slice(b: Builder, mask: Any, axis: int, start: int, stop: int) -> Any:
+    if isinstance(mask, np.ndarray):
+        return np.take(mask, range(start, stop), axis)
+    return _part(b, mask, axis, start, stop)
 
 
 def _part(b: Builder, x: Any, axis: int, start: int, stop: int) -> Any:
@@ -143,8 +157,12 @@ def _masked(b: Builder, scores: Any, mask: Any, head: int) -> Any:
     """Scores (B, S, 1, Q) plus the mask of their head."""
     if mask is None:
         return scores
-    one = mask[:, head : head + 1] if mask.shape[1] > 1 else mask
-    return b.emit("add", x=scores, y=np.ascontiguousarray(one.transpose(0, 3, 1, 2)))
+    one = _slice(b, mask, 1, head, head + 1) if mask.shape[1] > 1 else mask
+    if isinstance(one, np.ndarray):
+        one = np.ascontiguousarray(one.transpose(0, 3, 1, 2))
+    else:
+        one = b.emit_once("transpose", one, perm=(0, 3, 1, 2))
+    return b.emit("add", x=scores, y=one)
 
 
 @lowers("aten.scaled_dot_product_attention.default")
@@ -153,7 +171,7 @@ def whole_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    mask: torch.Tensor | None = None,
+    mask: Tensor | torch.Tensor | None = None,
     _dropout: float = 0.0,
     is_causal: bool = False,
     *,
@@ -168,7 +186,7 @@ def whole_attention(
     scale = q.shape[3] ** -0.5 if scale is None else scale
     queries = Tensor(b.emit("mul", x=q.var, y=b.number(scale)), q.view)
     scores = b.emit("matmul", x=b.plain(queries), y=b.plain(k), transpose_x=False, transpose_y=True)
-    additive = _constant_mask(b, mask)
+    additive = _additive(b, mask)
     if additive is not None:
         scores = b.emit("add", x=scores, y=additive)
     weights = b.emit("softmax", x=scores, axis=-1)

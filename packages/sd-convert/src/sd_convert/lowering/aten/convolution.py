@@ -92,26 +92,3 @@ def pad(
             "pad", x=b.plain(x), pad=sizes, mode="constant", constant_val=b.constant(float(value or 0))[()]
         )
     )
-
-
-@lowers("aten.upsample_nearest2d.vec")
-def upsample_nearest(
-    b: Builder, x: Tensor, size: Sequence[int] | None, scales: Sequence[float] | None
-) -> Tensor:
-    """Every pixel repeated a whole number of times in each direction."""
-    height, width = x.shape[2:]
-    factors = scales if size is None else (size[0] / height, size[1] / width)
-    if factors is None or any(factor != int(factor) for factor in factors):
-        raise LoweringError(
-            f"{b.scope}: expected to enlarge {height}x{width} pixels by whole factors, got {size or scales}; "
-            f"choose a latent size that every downsampling halves evenly"
-        )
-    vertical, horizontal = factors
-    return stored(
-        b.emit(
-            "upsample_nearest_neighbor",
-            x=b.plain(x),
-            scale_factor_height=float(vertical),
-            scale_factor_width=float(horizontal),
-        )
-    )

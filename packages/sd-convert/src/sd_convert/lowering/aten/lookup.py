@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from sd_convert.errors import LoweringError
@@ -22,11 +21,8 @@ def to(b: Builder, x: Tensor, *_: Any, result: torch.dtype) -> Tensor:
 
 
 @lowers("aten.embedding.default")
-def embedding(b: Builder, weight: Weight, indices: Tensor | torch.Tensor, *_: Any) -> Tensor | torch.Tensor:
-    """Rows of a table; known beforehand where the indices are."""
-    if isinstance(indices, torch.Tensor):
-        rows = b.read(weight)[indices.numpy()]
-        return torch.from_numpy(rows.astype(np.float32))
+def embedding(b: Builder, weight: Weight, indices: Tensor, *_: Any) -> Tensor:
+    """Rows of a table."""
     return stored(b.emit("gather", x=b.weight(weight), indices=b.plain(indices), axis=0, batch_dims=0))
 
 

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from sd_convert.errors import LoweringError
 from sd_convert.lowering.builder import Builder
 from sd_convert.lowering.registry import lowers
 from sd_convert.lowering.values import Tensor, from_bc1s, stored
 from sd_convert.lowering.views import View
+
+from .arithmetic import plain
 
 #: Where ATen's axes of (B, S, C) are in (B, C, 1, S).
 _AXIS_IN_BC1S = (0, 3, 1)
@@ -80,13 +84,20 @@ def expand(b: Builder, x: Tensor, sizes: Sequence[int]) -> Tensor:
     return stored(b.emit("tile", x=b.plain(padded), reps=repeats))
 
 
-@lowers("aten.cat.default")
-def cat(b: Builder, tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+@lowers("aten.expand_as.default")
+def expand_as(b: Builder, x: Tensor, other: Tensor) -> Tensor:
+    """Axes of size one repeated, to the shape of another tensor."""
+    return expand(b, x, other.shape)
+
+
+@lowers("aten.cat.default", "aten.concat.default")
+def cat(b: Builder, tensors: Sequence[Tensor | torch.Tensor], axis: int = 0) -> Tensor:
     """Tensors one after another along an axis."""
-    if all(tensor.is_bc1s for tensor in tensors):
-        values = [b.bc1s(tensor) for tensor in tensors]
+    known = [tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_bc1s]
+    if len(known) == len(tensors):
+        values = [b.bc1s(tensor) for tensor in known]
         return from_bc1s(b.emit("concat", values=values, axis=_AXIS_IN_BC1S[axis]))
-    return stored(b.emit("concat", values=[b.plain(tensor) for tensor in tensors], axis=axis))
+    return stored(b.emit("concat", values=[plain(b, tensor) for tensor in tensors], axis=axis))
 
 
 @lowers("aten.chunk.default")
