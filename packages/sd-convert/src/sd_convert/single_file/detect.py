@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from sd_convert.errors import NotACheckpointError, OptionsError, UnsupportedArchitectureError
 from sd_convert.weights import MappedWeights, TensorEntry
@@ -40,21 +40,31 @@ _PLACES: Final = (
     Place("text_encoder_2", "conditioner.embedders.0.model.", "open_clip"),
 )
 
-#: What is told by a name, in this order: the pattern, what the file is, and what to do with it.
-_OTHERS: Final[tuple[tuple[str, str, str], ...]] = (
+Mark: TypeAlias = tuple[str, str, str]
+
+#: What is told by a name even where there is a UNet: the pattern, what the file is, and what to do with it.
+_OTHER_UNETS: Final[tuple[Mark, ...]] = (
+    (r".*\bmotion_modules\.", "an AnimateDiff UNet", ""),
+    (r"(model\.diffusion_model\.)?label_emb\.weight$", "the 4x upscaler", ""),
+    (r"edm_(mean|std)$", "Playground v2.5, whose latents are normalised otherwise", ""),
+)
+
+#: The same where there is none; checkpoints may well have a LoRA's or a ControlNet's leftovers beside it.
+_OTHERS: Final[tuple[Mark, ...]] = (
     (
         r".*(lora_(up|down|A|B|mid)\b|\.hada_w|\.lokr_w|lora\.(up|down)\.|oft_diag)",
         "a LoRA",
-        "give it as --lora",
+        "give it as --lora beside a checkpoint",
     ),
     (r"(emb_params|clip_[lg]|<.*>)$", "a textual-inversion embedding", "give it as --embedding name=FILE"),
-    (r"(control_model\.|input_hint_block\.|controlnet_)", "a ControlNet", "it is no checkpoint by itself"),
-    (r".*\bmotion_modules\.", "an AnimateDiff motion module", "it is no checkpoint by itself"),
+    (
+        r"(control_model\.|input_hint_block\.|controlnet_)",
+        "a ControlNet",
+        "it is no checkpoint by itself",
+    ),
     (r".*\bjoint_blocks\.", "Stable Diffusion 3", ""),
     (r".*\b(double_blocks|single_transformer_blocks)\.", "Flux", ""),
     (r".*\b(clip_txt_pooled_mapper|clip_txt_mapper|effnet_mapper)\.", "Stable Cascade", ""),
-    (r"(model\.diffusion_model\.)?label_emb\.weight$", "the 4x upscaler", ""),
-    (r"edm_(mean|std)$", "Playground v2.5, whose latents are normalised otherwise", ""),
     (
         r"(unet\.)?(down_blocks|up_blocks)\.\d+\.resnets",
         "a UNet in diffusers' layout",
@@ -81,8 +91,9 @@ def find_networks(
     found = [place for place in _PLACES if any(name.startswith(place.prefix) for name in entries)]
     if not any(place.folder == "unet" for place in found) and _UNET_MARK in entries:
         found.insert(0, Place("unet", "", "unet"))
-    refuse_others(entries, where=where)
-    if not any(place.folder == "unet" and f"{place.prefix}{_UNET_MARK}" in entries for place in found):
+    is_unet = any(place.folder == "unet" and f"{place.prefix}{_UNET_MARK}" in entries for place in found)
+    _refuse(entries, _OTHER_UNETS if is_unet else (*_OTHER_UNETS, *_OTHERS), where)
+    if not is_unet:
         raise _no_unet(entries, where)
     if variant not in (None, "", "ema"):
         raise OptionsError(f"{where}: variant: expected 'ema' or none for a single file, got {variant!r}")
@@ -92,9 +103,8 @@ def find_networks(
     return tuple({place.folder: place for place in reversed(found)}.values())[::-1]
 
 
-def refuse_others(names: Collection[str], *, where: str) -> None:
-    """Refuse what is told by a name to be no Stable Diffusion 1, 2 or XL; errors as :func:`find_networks`."""
-    for pattern, kind, advice in _OTHERS:
+def _refuse(names: Collection[str], others: tuple[Mark, ...], where: str) -> None:
+    for pattern, kind, advice in others:
         marks = [name for name in names if re.match(pattern, name)]
         if not marks:
             continue

@@ -47,6 +47,7 @@ def read_single_file(
         family, prediction.kind, zero_terminal_snr=prediction.zero_terminal_snr
     )
     components = _components(request, places, name)
+    sources = _sources(file, places, components)
     folders = [TOKENIZERS[component] for component in components if component in TOKENIZERS]
     tokenizers = find_tokenizers(request.tokenizer, folders, hub)
     return Checkpoint(
@@ -57,11 +58,7 @@ def read_single_file(
         configs=configs,
         tokenizers=tokenizers,
         scheduler_file=None,
-        sources={
-            place.folder: InSingleFile(file, place)
-            for place in places
-            if any(FOLDERS[component] == place.folder for component in components)
-        },
+        sources=sources,
         variants={place.folder: "ema" if place.layout == "unet_ema" else "" for place in places},
         made_files=_files(configs, tokenizers, family),
         notes=_notes(request, prediction, places),
@@ -131,6 +128,14 @@ def _components(request: Request, places: tuple[Place, ...], name: str) -> tuple
         for component in COMPONENTS
         if FOLDERS[component] in there and (request.components is None or component in request.components)
     )
+
+
+def _sources(file: Path, places: tuple[Place, ...], components: tuple[str, ...]) -> dict[str, InSingleFile]:
+    folders = {FOLDERS[component] for component in components}
+    sources = {place.folder: InSingleFile(file, place) for place in places if place.folder in folders}
+    for source in sources.values():
+        source.open()  # a tensor of another architecture is better said now than after an hour
+    return sources
 
 
 def _files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sd_convert.weights import LazyWeights, TensorEntry, open_weights
 
@@ -12,6 +13,16 @@ from .clip import clip_tensors, open_clip_tensors
 from .detect import Place, averaged_name
 from .unet import unet_tensors
 from .vae import vae_tensors
+
+#: What the names of a UNet in a file of its own, without a prefix, start with.
+_UNET_MODULES: Final = (
+    "time_embed.",
+    "label_emb.",
+    "input_blocks.",
+    "middle_block.",
+    "output_blocks.",
+    "out.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,7 @@ def original_tensors(entries: Mapping[str, TensorEntry], place: Place) -> dict[s
     return {
         name.removeprefix(place.prefix): entries[averaged_name(name)] if averaged else entry
         for name, entry in entries.items()
-        if name.startswith(place.prefix)
+        if name.startswith(place.prefix or _UNET_MODULES)
     }
 
 
