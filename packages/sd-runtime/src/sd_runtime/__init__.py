@@ -41,11 +41,14 @@ from sd_runtime.errors import (
     PromptTruncatedWarning,
     SdRuntimeError,
     SettingsError,
+    UserImageError,
 )
 from sd_runtime.model import Engine, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
-from sd_runtime.pipeline import Pipeline, SamplingOptions
-from sd_runtime.png import GeneratedImage, ImageSettings, read_settings
+from sd_runtime.pipeline import Pipeline
+from sd_runtime.png import GeneratedImage, read_settings
+from sd_runtime.settings import ImageSettings, Mode, SamplingOptions
+from sd_runtime.user_image import read_image
 
 __all__ = [
     "AttentionImplementation",
@@ -71,6 +74,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MissingComponentError",
+    "Mode",
     "Model",
     "ModelFacts",
     "NumericsError",
@@ -90,6 +94,7 @@ __all__ = [
     "Task",
     "TextEncoding",
     "TimeIds",
+    "UserImageError",
     "VaeFacts",
     "draw_noise",
     "format_manifest",
@@ -97,6 +102,7 @@ __all__ = [
     "open_bundle",
     "open_model",
     "parse_manifest",
+    "read_image",
     "read_settings",
     "resolve_engine",
 ]

@@ -9,6 +9,7 @@ SdRuntimeError
 │   └── OutputExistsError     the folder to write to is taken
 ├── EngineError             the engine asked for does not exist, or cannot run here
 ├── SettingsError           an argument of a generation makes no sense: which, expected, got
+├── UserImageError          a file given as a picture cannot be read as one
 ├── NumericsError           a network returned NaN or infinity: which one
 └── ImageTextError          a PNG without readable settings
 
@@ -61,6 +62,10 @@ class EngineError(SdRuntimeError):
 
 class SettingsError(SdRuntimeError):
     """An argument of a generation makes no sense."""
+
+
+class UserImageError(SdRuntimeError):
+    """A file given as a picture cannot be read as one."""
 
 
 class NumericsError(SdRuntimeError):

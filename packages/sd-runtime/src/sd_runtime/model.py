@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias, get_args
@@ -63,12 +63,29 @@ class LoadedModel:
         """Run with ``inputs``, each cast to its port's dtype, and return ``output`` as float32.
 
         Raises:
-            PortsError: the component has no such input or output.
+            PortsError: the component has no such input or output, or one of another shape.
             NumericsError: the output holds NaN or infinity.
         """
-        _port(self.component.outputs, output, f"{self.component.name} output")
-        cast = {name: value.astype(self.input(name).dtype, copy=False) for name, value in inputs.items()}
-        result = np.asarray(self.model.predict(cast)[output], dtype=np.float32)
+        return self.predict_all([output], **inputs)[output]
+
+    def predict_all(self, outputs: Sequence[str], **inputs: Array) -> dict[str, npt.NDArray[np.float32]]:
+        """As :meth:`predict`, for several outputs of one run."""
+        for output in outputs:
+            _port(self.component.outputs, output, f"{self.component.name} output")
+        results = self.model.predict({name: self._cast(name, value) for name, value in inputs.items()})
+        return {output: self._checked(output, results[output]) for output in outputs}
+
+    def _cast(self, name: str, value: Array) -> Array:
+        port = self.input(name)
+        if value.shape != port.shape:
+            raise PortsError(
+                f"expected {name!r} of shape {list(port.shape)} for {self.component.package}, "
+                f"got {list(value.shape)}: the bundle's components do not fit together"
+            )
+        return value.astype(port.dtype, copy=False)
+
+    def _checked(self, output: str, value: Array) -> npt.NDArray[np.float32]:
+        result = np.asarray(value, dtype=np.float32)
         if not (finite := np.isfinite(result)).all():
             raise NumericsError(
                 f"expected finite numbers in {output!r} of {self.component.package}, got NaN or infinity in "

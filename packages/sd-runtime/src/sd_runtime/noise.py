@@ -36,10 +36,46 @@ def draw_noise(shape: Sequence[int], seed: int, rng: Rng = "numpy") -> Float32:
     Raises:
         SettingsError: ``rng`` is unknown, or takes no such seed.
     """
-    if rng not in SEEDS:
-        raise SettingsError(f"expected a random number generator of {', '.join(SEEDS)}, got {rng!r}")
-    draw = _numpy if rng == "numpy" else _torch
-    return draw(math.prod(shape), _checked_seed(seed, SEEDS[rng], rng)).reshape(tuple(shape))
+    return NoiseStream(seed, rng).draw(shape)
+
+
+class NoiseStream:
+    """Array after array of noise from one seeded generator, as a pipeline draws them for one picture."""
+
+    def __init__(self, seed: int, rng: Rng = "numpy") -> None:
+        """Start the generator; errors as :func:`draw_noise`."""
+        if rng not in SEEDS:
+            raise SettingsError(f"expected a random number generator of {', '.join(SEEDS)}, got {rng!r}")
+        # Both libraries seed MT19937 by Knuth's recurrence from 32 bits; torch drops the seed's upper half.
+        self._engine = np.random.RandomState(_checked_seed(seed, SEEDS[rng], rng) % 2**32)
+        self._spare: list[float] = []
+        self._is_torch = rng == "torch"
+
+    def draw(self, shape: Sequence[int]) -> Float32:
+        """The next unit-variance Gaussian noise, float32."""
+        count = math.prod(shape)
+        return self._draw(count).reshape(tuple(shape))
+
+    def endless(self, shape: Sequence[int]) -> Iterator[Float32]:
+        """One draw after the other, as they are asked for."""
+        while True:
+            yield self.draw(shape)
+
+    def _draw(self, count: int) -> Float32:
+        if not self._is_torch:
+            return self._engine.standard_normal(count).astype(np.float32)
+        if count < 16:
+            return self._one_by_one(count)
+        return _in_blocks(count, self._engine)
+
+    def _one_by_one(self, count: int) -> Float32:
+        """Fewer than 16 values: Box-Muller in double precision; half a pair may be left for the next."""
+        while len(self._spare) < count:
+            u1, u2 = _uniform53(2, self._engine).tolist()
+            radius = math.sqrt(-2.0 * math.log1p(-u2))
+            self._spare += [radius * math.cos(2.0 * math.pi * u1), radius * math.sin(2.0 * math.pi * u1)]
+        values, self._spare = self._spare[:count], self._spare[count:]
+        return np.array(values, np.float64).astype(np.float32)
 
 
 def _checked_seed(seed: object, allowed: range, rng: str) -> int:
@@ -48,28 +84,6 @@ def _checked_seed(seed: object, allowed: range, rng: str) -> int:
     raise SettingsError(
         f"expected a seed from {allowed.start} to {allowed.stop - 1} for rng {rng!r}, got {seed!r}"
     )
-
-
-def _numpy(count: int, seed: int) -> Float32:
-    return np.random.RandomState(seed).standard_normal(count).astype(np.float32)
-
-
-def _torch(count: int, seed: int) -> Float32:
-    # Both libraries seed MT19937 by Knuth's recurrence from 32 bits; torch drops the upper half of the seed.
-    engine = np.random.RandomState(seed % 2**32)
-    return _one_by_one(count, engine) if count < 16 else _in_blocks(count, engine)
-
-
-def _one_by_one(count: int, engine: np.random.RandomState) -> Float32:
-    """Fewer than 16 values: Box-Muller in double precision, two at a time."""
-
-    def pairs() -> Iterator[float]:
-        for u1, u2 in _uniform53(2 * (-(-count // 2)), engine).reshape(-1, 2).tolist():
-            radius = math.sqrt(-2.0 * math.log1p(-u2))
-            yield radius * math.cos(2.0 * math.pi * u1)
-            yield radius * math.sin(2.0 * math.pi * u1)
-
-    return np.fromiter(pairs(), np.float64, -(-count // 2) * 2)[:count].astype(np.float32)
 
 
 def _in_blocks(count: int, engine: np.random.RandomState) -> Float32:

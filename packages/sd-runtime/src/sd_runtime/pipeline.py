@@ -1,49 +1,51 @@
 """From a bundle and a prompt to a picture.
 
-Each arrow is a function of its own, in the file named: prompt -> tokens -> hidden states (``text``) -> guided
-denoiser (``guidance``) -> latents, step by step (sd_schedulers) -> pixels (``picture``) -> PNG (``png``).
+Each arrow is a function of its own, in the file named: options -> settings (``request``), prompt -> hidden
+states (``text``), picture -> latent (``user_image``, ``starting``), all that -> guided denoiser
+(``conditions``, ``guidance``) -> latents, step by step (sd_schedulers) -> pixels (``picture``) -> PNG
+(``png``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from sd_schedulers import NoiseSchedule, Step, resolve, sample
+from sd_schedulers import NoiseSchedule, Resumed, Start, Step, sample
 from sd_tokenize import ClipTokenizer
 
+from sd_runtime import memory
 from sd_runtime.bundle import Bundle, BundleComponent, Role, open_bundle
-from sd_runtime.errors import MissingComponentError, SettingsError
-from sd_runtime.guidance import guided_denoiser, is_guided
+from sd_runtime.conditions import conditions, is_guided
+from sd_runtime.errors import SettingsError
+from sd_runtime.guidance import Denoiser, guided_denoiser
 from sd_runtime.model import Engine, LoadedModel, Model, Precision, open_model, resolve_engine
-from sd_runtime.noise import Rng, draw_noise
+from sd_runtime.noise import NoiseStream, draw_noise
 from sd_runtime.picture import decode_latent, to_image, to_pixels
-from sd_runtime.png import GeneratedImage, ImageSettings
-from sd_runtime.text import encode_prompts
+from sd_runtime.png import GeneratedImage
+from sd_runtime.request import Request, make_request
+from sd_runtime.safety import blacked_out, is_flagged
+from sd_runtime.settings import ImageSettings, SamplingOptions
+from sd_runtime.starting import beside, start
+from sd_runtime.text import EncodedText, TextEncoder, encode_prompt, warn_of_truncation
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-class SamplingOptions(TypedDict, total=False):
-    """The keyword arguments of :meth:`Pipeline.settings`, which documents them and holds their defaults."""
-
-    negative_prompt: str
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str | None
-    rng: Rng
+#: Encoded prompts that a pipeline remembers: those of a picture, and of the one before.
+_REMEMBERED = 4
 
 
 class Pipeline:
-    """A bundle that draws. Models load when they are first needed and stay until :meth:`release`."""
+    """A bundle that draws. Models load when they are first needed and stay until :meth:`release`.
+
+    Where memory is short, those that wait are let go before the next one loads.
+    """
 
     def __init__(
         self,
@@ -59,7 +61,8 @@ class Pipeline:
         """
         self.bundle, self.engine, self.precision = bundle, engine, precision
         self._open_model = open_model
-        self._loaded: dict[Role, LoadedModel] = {}
+        self._loaded: dict[str, LoadedModel] = {}
+        self._texts: dict[str, EncodedText] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, engine: Engine = "auto", precision: Precision = "fp32") -> Pipeline:
@@ -82,52 +85,39 @@ class Pipeline:
             precision="package" if resolved == "coreml" else precision,
         )
 
-    def settings(
-        self,
-        prompt: str,
-        *,
-        negative_prompt: str = "",
-        seed: int = 93,
-        num_inference_steps: int = 20,
-        guidance_scale: float = 7.5,
-        scheduler: str | None = None,
-        rng: Rng = "numpy",
-    ) -> ImageSettings:
+    def settings(self, prompt: str, **options: Unpack[SamplingOptions]) -> ImageSettings:
         """The settings of one picture, complete and checked; nothing is loaded.
 
         Args:
-            prompt: what to draw.
-            negative_prompt: what not to draw; without effect unless ``guidance_scale`` is above 1.
-            seed: of the noise; ``rng`` says whose generator makes the noise of it.
-            num_inference_steps: how many steps to sample.
-            guidance_scale: how far to follow the prompt; up to 1 there is no guidance, and half the work.
-            scheduler: a name that sd_schedulers knows; by default the one that the bundle names.
-            rng: ``numpy``, as in Apple's Python pipeline, or ``torch``, as in diffusers on a CPU.
+            prompt: what to draw; for InstructPix2Pix, what to change.
+            options: these, each with a default.
+
+                - ``negative_prompt``: what not to draw; without effect unless the picture is guided.
+                - ``seed`` (93) of the noise; ``rng`` says whose generator makes the noise of it: ``numpy``,
+                  as in Apple's Python pipeline, or ``torch``, as in diffusers on a CPU.
+                - ``num_inference_steps``: how many steps to sample; 20, or 4 with LCM.
+                - ``guidance_scale``: how far to follow the prompt; up to 1 there is no guidance, and half the
+                  work. 7.5; 5 for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no
+                  negative prompt. Turbo models want 0.
+                - ``scheduler``: a name that sd_schedulers knows; by default the one that the bundle names.
+                - ``image``: a PIL image or a file to start from, to repaint or to change; stretched to the
+                  model's size if it has another.
+                - ``mask``: for inpainting; what is white in it is painted anew.
+                - ``strength``: how much of the schedule runs on an image, 0.8 (refiners 0.3); of inpainting,
+                  1: from noise alone.
+                - ``image_guidance_scale``: how far InstructPix2Pix follows the image, 1.5.
+                - ``original_size``, ``crop_top_left``, ``target_size``: what SDXL is told of the picture,
+                  each (height, width), by default the model's size and (0, 0).
+                - ``aesthetic_score``, ``negative_aesthetic_score``: what the refiner is told, 6 and 2.5.
+                - ``refiner``: the pipeline that takes over at ``refiner_start``, 0.8 of the time.
 
         Raises:
-            SettingsError: a value makes no sense.
+            SettingsError: a value makes no sense, or has no meaning for this model.
+            UserImageError: the image or the mask cannot be read.
+            MissingComponentError: an image for a bundle without an image encoder.
             sd_schedulers.ScheduleError: no scheduler of that name.
         """
-        if num_inference_steps < 1:
-            raise SettingsError(f"expected num_inference_steps of at least 1, got {num_inference_steps!r}")
-        if not math.isfinite(guidance_scale):
-            raise SettingsError(f"expected a finite guidance_scale, got {guidance_scale!r}")
-        draw_noise((1,), seed, rng)  # refuses an unknown generator or seed before any work is done
-        model = self.bundle.manifest.model
-        return ImageSettings(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            seed=seed,
-            rng=rng,
-            scheduler=resolve(scheduler or self._own_scheduler()),
-            num_inference_steps=num_inference_steps,
-            guidance_scale=float(guidance_scale),
-            width=model.image.width,
-            height=model.image.height,
-            model=model.identifier,
-            engine=self.engine,
-            precision=self.precision,
-        )
+        return self._request(prompt, options).settings
 
     def steps(self, prompt: str, **options: Unpack[SamplingOptions]) -> Iterator[Step]:
         """Sample one picture, a step at a time; the arguments are those of :meth:`settings`.
@@ -142,14 +132,20 @@ class Pipeline:
         Warns:
             PromptTruncatedWarning: the prompt is longer than the text encoder's window.
         """
-        return self._sample(self.settings(prompt, **options))
+        return self._sample(self._request(prompt, options))
 
     def generate(
-        self, prompt: str, *, image_count: int = 1, **options: Unpack[SamplingOptions]
+        self,
+        prompt: str,
+        *,
+        image_count: int = 1,
+        check_safety: bool = True,
+        **options: Unpack[SamplingOptions],
     ) -> list[GeneratedImage]:
         """Draw ``image_count`` pictures; the other arguments are those of :meth:`settings`.
 
-        Picture ``i`` is drawn from ``seed + i`` alone, so it can be drawn again alone.
+        Picture ``i`` is drawn from ``seed + i`` alone, so it can be drawn again alone. ``check_safety`` is
+        that of :meth:`finish`.
 
         Raises:
             SettingsError: see :meth:`settings`; also for an ``image_count`` below 1.
@@ -157,51 +153,159 @@ class Pipeline:
         """
         if image_count < 1:
             raise SettingsError(f"expected image_count of at least 1, got {image_count}")
-        first = self.settings(prompt, **options)
-        seeds = [first.seed + index for index in range(image_count)]
-        draw_noise((1,), seeds[-1], first.rng)  # the last seed is in range, too
-        return [self._generate(dataclasses.replace(first, seed=seed)) for seed in seeds]
+        first = self._request(prompt, options)
+        seeds = [first.settings.seed + index for index in range(image_count)]
+        draw_noise((1,), seeds[-1], first.settings.rng)  # the last seed is in range, too
+        return [self._generate(_with_seed(first, seed), check_safety) for seed in seeds]
 
     def decode(self, latent: npt.NDArray[np.float32]) -> Image:
         """The picture of ``latent``, (1, C, h, w) as a step has it."""
         picture = decode_latent(self._model("image_decoder"), latent, self.bundle.manifest.model.vae)
         return to_image(to_pixels(picture))
 
+    def finish(
+        self, latent: npt.NDArray[np.float32], settings: ImageSettings, *, check_safety: bool = True
+    ) -> GeneratedImage:
+        """The picture of the last step's ``latent``, checked by the bundle's safety checker if it has one.
+
+        A flagged picture comes out black, with ``flagged`` set; ``check_safety=False`` leaves it unchecked.
+        """
+        image = self.decode(latent)
+        if not check_safety or not self.bundle.components("safety_checker"):
+            return GeneratedImage(image, settings)
+        flagged = is_flagged(self._model("safety_checker"), image)
+        return GeneratedImage(blacked_out(image) if flagged else image, settings, flagged=flagged)
+
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
-        for role in roles or tuple(self._loaded):
-            self._loaded.pop(role, None)
+        for name, model in tuple(self._loaded.items()):
+            if not roles or model.component.role in roles:
+                del self._loaded[name]
+        if not roles or "text_encoder" in roles:
+            self._texts.clear()
 
-    def _generate(self, settings: ImageSettings) -> GeneratedImage:
-        *_, last = self._sample(settings)
-        return GeneratedImage(self.decode(last.latent), settings)
+    def is_short_of_memory(self) -> bool:
+        """Whether the denoiser has yet to be loaded and may not fit into what is left of the memory."""
+        component = self.bundle.only("denoiser")
+        return component.name not in self._loaded and memory.is_short_for(component, self.bundle)
 
-    def _sample(self, settings: ImageSettings) -> Iterator[Step]:
-        guided = is_guided(settings.guidance_scale)
-        prompts = [settings.negative_prompt, settings.prompt] if guided else [settings.prompt]
-        states = encode_prompts(self._model("text_encoder"), self._tokenizer(), prompts)
-        latent = self.bundle.manifest.model.latent
+    def _request(self, prompt: str, options: SamplingOptions) -> Request:
+        return make_request(self.bundle, prompt, options, engine=self.engine, precision=self.precision)
+
+    def _generate(self, request: Request, check_safety: bool) -> GeneratedImage:
+        *_, last = self._sample(request)
+        return self.finish(last.latent, request.settings, check_safety=check_safety)
+
+    def _sample(self, request: Request) -> Iterator[Step]:
+        settings = request.settings
+        texts = self._encode(settings)
+        noise = NoiseStream(settings.seed, settings.rng)
+        model = self.bundle.manifest.model
+        encoder = self._model("image_encoder") if request.image is not None else None
+        begun = start(request, model, encoder, noise)
+        extra = beside(request, model, encoder, noise)
+        denoiser = self._denoiser(settings, texts, extra)
+        end = 1.0 if settings.refiner_start is None else settings.refiner_start
+        steps = self._integrate(settings, denoiser, begun, noise, end=end)
+        if request.refiner is None:
+            return steps
+        return self._refined(steps, end, request.refiner, settings, noise)
+
+    def _integrate(
+        self,
+        settings: ImageSettings,
+        denoiser: Denoiser,
+        begun: Start,
+        noise: NoiseStream,
+        *,
+        end: float = 1.0,
+    ) -> Iterator[Step]:
         return sample(
             settings.scheduler,
-            guided_denoiser(self._model("denoiser"), states, guidance_scale=settings.guidance_scale),
-            draw_noise((1, latent.channels, latent.height, latent.width), settings.seed, settings.rng),
+            denoiser,
+            begun,
             NoiseSchedule.from_config(self.bundle.noise_config()),
             num_inference_steps=settings.num_inference_steps,
+            end=end,
+            step_noise=noise.endless(self.bundle.manifest.model.latent_shape),
         )
 
+    def _refined(
+        self,
+        steps: Iterator[Step],
+        progress: float,
+        refiner: Pipeline,
+        settings: ImageSettings,
+        noise: NoiseStream,
+    ) -> Iterator[Step]:
+        """The steps up to ``progress``, then those of the refiner, numbered through."""
+        for step in steps:
+            yield dataclasses.replace(step, total=max(step.total, settings.num_inference_steps))
+        del steps  # and with it the hold on the base's denoiser
+        if refiner.is_short_of_memory():
+            self.release("denoiser")
+        for later in refiner._resume(Resumed(step.latent, progress), settings, noise):
+            done = step.index + 1
+            yield dataclasses.replace(later, index=done + later.index, total=done + later.total)
+
+    def _resume(self, base: Resumed, settings: ImageSettings, noise: NoiseStream) -> Iterator[Step]:
+        """The rest of a picture that another pipeline began."""
+        denoiser = self._denoiser(settings, self._encode(settings), None)
+        return self._integrate(settings, denoiser, base, noise)
+
+    def _denoiser(
+        self,
+        settings: ImageSettings,
+        texts: tuple[EncodedText, EncodedText | None],
+        extra: npt.NDArray[np.float32] | None,
+    ) -> Denoiser:
+        unet, (positive, negative) = self._model("denoiser"), texts
+        told = conditions(
+            unet, self.bundle.manifest.model, settings, positive=positive, negative=negative, beside=extra
+        )
+        return guided_denoiser(unet, told)
+
+    def _encode(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
+        """The prompt, and what guidance leads away from, if there is any."""
+        model = self.bundle.manifest.model
+        positive = self._text(settings.prompt)
+        if not is_guided(settings, model):
+            return positive, None
+        if model.conditioning.zero_empty_negative and not settings.negative_prompt:
+            return positive, positive.zeroed()
+        return positive, self._text(settings.negative_prompt)
+
+    def _text(self, prompt: str) -> EncodedText:
+        if prompt not in self._texts:
+            pooled = self.bundle.manifest.model.conditioning.time_ids != "none"
+            encoded = encode_prompt(self._text_encoders(), prompt, pooled=pooled)
+            self._texts = {**dict(list(self._texts.items())[1 - _REMEMBERED :]), prompt: encoded}
+        warn_of_truncation(self._texts[prompt])
+        return self._texts[prompt]
+
+    def _text_encoders(self) -> list[TextEncoder]:
+        encodings = self.bundle.manifest.model.text_encoders
+        if not encodings:
+            self.bundle.only("text_encoder")  # says what the bundle has instead
+        return [
+            TextEncoder(
+                self._component(self.bundle.component(encoding.component)),
+                ClipTokenizer.from_folder(self.bundle.path / encoding.tokenizer),
+                encoding.hidden_states,
+            )
+            for encoding in encodings
+        ]
+
     def _model(self, role: Role) -> LoadedModel:
-        if role not in self._loaded:
-            component = self.bundle.only(role)
-            self._loaded[role] = LoadedModel(component, self._open_model(component))
-        return self._loaded[role]
+        return self._component(self.bundle.only(role))
 
-    def _tokenizer(self) -> ClipTokenizer:
-        (encoding,) = self.bundle.manifest.model.text_encoders
-        return ClipTokenizer.from_folder(self.bundle.path / encoding.tokenizer)
+    def _component(self, component: BundleComponent) -> LoadedModel:
+        if component.name not in self._loaded:
+            if memory.is_short_for(component, self.bundle):
+                self._loaded.clear()
+            self._loaded[component.name] = LoadedModel(component, self._open_model(component))
+        return self._loaded[component.name]
 
-    def _own_scheduler(self) -> str:
-        path = self.bundle.manifest.model.scheduler
-        name = self.bundle.noise_config().get("_class_name")
-        if not isinstance(name, str):
-            raise MissingComponentError(f"expected _class_name in {path}, got {name!r}: name a scheduler")
-        return name
+
+def _with_seed(request: Request, seed: int) -> Request:
+    return dataclasses.replace(request, settings=dataclasses.replace(request.settings, seed=seed))

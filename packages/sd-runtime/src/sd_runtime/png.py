@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sd_runtime.bundle.schema import decode, encode, parse_json
 from sd_runtime.errors import ImageTextError, ManifestError
-from sd_runtime.noise import Rng
+from sd_runtime.settings import ImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,30 +24,13 @@ if TYPE_CHECKING:
 KEY = "sdc"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSettings:
-    """Everything that, with the bundle, decides a picture. ``width`` and ``height`` are in pixels."""
-
-    prompt: str
-    negative_prompt: str
-    seed: int
-    rng: Rng
-    scheduler: str
-    num_inference_steps: int
-    guidance_scale: float
-    width: int
-    height: int
-    model: str
-    engine: str
-    precision: str
-
-
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A picture and the settings that made it."""
+    """A picture and the settings that made it; ``flagged`` if the safety checker had it blacked out."""
 
     image: Image
     settings: ImageSettings
+    flagged: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write a PNG with the settings inside, whole or not at all; replaces a file of that name."""
@@ -76,15 +59,19 @@ def webui_text(settings: ImageSettings) -> str:
         "Steps": settings.num_inference_steps,
         "Sampler": settings.scheduler,
         "CFG scale": settings.guidance_scale,
+        "Image CFG scale": settings.image_guidance_scale,
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
         "Model": settings.model,
+        "Denoising strength": settings.strength,
+        "Refiner": settings.refiner,
+        "Refiner switch at": settings.refiner_start,
         "RNG": settings.rng,
     }
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items()))
+    lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items() if value is not None))
     return "\n".join(lines)
 
 

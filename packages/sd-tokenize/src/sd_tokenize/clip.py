@@ -26,7 +26,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 class Tokens:
     """An encoded prompt.
 
-    ``ids`` is start, the prompt's tokens, end, padding: always ``max_length`` long. ``truncated`` is the end
+    ``ids`` is start, the prompt's tokens, end, padding: always the whole window. ``truncated`` is the end
     of the prompt that did not fit, as the user wrote it, or the empty string.
     """
 
@@ -67,18 +67,24 @@ class ClipTokenizer:
         path = Path(folder)
         return cls(read_vocabulary(path), read_special_tokens(path))
 
-    def encode(self, text: str) -> Tokens:
-        """Token ids of ``text``, cut or padded to ``max_length``; start and end are always kept.
+    def encode(self, text: str, *, length: int | None = None) -> Tokens:
+        """Token ids of ``text``, cut or padded to ``length`` (by default ``max_length``).
+
+        Start and end are always kept.
 
         Raises:
-            TokenizerError: ``text`` holds half of a surrogate pair, which no encoding can express.
+            TokenizerError: ``text`` holds half of a surrogate pair, which no encoding can express, or
+                ``length`` has no room for start and end.
         """
+        window = self.max_length if length is None else length
+        if window < 2:
+            raise TokenizerError(f"expected a length of at least 2 (start and end), got {window}")
         if lone := SURROGATE.search(text):
             raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
         encoding = self._backend.encode(text, add_special_tokens=False)
-        room = self.max_length - 2
+        room = window - 2
         ids = [self.bos_id, *encoding.ids[:room], self.eos_id]
-        padding = [self.pad_id] * (self.max_length - len(ids))
+        padding = [self.pad_id] * (window - len(ids))
         cut = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
         return Tokens(ids=(*ids, *padding), truncated=cut.rstrip())
 

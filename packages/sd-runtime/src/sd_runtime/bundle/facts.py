@@ -122,6 +122,11 @@ class ModelFacts:
     conditioning: ConditioningFacts
 
     @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """One latent as a batch of one."""
+        return (1, self.latent.channels, self.latent.height, self.latent.width)
+
+    @property
     def denoiser_channels(self) -> int:
         """Channels of the denoiser's ``sample``: the latent, and what the task lays beside it."""
         beside = {

@@ -62,8 +62,8 @@ class Bundle:
     def noise_config(self) -> Mapping[str, Any]:
         """The scheduler's configuration, with the manifest's prediction type filled in.
 
-        As diffusers' ``StableDiffusionPipeline`` does when it loads one, ``steps_offset`` becomes 1 and a
-        ``clip_sample`` of true becomes false: old configurations state values that were never meant.
+        For SD 1 and 2, as diffusers' ``StableDiffusionPipeline`` does when it loads one, ``steps_offset``
+        becomes 1 and a ``clip_sample`` of true becomes false: old configurations state what was never meant.
 
         Raises:
             BundleError: the file is not a JSON object, or states another prediction type.
@@ -78,7 +78,7 @@ class Bundle:
         stated, ours = config.get("prediction_type"), self.manifest.model.prediction_type
         if stated not in (None, ours):
             raise BundleError(f"{path}: expected the manifest's prediction_type {ours!r}, got {stated!r}")
-        meant = {"steps_offset": 1} | ({"clip_sample": False} if config.get("clip_sample") else {})
+        meant = _as_meant(config) if self.manifest.model.family in ("sd1", "sd2") else {}
         return {**config, **meant, "prediction_type": ours}
 
     def check_integrity(self) -> None:
@@ -91,6 +91,10 @@ class Bundle:
             digest = sha256(self.path / path)
             if digest != record.sha256:
                 raise IntegrityError(f"{path}: expected sha256 {record.sha256}, got {digest}; copy it again")
+
+
+def _as_meant(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"steps_offset": 1} | ({"clip_sample": False} if config.get("clip_sample") else {})
 
 
 def open_bundle(path: str | Path) -> Bundle:
