@@ -3,6 +3,7 @@
 Importing this package loads neither torch nor coremltools: they come with the first conversion.
 """
 
+from .cache import CacheUsage, ConversionCache
 from .checkpoint import Checkpoint
 from .component import Component, PortSpec, Weights
 from .components import build_component
@@ -11,8 +12,11 @@ from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
+    LimitError,
     LoweringError,
     NotACheckpointError,
+    NotEnoughMemoryError,
+    NotEnoughSpaceError,
     OptionsError,
     SdConvertError,
     UnsafeWeightsError,
@@ -21,6 +25,7 @@ from .errors import (
     VerificationError,
     WeightsMismatchError,
 )
+from .lora import Lora
 from .options import ATTENTION_IMPLEMENTATIONS, COMPONENTS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
 from .samples import sample_inputs
@@ -32,17 +37,23 @@ __all__ = [
     "COMPONENTS",
     "COMPUTE_UNITS",
     "MIN_PSNR",
+    "CacheUsage",
     "Checkpoint",
     "CheckpointError",
     "CheckpointNotFoundError",
     "Component",
     "ComponentPlan",
     "ComponentReport",
+    "ConversionCache",
     "ConversionOptions",
     "ConversionReport",
     "IncompleteCheckpointError",
+    "LimitError",
+    "Lora",
     "LoweringError",
     "NotACheckpointError",
+    "NotEnoughMemoryError",
+    "NotEnoughSpaceError",
     "OptionsError",
     "OutputFidelity",
     "Plan",

@@ -2,8 +2,8 @@
 
 Drawing a blueprint takes torch, coremltools and nearly all of a conversion's work; it is half a megabyte. It
 follows from configs, shapes and options alone, except for the few small tensors that were read for it, which
-it names (``inlined``). So it can be kept (:mod:`sd_convert.cache`), and used for any weights in which those are
-the same: weights themselves are never kept, hence never stale.
+it names (``inlined``). So it can be kept (:mod:`sd_convert.cache`), and used for any weights in which those
+are the same: weights themselves are never kept, hence never stale.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from .blobs import Blob, Tensors, end_of, renamed
+from .component import PortSpec
 
 _LARGEST: Final = 2**30  # bytes of an unpacked blueprint; those of SDXL have some ten millions
 
@@ -27,12 +28,14 @@ _LARGEST: Final = 2**30  # bytes of an unpacked blueprint; those of SDXL have so
 class Blueprint:
     """What a component's package will be.
 
-    ``model`` is the content of ``model.mlmodel``, ``blobs`` those of ``weight.bin`` in order, ``operations`` counts
-    every kind of MIL operation but const. ``inlined`` has the sha256 of each tensor whose elements are in ``model``
-    or in a blob's content.
+    ``inputs`` and ``outputs`` are its ports. ``model`` is the content of ``model.mlmodel``, ``blobs`` those
+    of ``weight.bin`` in order, ``operations`` counts every kind of MIL operation but const. ``inlined`` has
+    the sha256 of each tensor whose elements are in ``model`` or in a blob's content.
     """
 
     name: str
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
     model: bytes
     blobs: tuple[Blob, ...]
     inlined: Mapping[str, str]
@@ -79,9 +82,14 @@ def unpack(content: bytes) -> Blueprint:
         text = inflater.decompress(content, _LARGEST)
         fields = json.loads(text, object_hook=_binary)
         blobs = tuple(Blob(**blob) for blob in fields.pop("blobs"))
-        return Blueprint(**fields, blobs=blobs)
+        ports = {key: tuple(map(_port, fields.pop(key))) for key in ("inputs", "outputs")}
+        return Blueprint(**fields, **ports, blobs=blobs)
     except (zlib.error, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"expected a packed blueprint, got {error}") from error
+
+
+def _port(fields: dict[str, Any]) -> PortSpec:
+    return PortSpec(**{**fields, "shape": tuple(fields["shape"])})
 
 
 def _binary(value: dict[str, Any]) -> Any:

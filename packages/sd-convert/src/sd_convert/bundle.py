@@ -23,6 +23,7 @@ from sd_runtime import (
 )
 from sd_runtime import PortSpec as BundlePort
 
+from .blueprint import Blueprint
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import Component, PortSpec
 from .errors import IncompleteCheckpointError
@@ -103,7 +104,9 @@ def provenance(checkpoint: Checkpoint) -> Provenance:
     return Provenance.now(checkpoint.name, revision=checkpoint.revision, tools=tools)
 
 
-def bundle_component(component: Component, package: str, options: ConversionOptions) -> BundleComponent:
+def bundle_component(
+    component: Component | Blueprint, package: str, options: ConversionOptions
+) -> BundleComponent:
     """The manifest's entry for ``component`` in the package of that file name."""
     rewritten = component.name in REWRITTEN
     return BundleComponent(

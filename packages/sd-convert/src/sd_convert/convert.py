@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
 from sd_runtime import Draft, new_bundle
 
+from .background import Background
+from .blueprint import Blueprint
+from .blueprints import Blueprints, Drawn
 from .bundle import bundle_component, copy_files, model_facts, provenance
+from .cache import ConversionCache
 from .checkpoint import Checkpoint
-from .components import build_component, load_libraries
+from .components import load_libraries
 from .facts import model_version, package_name
-from .memory import peak_memory
+from .limits import check_space, limits_named
+from .memory import collect, collector_paused, peak_memory
 from .options import ConversionOptions
+from .package import write_package
 from .plan import chosen_components
+from .weights import LazyWeights
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentReport:
-    """One network converted. ``peak_memory`` is the process' high-water mark after it, in bytes."""
+    """One network converted.
+
+    ``seconds``: its own work; writing one network overlaps with the work on the next, so they add up to more
+    than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
+    or float32 and ``reason`` why. ``is_reused``: whether its blueprint came from the cache.
+    """
 
     name: str
     package: str
     seconds: float
     bytes: int
     peak_memory: int | None
+    precision: str
+    reason: str | None
+    is_reused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +59,7 @@ class ConversionReport:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Component ``index`` of ``total`` begins (``report`` is None) or is done."""
+    """Work on ``component`` begins (``report`` is None) or is done; ``index`` of ``total`` were before."""
 
     component: str
     index: int
@@ -59,50 +76,138 @@ def convert(
     options: ConversionOptions | None = None,
     *,
     progress: OnProgress | None = None,
+    cache: ConversionCache | None = None,
 ) -> ConversionReport:
     """Convert the components of ``checkpoint`` and write the bundle ``output``.
 
-    The bundle appears when it is complete. On any exception, Ctrl-C included, what was at ``output`` stays as
-    it was, and nothing is left beside it.
+    The bundle appears when it is complete. On any exception, Ctrl-C included, what was at ``output`` stays
+    as it was, and nothing is left beside it; what a killed process left there is cleared away. ``cache``:
+    where to look for, and keep, everything but the weights; None does without.
 
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
+        LimitError: disk or memory do not suffice.
         sd_runtime.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
     """
     options, began = options or ConversionOptions(), perf_counter()
     names = chosen_components(checkpoint, options)
     facts = model_facts(checkpoint, options, names)
-    with new_bundle(output, facts, provenance=provenance(checkpoint), overwrite=options.overwrite) as draft:
+    blueprints = Blueprints(checkpoint, options, cache)
+    with (
+        limits_named(Path(output)),
+        new_bundle(output, facts, provenance=provenance(checkpoint), overwrite=options.overwrite) as draft,
+        collector_paused(),
+    ):
         copy_files(checkpoint, draft, names)
+        known = {name: found for name in names if (found := blueprints.known(name)) is not None}
+        loading = _load(name for name in names if name not in known)
+        work = _Work(checkpoint, options, draft, names, progress)
+        reports = work.run(lambda name: known.get(name) or blueprints.drawn(name))
+    return ConversionReport(Path(output), reports, loading, perf_counter() - began)
+
+
+def _load(components: Iterable[str]) -> float:
+    """Import what drawing blueprints of ``components`` takes; the seconds that it took."""
+    began, names = perf_counter(), tuple(components)
+    if names:
         load_libraries(names)
-        loading = perf_counter() - began
-        reports = []
-        for index, name in enumerate(names):
-            _tell(progress, Progress(name, index, len(names)))
-            reports.append(_convert_component(checkpoint, options, name, draft))
-            _tell(progress, Progress(name, index, len(names), reports[-1]))
-    return ConversionReport(Path(output), tuple(reports), loading, perf_counter() - began)
+        collect()
+    return perf_counter() - began
 
 
-def _tell(progress: OnProgress | None, event: Progress) -> None:
-    if progress is not None:
-        progress(event)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A component whose blueprint is there, after ``seconds``, and whose package is being written."""
+
+    component: str
+    path: Path
+    drawn: Drawn
+    seconds: float
+    written: Future[float]
 
 
-def _convert_component(
-    checkpoint: Checkpoint, options: ConversionOptions, name: str, draft: Draft
-) -> ComponentReport:
-    from .write import write_component
+@dataclass(slots=True)
+class _Work:
+    """Blueprints in this thread, the largest component first, and packages behind its back."""
 
-    began = perf_counter()
-    component = build_component(name, checkpoint, options)
-    package = package_name(model_version(checkpoint, options), name)
-    path = draft.add_component(bundle_component(component, package, options))
-    written = write_component(
-        component,
-        path,
-        attention=options.attention_implementation,
-        compute_unit=options.resolved_compute_unit,
-        target=options.target,
+    checkpoint: Checkpoint
+    options: ConversionOptions
+    draft: Draft
+    names: tuple[str, ...]
+    progress: OnProgress | None
+    jobs: list[_Job] = field(default_factory=list)
+    reports: dict[str, ComponentReport] = field(default_factory=dict)
+
+    def run(self, draw: Callable[[str], Drawn]) -> tuple[ComponentReport, ...]:
+        """Write every component; the reports come in the usual order."""
+        sizes = {name: self.checkpoint.weights(name).bytes for name in self.names}
+        with Background() as flushing, Background() as writing:
+            for name in sorted(self.names, key=lambda name: -sizes[name]):
+                self._tell(Progress(name, len(self.reports), len(self.names)))
+                self._start(name, draw, writing, flushing)
+                self._report(wait=False)
+            self._report(wait=True)
+        self.draft.components.sort(key=lambda entry: self.names.index(entry.name))
+        return tuple(self.reports[name] for name in self.names)
+
+    def _start(
+        self, name: str, draw: Callable[[str], Drawn], writing: Background, flushing: Background
+    ) -> None:
+        began = perf_counter()
+        drawn = draw(name)
+        pending = sum(job.drawn.blueprint.bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + drawn.blueprint.bytes)
+        package = package_name(model_version(self.checkpoint, self.options), name)
+        path = self.draft.add_component(bundle_component(drawn.blueprint, package, self.options))
+        weights = self.checkpoint.weights(name)
+        written = writing.submit(lambda: self._write(drawn.blueprint, weights, path, writing.check))
+        flushing.submit(lambda: _flush(path, written))
+        self.jobs.append(_Job(name, path, drawn, perf_counter() - began, written))
+
+    def _write(
+        self, blueprint: Blueprint, weights: LazyWeights, path: Path, check: Callable[[], None]
+    ) -> float:
+        """Write a package; the seconds that it took."""
+        began = perf_counter()
+        for relative, sha256 in write_package(blueprint, weights, path, check=check).items():
+            self.draft.add_hash(f"{path.name}/{relative}", sha256)
+        return perf_counter() - began
+
+    def _report(self, *, wait: bool) -> None:
+        """Report the components that were finished meanwhile, or raise what kept one from it."""
+        for job in self.jobs:
+            if job.component not in self.reports and (wait or job.written.done()):
+                report = _component_report(job)
+                self._tell(Progress(job.component, len(self.reports), len(self.names), report))
+                self.reports[job.component] = report
+
+    def _tell(self, event: Progress) -> None:
+        if self.progress is not None:
+            self.progress(event)
+
+
+def _component_report(job: _Job) -> ComponentReport:
+    seconds = job.seconds + job.written.result()
+    return ComponentReport(
+        name=job.component,
+        package=job.path.name,
+        seconds=seconds,
+        bytes=sum(file.stat().st_size for file in job.path.rglob("*") if file.is_file()),
+        peak_memory=peak_memory(),
+        precision=job.drawn.precision.dtype,
+        reason=job.drawn.precision.reason,
+        is_reused=job.drawn.is_reused,
     )
-    return ComponentReport(name, package, perf_counter() - began, written.bytes, peak_memory())
+
+
+def _flush(package: Path, written: Future[float]) -> None:
+    """Have the system write a package to the disk now, while others are still made."""
+    written.result()
+    if os.name == "nt":
+        return  # Windows does not flush what is open for reading
+    for file in (path for path in package.rglob("*") if path.is_file()):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -10,6 +10,9 @@ SdConvertError
 │   └── WeightsMismatchError        names, shapes or dtypes of the weights contradict the config
 ├── UnsupportedArchitectureError  a well-formed checkpoint of a kind that is not converted
 ├── OptionsError                  options that contradict each other or the checkpoint
+├── LimitError                    the machine's memory or disk does not suffice
+│   ├── NotEnoughMemoryError        memory could not be had
+│   └── NotEnoughSpaceError         the disk is full, or a file would be larger than is allowed
 ├── LoweringError                 the exported graph has an operation that is not lowered
 └── VerificationError             the bundle and the checkpoint cannot be compared at all
 """
@@ -55,6 +58,18 @@ class UnsupportedArchitectureError(SdConvertError):
 
 class OptionsError(SdConvertError):
     """Options that contradict each other or the checkpoint."""
+
+
+class LimitError(SdConvertError):
+    """The machine's memory or disk does not suffice."""
+
+
+class NotEnoughMemoryError(LimitError):
+    """Memory could not be had."""
+
+
+class NotEnoughSpaceError(LimitError):
+    """The disk is full, or a file would be larger than is allowed."""
 
 
 class LoweringError(SdConvertError):

@@ -27,6 +27,10 @@ COMPUTE_UNIT_OF_ATTENTION: Final = {
 }
 ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
 COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
+PRECISIONS: Final = ("auto", "fp16", "fp32")
+
+#: Components whose precision is found by a check unless the options say otherwise.
+CHECKED_BY_DEFAULT: Final = frozenset({"vae_decoder", "vae_encoder"})
 
 _SIZES: Final = {
     "latent_height": "latent pixels",
@@ -49,6 +53,8 @@ class ConversionOptions:
     ``unet_support_controlnet``: whether the UNet has inputs for the residuals of a ControlNet.
     ``unet_batch_one``: whether the UNet takes one sample, to be called twice for guidance, instead of two.
     ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
+    ``compute_precision``: ``auto`` (found by a check), ``fp16`` or ``fp32`` for all components, or for one as
+    ``vae_decoder=fp32``; later entries win. By default the VAE's halves are checked, the others are fp16.
     ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
     ``overwrite``: whether a bundle that exists may be replaced.
 
@@ -65,6 +71,7 @@ class ConversionOptions:
     unet_support_controlnet: bool = False
     unet_batch_one: bool = False
     target: str = "macOS13"
+    compute_precision: tuple[str, ...] = ()
     model_version: str | None = None
     overwrite: bool = False
 
@@ -77,6 +84,8 @@ class ConversionOptions:
         check_attention(self.attention_implementation, self.target)
         if self.compute_unit is not None:
             _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
+        for entry in self.compute_precision:
+            _check_precision(entry)
         for name, unit in _SIZES.items():
             size = getattr(self, name)
             if size is not None and size < 1:
@@ -95,6 +104,15 @@ def check_attention(implementation: str, target: str) -> None:
         raise OptionsError(
             f"attention_implementation: SDPA needs a target out of {', '.join(able)}, got {target}: "
             "raise the minimum deployment target, or choose another implementation"
+        )
+
+
+def _check_precision(entry: str) -> None:
+    component, _, precision = entry.rpartition("=")
+    if precision not in PRECISIONS or component not in ("", *COMPONENTS):
+        raise OptionsError(
+            f"compute_precision: expected {', '.join(PRECISIONS)}, or one of them for a component "
+            f"(vae_decoder=fp32), got {entry!r}"
         )
 
 

@@ -40,6 +40,8 @@ def draw_blueprint(component: Component, lowered: Lowered, *, specification: int
     operations = lowered.program.functions["main"].operations
     return Blueprint(
         name=component.name,
+        inputs=component.inputs,
+        outputs=component.outputs,
         model=model.SerializeToString(deterministic=True),
         blobs=tuple(layout.blobs),
         inlined={name: tensor_hash(component.weights, name) for name in sorted(lowered.inlined)},
@@ -52,8 +54,8 @@ def write_package(
 ) -> dict[str, str]:
     """Create the package ``path``; read the tensors once, in the order in which they are written.
 
-    ``check`` is called before each piece, and may raise to stop. Returns the sha256 of each file, by its path in
-    the package. If anything goes wrong, what was written is removed.
+    ``check`` is called before each piece, and may raise to stop. Returns the sha256 of each file, by its
+    path in the package. If anything goes wrong, what was written is removed.
 
     Raises: see :func:`sd_convert.blobs.write_blobs`.
     """

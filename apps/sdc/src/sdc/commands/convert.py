@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from sd_convert import Checkpoint, ConversionOptions, ConversionReport
+    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport
 
 
 @click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 @click.option(
     "--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on."
 )
+@click.option(
+    "--compute-precision",
+    metavar="[NAME=]auto|fp16|fp32",
+    multiple=True,
+    help="For all components or one (vae_decoder=fp32); by default fp16, or fp32 where that overflows.",
+)
+@click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option(
     "--variant", help="Variant of the weight files (fp16, ema, ...); by default fp16 if there is one."
@@ -56,6 +63,8 @@ def command(
     latent_h: int | None,
     latent_w: int | None,
     min_deployment_target: str,
+    compute_precision: tuple[str, ...],
+    no_cache: bool,
     revision: str | None,
     variant: str | None,
     check_output_correctness: bool,
@@ -63,7 +72,7 @@ def command(
     overwrite: bool,
 ) -> None:
     """Convert CHECKPOINT, a diffusers folder or a hub id, to a bundle of Core ML packages."""
-    from sd_convert import Checkpoint, ConversionOptions, verify
+    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, verify
 
     options = ConversionOptions(
         components=tuple(components.split(",")) if components else None,
@@ -72,13 +81,15 @@ def command(
         latent_height=latent_h,
         latent_width=latent_w,
         target=min_deployment_target,
+        compute_precision=compute_precision,
         overwrite=overwrite,
     )
     opened = Checkpoint.open(checkpoint, components=options.components, revision=revision, variant=variant)
+    cache = None if no_cache else ConversionCache()
     if dry_run:
-        _print_plan(opened, options, output)
+        _print_plan(opened, options, output, cache)
         return
-    print_conversion(run_conversion(opened, output, options))
+    print_conversion(run_conversion(opened, output, options, cache))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
@@ -87,7 +98,9 @@ def command(
         ctx.exit(0 if report.passed else 1)
 
 
-def run_conversion(checkpoint: Checkpoint, output: Path, options: ConversionOptions) -> ConversionReport:
+def run_conversion(
+    checkpoint: Checkpoint, output: Path, options: ConversionOptions, cache: ConversionCache | None = None
+) -> ConversionReport:
     """Convert behind a bar that names the component at work."""
     from sd_convert import Progress, convert
 
@@ -100,17 +113,27 @@ def run_conversion(checkpoint: Checkpoint, output: Path, options: ConversionOpti
             done = event.index + (event.report is not None)
             bar.update(task, description=event.component, total=event.total, completed=done)
 
-        return convert(checkpoint, output, options, progress=show)
+        return convert(checkpoint, output, options, progress=show, cache=cache)
 
 
 def print_conversion(report: ConversionReport) -> None:
     """A row for each component, then the sum."""
     from sdc.console import console, peak_memory, size, table
 
-    rows = table("component", "s", "size", "peak memory")
+    rows = table("component", "s", "size", "peak memory", "precision", "blueprint")
     for part in report.components:
-        rows.add_row(part.name, f"{part.seconds:.1f}", size(part.bytes), size(part.peak_memory or 0))
+        rows.add_row(
+            part.name,
+            f"{part.seconds:.1f}",
+            size(part.bytes),
+            size(part.peak_memory or 0),
+            part.precision,
+            "reused" if part.is_reused else "drawn",
+        )
     console().print(rows)
+    for part in report.components:
+        if part.reason:
+            console().print(f"{part.name} is {part.precision}: {part.reason}", soft_wrap=True)
     total = sum(part.bytes for part in report.components)
     console().print(
         f"wrote {report.bundle}: {size(total)} in {report.seconds:.1f} s, peak memory {size(peak_memory())}",
@@ -118,7 +141,9 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
-def _print_plan(checkpoint: Checkpoint, options: ConversionOptions, output: Path) -> None:
+def _print_plan(
+    checkpoint: Checkpoint, options: ConversionOptions, output: Path, cache: ConversionCache | None
+) -> None:
     from sd_convert import plan
 
     from sdc.console import console, size, table

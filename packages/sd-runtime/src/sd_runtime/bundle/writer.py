@@ -1,7 +1,8 @@
 """Write a bundle so that a reader sees all of it or nothing of it.
 
 Everything goes to a hidden sibling folder (same file system), which is renamed at the end. An existing bundle
-is moved aside for the instant between two renames, and moved back if the second one fails.
+is moved aside for the instant between two renames, and moved back if the second one fails. What a process
+that was killed leaves behind is cleared away by the next one that writes the same bundle.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sd_runtime.bundle.facts import ModelFacts
+from sd_runtime.bundle.leftovers import OLD, PARTIAL, clear_leftovers, locked
 from sd_runtime.bundle.manifest import (
     FORMAT,
     VERSION,
     BundleComponent,
     FileRecord,
     Manifest,
-    ModelFacts,
     Provenance,
     format_manifest,
     parse_manifest,
@@ -39,6 +41,7 @@ class Draft:
     model: ModelFacts
     provenance: Provenance
     components: list[BundleComponent] = field(default_factory=list)
+    hashes: dict[str, str] = field(default_factory=dict)
 
     def add_component(self, component: BundleComponent) -> Path:
         """Announce ``component`` and return where to write its package: a path that does not exist yet."""
@@ -61,6 +64,10 @@ class Draft:
         """
         shutil.copyfile(source, self._place(relative))
 
+    def add_hash(self, relative: str, sha256: str) -> None:
+        """Say the sha256 of a file, known from writing it, so that it is not read again for the manifest."""
+        self.hashes[relative] = sha256
+
     def _place(self, relative: str) -> Path:
         check_relative(relative, "$")
         if relative == MANIFEST:
@@ -72,12 +79,13 @@ class Draft:
         return path
 
     def manifest(self) -> Manifest:
-        """The manifest of what the folder holds now; reads every file once, for its sha256.
+        """The manifest of what the folder holds now; files whose sha256 was not said are read for it.
 
         Raises:
             ManifestError: the parts contradict each other, or a component's package was not written.
         """
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        names = [path.relative_to(self.folder).as_posix() for path in paths]
         return Manifest(
             format=FORMAT,
             version=VERSION,
@@ -86,8 +94,8 @@ class Draft:
             compression="none",
             provenance=self.provenance,
             files={
-                path.relative_to(self.folder).as_posix(): FileRecord(path.stat().st_size, sha256(path))
-                for path in paths
+                name: FileRecord(path.stat().st_size, self.hashes.get(name) or sha256(path))
+                for name, path in zip(names, paths, strict=True)
             },
         )
 
@@ -105,16 +113,18 @@ def new_bundle(
         ManifestError: what was added does not make a valid bundle.
     """
     target = Path(path).resolve()
+    clear_leftovers(target)
     _check_free(target, overwrite)
     made = _missing_parents(target)
-    temporary = _sibling(target, "partial")
+    temporary = _sibling(target, PARTIAL)
     try:
         temporary.mkdir(parents=True)
-        draft = Draft(temporary, model, provenance)
-        yield draft
-        _seal(draft)
-        _check_free(target, overwrite)
-        _put_in_place(temporary, target)
+        with locked(temporary, wait=True):
+            draft = Draft(temporary, model, provenance)
+            yield draft
+            _seal(draft)
+            _check_free(target, overwrite)
+            _put_in_place(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         _remove_empty(made)
@@ -177,7 +187,7 @@ def _flush(path: Path) -> None:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Rename ``temporary`` to ``target``; until that has happened the old ``target`` can come back."""
-    aside = _sibling(target, "old")
+    aside = _sibling(target, OLD)
     try:
         if target.exists():
             target.rename(aside)

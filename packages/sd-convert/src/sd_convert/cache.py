@@ -1,0 +1,183 @@
+"""What a conversion found out, kept in the user's cache folder for the next one.
+
+Blueprints (:mod:`sd_convert.blueprint`), and whether a component's values fit into float16. Each is a file
+of its own under the sha256 of everything that it follows from, with a sha256 of its content in front: a
+damaged one is as good as none. Files appear whole, whoever else writes; the least recently used go when
+there are too many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from .blueprint import Blueprint, pack, unpack
+from .checkpoint import Checkpoint
+from .digest import FileHashes
+from .facts import model_version
+from .options import ConversionOptions
+from .weights import LazyWeights
+
+_FORMAT: Final = 1  # of the files
+_SUFFIX: Final = ".entry"
+_TOOLS: Final = ("coremltools", "torch", "diffusers", "transformers", "numpy")
+_OURS: Final = ("sd_convert", "sd_attention")
+_SHA: Final = 32  # bytes
+_LARGEST_ENTRY: Final = 2**28  # bytes; a blueprint of SDXL has some hundred thousands
+
+#: Options that say which components and where, not what becomes of each.
+_ELSEWHERE: Final = ("components", "overwrite", "compute_precision")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """How many entries there are, and their bytes."""
+
+    entries: int
+    bytes: int
+
+
+def default_folder() -> Path:
+    """``sdc/conversion`` in this user's cache folder."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("sdc", appauthor=False) / "conversion"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionCache:
+    """The cache in ``folder``, of ``limit`` bytes; where that cannot be read or written it is just empty."""
+
+    folder: Path = field(default_factory=default_folder)
+    limit: int = 2**28
+
+    @property
+    def hash_file(self) -> Callable[[Path], str]:
+        """sha256 of files, remembered here while their sizes and times stay the same."""
+        return FileHashes(self.folder / "files.json")
+
+    def blueprint(self, key: str, weights: LazyWeights) -> Blueprint | None:
+        """The blueprint kept under ``key``, if it is good for ``weights``."""
+        content = self.read(key)
+        try:
+            found = unpack(content) if content is not None else None
+        except ValueError:
+            return None
+        return found if found is not None and _good(found, weights) else None
+
+    def keep(self, key: str, blueprint: Blueprint) -> None:
+        """Keep ``blueprint`` under ``key``."""
+        self.write(key, pack(blueprint))
+
+    def read(self, key: str) -> bytes | None:
+        """What was written under ``key``, or None; it counts as used now."""
+        path = self.folder / f"{key}{_SUFFIX}"
+        try:
+            if path.stat().st_size > _LARGEST_ENTRY:
+                return None
+            content = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        return content[_SHA:] if hashlib.sha256(content[_SHA:]).digest() == content[:_SHA] else None
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write ``content`` under ``key``, and remove what was used least recently if there is too much."""
+        path = self.folder / f"{key}{_SUFFIX}"
+        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+            partial.replace(path)
+            self._shrink()
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+
+    def usage(self) -> CacheUsage:
+        """What is in it."""
+        sizes = [status.st_size for _, status in self._files(_SUFFIX)]
+        return CacheUsage(len(sizes), sum(sizes))
+
+    def clear(self) -> CacheUsage:
+        """Remove everything; returns what there was."""
+        usage = self.usage()
+        for path, _ in (*self._files(_SUFFIX), *self._files(".partial"), *self._files(".json")):
+            with suppress(OSError):
+                path.unlink()
+        return usage
+
+    def _shrink(self) -> None:
+        files = sorted(self._files(_SUFFIX), key=lambda file: file[1].st_mtime_ns, reverse=True)
+        total = 0
+        for path, status in files:
+            total += status.st_size
+            if total > self.limit:
+                path.unlink(missing_ok=True)
+
+    def _files(self, suffix: str) -> Iterator[tuple[Path, os.stat_result]]:
+        with suppress(OSError):
+            for path in list(self.folder.iterdir()):
+                if path.suffix == suffix:
+                    with suppress(OSError):
+                        yield path, path.stat()
+
+
+def blueprint_key(
+    checkpoint: Checkpoint, options: ConversionOptions, name: str, weights: LazyWeights, **decided: str
+) -> str:
+    """The sha256 of everything that a component's blueprint follows from, but the elements of its weights.
+
+    That is the configs, the names and shapes of its tensors, the options, what was ``decided`` on the way
+    (the precision), our own code, and the versions of the libraries that have a hand in it.
+    """
+    facts = {
+        "component": name,
+        "version": model_version(checkpoint, options),
+        "components": checkpoint.components,
+        "configs": checkpoint.configs,
+        "options": {key: value for key, value in asdict(options).items() if key not in _ELSEWHERE},
+        "decided": decided,
+        "tensors": [(key, entry.dtype, entry.shape) for key, entry in weights.entries.items()],
+        "date": os.environ.get("SOURCE_DATE_EPOCH"),
+    }
+    return entry_key("blueprint", facts)
+
+
+def entry_key(kind: str, facts: Any) -> str:
+    """The sha256 of ``facts`` (anything JSON can say) and of the tools that are at work."""
+    text = json.dumps([_FORMAT, kind, facts, *_tools()], sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _tools() -> tuple[str, ...]:
+    """Versions of libraries; of our own packages the code itself, which changes more often than those."""
+    return (*(f"{tool}=={version(tool)}" for tool in _TOOLS), *map(_source_hash, _OURS))
+
+
+def _source_hash(package: str) -> str:
+    spec = find_spec(package)
+    sha = hashlib.sha256()
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(folder).rglob("*.py")):
+            sha.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def _good(blueprint: Blueprint, weights: LazyWeights) -> bool:
+    try:
+        return blueprint.fits(weights)
+    except KeyError:
+        return False
