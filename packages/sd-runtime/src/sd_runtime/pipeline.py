@@ -277,11 +277,18 @@ class Pipeline:
 
     def _text(self, prompt: str) -> EncodedText:
         if prompt not in self._texts:
+            encoders = self._text_encoders()
             pooled = self.bundle.manifest.model.conditioning.time_ids != "none"
-            encoded = encode_prompt(self._text_encoders(), prompt, pooled=pooled)
+            encoded = encode_prompt(encoders, prompt, length=self._attended(), pooled=pooled)
             self._texts = {**dict(list(self._texts.items())[1 - _REMEMBERED :]), prompt: encoded}
         warn_of_truncation(self._texts[prompt])
         return self._texts[prompt]
+
+    def _attended(self) -> int | None:
+        """How many tokens the denoiser attends to; None where it does not say."""
+        ports = {port.name: port.shape for port in self.bundle.only("denoiser").inputs}
+        states = ports.get("encoder_hidden_states")
+        return states[-1] if states else None
 
     def _text_encoders(self) -> list[TextEncoder]:
         encodings = self.bundle.manifest.model.text_encoders

@@ -50,25 +50,47 @@ class EncodedText:
         )
 
 
-def encode_prompt(encoders: Sequence[TextEncoder], prompt: str, *, pooled: bool) -> EncodedText:
+def encode_prompt(
+    encoders: Sequence[TextEncoder], prompt: str, *, length: int | None, pooled: bool
+) -> EncodedText:
     """``prompt`` through every encoder: states joined over the channels, the last one's ``pooled_outputs``.
 
+    ``length`` is the number of tokens that the denoiser attends to: one window of the encoders, which None
+    stands for, or several, which are encoded one by one. The pooled embedding is the first one's.
+
     Raises:
-        BundleError: the encoders have windows of different lengths, or more than one row.
+        BundleError: the encoders have windows of different lengths, or more than one row, or ``length`` is no
+            multiple of their window.
         PortsError: the last encoder has no ``pooled_outputs``, which ``pooled`` asks for.
     """
-    length = _common_window(encoders)
-    parts: list[Float] = []
-    truncated, embedding = "", None
+    window = _common_window(encoders)
+    count = _window_count(length or window, window)
+    states, embedding, truncated = [], None, ""
     for encoder in encoders:
-        tokens = encoder.tokenizer.encode(prompt, length=length)
-        truncated = truncated or tokens.truncated
-        outputs = [encoder.hidden_states, *(["pooled_outputs"] if pooled and encoder is encoders[-1] else [])]
-        results = encoder.model.predict_all(outputs, input_ids=np.array([tokens.ids], dtype=np.int64))
-        parts.append(results[encoder.hidden_states])
-        embedding = results.get("pooled_outputs")
-    states = np.concatenate(parts, axis=-1)  # (1, S, C)
-    return EncodedText(states.transpose(0, 2, 1)[:, :, None], embedding, truncated)
+        wants_pooled = pooled and encoder is encoders[-1]
+        windows = encoder.tokenizer.windows(prompt, count=count, length=window)
+        encoded = [_encode(encoder, tokens.ids, wants_pooled) for tokens in windows]
+        states.append(np.concatenate([part for part, _ in encoded], axis=1))
+        embedding = encoded[0][1]
+        truncated = truncated or windows[-1].truncated
+    joined = np.concatenate(states, axis=-1)  # (1, S, C)
+    return EncodedText(joined.transpose(0, 2, 1)[:, :, None], embedding, truncated)
+
+
+def _encode(encoder: TextEncoder, ids: Sequence[int], pooled: bool) -> tuple[Float, Float | None]:
+    """Hidden states (1, S, C) of one window and, if asked for, its pooled embedding (1, E)."""
+    outputs = [encoder.hidden_states, *(["pooled_outputs"] if pooled else [])]
+    results = encoder.model.predict_all(outputs, input_ids=np.array([ids], dtype=np.int64))
+    return results[encoder.hidden_states], results.get("pooled_outputs")
+
+
+def _window_count(length: int, window: int) -> int:
+    if length % window:
+        raise BundleError(
+            f"expected a denoiser that attends to a multiple of {window} tokens, which a text encoder takes "
+            f"at once, got one for {length}: convert both with one text-token-sequence-length"
+        )
+    return length // window
 
 
 def warn_of_truncation(text: EncodedText) -> None:

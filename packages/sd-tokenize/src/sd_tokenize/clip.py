@@ -76,6 +76,15 @@ class ClipTokenizer:
             TokenizerError: ``text`` holds half of a surrogate pair, which no encoding can express, or
                 ``length`` has no room for start and end.
         """
+        (window,) = self.windows(text, count=1, length=length)
+        return window
+
+    def windows(self, text: str, *, count: int, length: int | None = None) -> tuple[Tokens, ...]:
+        """Token ids of a long ``text`` in ``count`` windows, each with a start, an end and padding of its own.
+
+        The first windows are filled first; those that the text does not reach are empty. What the last one
+        cannot hold is its ``truncated``. Errors as :meth:`encode`.
+        """
         window = self.max_length if length is None else length
         if window < 2:
             raise TokenizerError(f"expected a length of at least 2 (start and end), got {window}")
@@ -83,10 +92,18 @@ class ClipTokenizer:
             raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
         encoding = self._backend.encode(text, add_special_tokens=False)
         room = window - 2
-        ids = [self.bos_id, *encoding.ids[:room], self.eos_id]
-        padding = [self.pad_id] * (window - len(ids))
-        cut = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
-        return Tokens(ids=(*ids, *padding), truncated=cut.rstrip())
+        fitting = count * room
+        cut = text[encoding.offsets[fitting][0] :].rstrip() if len(encoding.ids) > fitting else ""
+        parts = [encoding.ids[index * room : (index + 1) * room] for index in range(count)]
+        last = len(parts) - 1
+        return tuple(
+            Tokens(self._framed(part, window), cut if index == last else "")
+            for index, part in enumerate(parts)
+        )
+
+    def _framed(self, ids: list[int], window: int) -> tuple[int, ...]:
+        framed = [self.bos_id, *ids, self.eos_id]
+        return (*framed, *[self.pad_id] * (window - len(framed)))
 
 
 def _id_of(token: str, role: str, vocabulary: Vocabulary) -> int:
