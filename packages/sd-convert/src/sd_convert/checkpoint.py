@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .digest import digest
 from .errors import IncompleteCheckpointError
@@ -13,6 +13,9 @@ from .hub import Hub, is_offline
 from .options import check_components
 from .sources import Source
 from .weights import LazyWeights
+
+if TYPE_CHECKING:
+    from .lora import Lora
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -60,6 +63,7 @@ class Request:
     prediction_type: str | None = None
     family: str | None = None
     tokenizer: str | Path | None = None
+    loras: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Checkpoint:
         prediction_type: str | None = None,
         family: str | None = None,
         tokenizer: str | Path | None = None,
+        loras: Sequence[Lora] = (),
     ) -> Checkpoint:
         """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the hub.
 
@@ -114,6 +119,7 @@ class Checkpoint:
         ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or wrongly.
         ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are for
         single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
+        ``loras`` are merged in their order while weights are read.
 
         Raises:
             CheckpointError: one of its subclasses, see ``sd_convert.errors``.
@@ -127,7 +133,7 @@ class Checkpoint:
         hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
         return open_checkpoint(
             source,
-            Request(components, variant, revision, prediction_type, family, tokenizer),
+            Request(components, variant, revision, prediction_type, family, tokenizer, tuple(loras)),
             hub,
         )
 

@@ -10,10 +10,14 @@ from .checkpoint import CONFIG_FILES, Checkpoint, Request
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
 from .hub import Hub, is_repository_id
+from .lora import with_loras
 from .single_file import PREDICTION_TYPES, read_single_file
 
 _SUFFIX = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+#: What diffusers and PEFT call a LoRA.
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
 #: Works in any Python with torch and safetensors; ``weights_only`` refuses code, so it is safe by itself.
 TO_SAFETENSORS = (
@@ -30,7 +34,10 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
             f"prediction_type: expected one of {', '.join(PREDICTION_TYPES)}, got {request.prediction_type!r}"
         )
     checkpoint = _open(source, request, hub)
-    return checkpoint if request.prediction_type is None else _predicting(checkpoint, request.prediction_type)
+    if request.prediction_type is not None:
+        checkpoint = _predicting(checkpoint, request.prediction_type)
+    loras = [replace(lora, file=find_file(lora.file, hub, LORA_FILES)) for lora in request.loras]
+    return with_loras(checkpoint, loras)
 
 
 def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
@@ -68,6 +75,29 @@ def split_hub_file(source: str) -> tuple[str, str] | None:
     ):
         return None
     return (f"{organisation}/{name}", path) if is_repository_id(f"{organisation}/{name}") else None
+
+
+def find_file(source: str | Path, hub: Hub, names: tuple[str, ...]) -> Path:
+    """A weights file: itself, the one called one of ``names`` in a folder or repository, or one on the hub.
+
+    Raises:
+        CheckpointNotFoundError: there is none.
+        UnsafeWeightsError, NotACheckpointError: it is no ``.safetensors``.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        check_suffix(path)
+        return path
+    if not path.is_dir() and (place := split_hub_file(str(source))):
+        return hub.repository(place[0]).fetch([place[1]]) / place[1]
+    if not path.is_dir() and is_repository_id(str(source)):
+        path = hub.repository(str(source)).fetch(names)
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointNotFoundError(
+        f"{source}: expected a {_SUFFIX} file, or a folder with {names[0]}, got neither"
+    )
 
 
 def check_suffix(path: Path) -> None:

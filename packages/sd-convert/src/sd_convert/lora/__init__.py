@@ -1,0 +1,6 @@
+"""LoRA files, of all the forms in which they are shared, merged while weights are read."""
+
+from .file import Lora
+from .merge import with_loras
+
+__all__ = ["Lora", "with_loras"]
