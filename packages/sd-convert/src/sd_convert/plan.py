@@ -5,22 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .blueprint import Blueprint
+from .blueprints import Blueprints
+from .cache import ConversionCache
 from .checkpoint import FOLDERS, Checkpoint
-from .component import PortSpec
+from .component import Component, PortSpec
 from .components import build_component
 from .errors import OptionsError
 from .facts import model_version, package_name
 from .options import ConversionOptions
+from .precision import Precision, known_precision
 
-_FP16_BYTES: Final = 2
-
-#: What torch, diffusers, transformers and coremltools take, measured with the SD 1.5 architecture (0.8 GB).
-_LIBRARIES_MEMORY: Final = 800_000_000
+#: Bytes that torch, diffusers, transformers and coremltools take with the graph of a UNet, measured: 1.1 GB
+#: with the architecture of SD 1.5, 1.2 GB with that of SDXL; and what Python takes where none of them is needed.
+_LIBRARIES_MEMORY: Final = 1_150_000_000
+_PYTHON_MEMORY: Final = 70_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentPlan:
-    """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there."""
+    """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there.
+
+    ``precision``: float16, float32, or None where a check will tell (``package_bytes`` is then for float16).
+    ``is_reused``: whether the cache has its blueprint.
+    """
 
     name: str
     package: str
@@ -29,38 +37,52 @@ class ComponentPlan:
     variant: str
     checkpoint_bytes: int
     package_bytes: int
+    precision: str | None
+    is_reused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A conversion before it happens. ``memory_bytes`` is an estimate of the peak of the whole process."""
+    """A conversion before it happens.
+
+    ``memory_bytes`` estimates the peak of the whole process; ``disk_bytes`` is what the packages will take.
+    """
 
     model_version: str
     options: ConversionOptions
     components: tuple[ComponentPlan, ...]
     memory_bytes: int
+    disk_bytes: int
 
 
-def plan(checkpoint: Checkpoint, options: ConversionOptions | None = None) -> Plan:
+def plan(
+    checkpoint: Checkpoint, options: ConversionOptions | None = None, *, cache: ConversionCache | None = None
+) -> Plan:
     """What :func:`sd_convert.convert` would do with the same arguments; reads the headers of the weights.
+
+    Components whose blueprints are in ``cache`` are planned without importing torch.
 
     Raises: what ``convert`` raises for a checkpoint or options that it refuses.
     """
     options = options or ConversionOptions()
     names = chosen_components(checkpoint, options)
-    components = tuple(_plan_component(checkpoint, options, name) for name in names)
+    blueprints = Blueprints(checkpoint, options, cache)
+    components = tuple(_plan_component(blueprints, name) for name in names)
     return Plan(
         model_version=model_version(checkpoint, options),
         options=options,
         components=components,
-        memory_bytes=_estimate_memory(checkpoint, names),
+        memory_bytes=_estimate_memory(checkpoint, components),
+        disk_bytes=sum(component.package_bytes for component in components),
     )
 
 
-def _estimate_memory(checkpoint: Checkpoint, names: tuple[str, ...]) -> int:
+def _estimate_memory(checkpoint: Checkpoint, components: tuple[ComponentPlan, ...]) -> int:
     """The libraries, and the largest tensor twice: as it is read and as it is written, one after another."""
-    largest = max(entry.bytes for name in names for entry in checkpoint.weights(name).entries.values())
-    return _LIBRARIES_MEMORY + 2 * largest
+    tensors = (entry for part in components for entry in checkpoint.weights(part.name).entries.values())
+    largest = max(entry.bytes for entry in tensors)
+    is_light = all(component.is_reused for component in components)
+    return (_PYTHON_MEMORY if is_light else _LIBRARIES_MEMORY) + 2 * largest
 
 
 def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[str, ...]:
@@ -79,15 +101,26 @@ def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tup
     return tuple(name for name in checkpoint.components if name in asked)
 
 
-def _plan_component(checkpoint: Checkpoint, options: ConversionOptions, name: str) -> ComponentPlan:
-    component = build_component(name, checkpoint, options)
-    parameters = sum(tensor.numel() for tensor in component.module.state_dict().values())
+def _plan_component(blueprints: Blueprints, name: str) -> ComponentPlan:
+    checkpoint, options = blueprints.checkpoint, blueprints.options
+    known = blueprints.known(name)
+    component = known.blueprint if known else build_component(name, checkpoint, options)
+    precision = known_precision(name, checkpoint, options, blueprints.cache)
     return ComponentPlan(
         name=name,
         package=package_name(model_version(checkpoint, options), name),
         inputs=component.inputs,
         outputs=component.outputs,
         variant=checkpoint.variants[FOLDERS[name]],
-        checkpoint_bytes=component.weights.bytes,
-        package_bytes=parameters * _FP16_BYTES,
+        checkpoint_bytes=checkpoint.weights(name).bytes,
+        package_bytes=_package_bytes(component, precision),
+        precision=None if precision is None else precision.dtype,
+        is_reused=known is not None,
     )
+
+
+def _package_bytes(component: Component | Blueprint, precision: Precision | None) -> int:
+    if isinstance(component, Blueprint):
+        return component.bytes
+    parameters = sum(tensor.numel() for tensor in component.module.state_dict().values())
+    return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)

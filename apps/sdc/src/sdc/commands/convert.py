@@ -148,19 +148,22 @@ def _print_plan(
 
     from sdc.console import console, size, table
 
-    planned = plan(checkpoint, options)
-    rows = table("component", "package", "weights", "inputs", "outputs")
+    planned = plan(checkpoint, options, cache=cache)
+    rows = table("component", "package", "size", "precision", "blueprint", "inputs", "outputs")
     for part in planned.components:
         rows.add_row(
             part.name,
             part.package,
             size(part.package_bytes),
+            part.precision or "to be checked",
+            "in the cache" if part.is_reused else "to be drawn",
             "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.inputs),
             "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.outputs),
         )
     console().print(rows)
     console().print(
         f"would write {output} ({options.attention_implementation}, {options.resolved_compute_unit}, "
-        f"{options.target}) with about {size(planned.memory_bytes)} of memory; nothing was written",
+        f"{options.target}), {size(planned.disk_bytes)}, with about {size(planned.memory_bytes)} of memory; "
+        "nothing was written",
         soft_wrap=True,
     )
