@@ -76,11 +76,24 @@ def test_vae_is_diffusers_autoencoder(tiny: Path, tiny_models: Any) -> None:
     torch.testing.assert_close(latent, expected_latent)
 
 
-@pytest.mark.parametrize("name", COMPONENTS)
-def test_ports_and_metadata_are_those_of_apples_converter(name: str, reference: Path) -> None:
-    component = build(name, reference / "tiny-sd")
-    package = f"Stable_Diffusion_version_tiny-sd_{name}.mlpackage"
-    theirs = read_package(reference / "reference-packages/split_einsum" / package).description
+#: Checkpoint, component and options, and the package that Apple's converter made of them.
+REFERENCES = [
+    *(("tiny-sd", name, {}, f"split_einsum/{{}}_{name}") for name in (*COMPONENTS, "safety_checker")),
+    ("tiny-sd", "unet", {"unet_support_controlnet": True}, "controlnet/{}_control-unet"),
+    *(
+        ("tiny-sdxl", name, {"attention_implementation": "ORIGINAL"}, f"sdxl_original/{{}}_{name}")
+        for name in ("text_encoder", "text_encoder_2", "unet")
+    ),
+]
+
+
+@pytest.mark.parametrize(("checkpoint", "name", "options", "package"), REFERENCES)
+def test_ports_and_metadata_are_those_of_apples_converter(
+    checkpoint: str, name: str, options: dict[str, Any], package: str, reference: Path
+) -> None:
+    component = build(name, reference / checkpoint, ConversionOptions(**options))
+    file = package.format(f"Stable_Diffusion_version_{checkpoint}") + ".mlpackage"
+    theirs = read_package(reference / "reference-packages" / file).description
     for ours, ports in ((component.inputs, theirs.inputs), (component.outputs, theirs.outputs)):
         assert [(p.name, p.shape, p.dtype, p.description) for p in ours] == [
             (p.name, p.shape, p.dtype, p.description) for p in ports
@@ -127,9 +140,9 @@ def test_latent_size_of_the_options_reaches_every_port(tiny: Path) -> None:
     assert build("vae_encoder", tiny, options).outputs[0].shape == (1, 8, 12, 16)
 
 
-def test_a_latent_size_that_the_unet_cannot_halve(tiny: Path) -> None:
-    with pytest.raises(OptionsError, match=r"multiple of 2.*got 9"):
-        build("unet", tiny, ConversionOptions(latent_height=9))
+def test_lengths_of_text_that_no_number_of_windows_has(tiny: Path) -> None:
+    with pytest.raises(OptionsError, match=r"at most 77, or a multiple of it, got 100"):
+        build("unet", tiny, ConversionOptions(text_token_sequence_length=100))
 
 
 def test_prediction_type_comes_from_the_scheduler(tiny: Path, edit_config: Callable[..., Path]) -> None:
@@ -144,18 +157,19 @@ def test_prediction_type_comes_from_the_scheduler(tiny: Path, edit_config: Calla
         ("unet", "unet", "addition_embed_type", "text_time"),
         ("unet", "unet", "class_embed_type", "projection"),
         ("unet", "unet", "num_class_embeds", 10),
-        ("unet", "unet", "time_cond_proj_dim", 256),
-        ("unet", "unet", "in_channels", 9),
+        ("unet", "unet", "in_channels", 5),
+        ("unet", "unet", "time_embedding_type", "fourier"),
+        ("unet", "unet", "time_cond_proj_dim", "many"),
         ("unet", "unet", "down_block_types", ["SimpleCrossAttnDownBlock2D", "DownBlock2D"]),
-        ("unet", "unet", "cross_attention_dim", [32, 32]),
+        ("unet", "unet", "cross_attention_dim", [32, 64]),
         ("unet", "unet", "cross_attention_dim", 64),
         ("unet", "unet", "attention_type", "gated"),
         ("unet", "unet", "an_option_of_next_year", 3),
         ("unet", "unet", "block_out_channels", [33, 64]),
         ("unet", "unet", "norm_num_groups", "many"),
-        ("vae_decoder", "vae", "_class_name", "AutoencoderTiny"),
+        ("vae_decoder", "vae", "_class_name", "AsymmetricAutoencoderKL"),
+        ("vae_encoder", "vae", "down_block_types", ["DownBlock2D", "DownEncoderBlock2D"]),
         ("vae_decoder", "vae", "latents_mean", [0.0, 0.0, 0.0, 0.0]),
-        ("vae_encoder", "vae", "down_block_types", ["AttnDownEncoderBlock2D", "DownEncoderBlock2D"]),
         ("vae_decoder", "vae", "scaling_factor", "0.18215"),
         ("text_encoder", "text_encoder", "model_type", "t5"),
         ("text_encoder", "text_encoder", "hidden_act", "relu"),

@@ -16,7 +16,7 @@ from sd_runtime import Bundle, BundleComponent, open_bundle
 from .checkpoint import Checkpoint
 from .component import Component
 from .components import build_component
-from .errors import VerificationError
+from .errors import OptionsError, VerificationError
 from .metadata import RESIDUAL
 from .options import COMPONENTS, ConversionOptions, check_components
 from .samples import sample_inputs
@@ -112,7 +112,12 @@ def _chosen(
 
 def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> Component:
     """The checkpoint's own network behind the ports of the bundle."""
-    component = build_component(entry.name, checkpoint, _options_of(bundle))
+    try:
+        component = build_component(entry.name, checkpoint, _options_of(bundle))
+    except OptionsError as error:
+        raise VerificationError(
+            f"{bundle.path}: {entry.name}: {error}: the bundle was made from another checkpoint"
+        ) from error
     for ours, theirs in ((component.inputs, entry.inputs), (component.outputs, entry.outputs)):
         expected = {port.name: port.shape for port in ours}
         got = {port.name: port.shape for port in theirs}

@@ -31,6 +31,22 @@ class Attend(nn.Module):
         return opaque(q, k, v, causal if self.masked else None, 2)
 
 
+class AttendMasked(nn.Module):
+    """Attention whose mask is an input."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return opaque(x, x, x, mask, 2)
+
+
+@pytest.mark.parametrize("attention", ["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 520), (1, 2, 520, 520)])
+def test_masks_that_are_inputs(shape, attention, convert):
+    torch.manual_seed(0)
+    inputs = {"x": torch.randn(1, 520, 4), "mask": torch.randn(shape)}
+    options = {"attention": attention, "precision": "float32", "target": "iOS18"}
+    convert(AttendMasked(), inputs, **options).close(3e-6)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [1, CHUNK_SIZE, CHUNK_SIZE + 1, 640])
 def test_chunks_of_any_length_equal_torch(length, masked, convert):

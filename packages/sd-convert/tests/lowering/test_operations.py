@@ -23,6 +23,21 @@ class Function(nn.Module):
         return self.function(*inputs)
 
 
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+class Likeness(nn.Module):
+    """What the safety checker does with its concepts, which depend on no input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.concepts = nn.Parameter(normal(3, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ F.normalize(self.concepts).transpose(0, 1)
+
+
 class Pooling(nn.Module):
     """What a CLIP text encoder does with ids, without its layers."""
 
@@ -35,10 +50,6 @@ class Pooling(nn.Module):
         rows = self.table(ids) + self.positions(torch.arange(5, device=ids.device)[None])
         ends = (ids.to(dtype=torch.int32, device=ids.device) == 49_407).int().argmax(dim=-1)
         return rows, rows[torch.arange(1, device=ids.device), ends]
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
 IMAGE, TOKENS = normal(2, 8, 6, 4), normal(2, 5, 12)
@@ -74,6 +85,19 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
     "gelu": (nn.GELU(), (TOKENS,), "aten.gelu.default"),
     "gelu tanh": (nn.GELU(approximate="tanh"), (TOKENS,), "aten.gelu.default"),
     "quick gelu": (Function(lambda x: x * torch.sigmoid(1.702 * x)), (TOKENS,), "aten.sigmoid.default"),
+    "tanh": (nn.Tanh(), (TOKENS,), "aten.tanh.default"),
+    "relu": (nn.ReLU(), (TOKENS,), "aten.relu.default"),
+    "relu in place": (
+        nn.Sequential(nn.Linear(12, 12), nn.ReLU(inplace=True)),
+        (TOKENS,),
+        "aten.relu_.default",
+    ),
+    "mish": (nn.Mish(), (TOKENS,), "aten.mish.default"),
+    "mish in place": (
+        nn.Sequential(nn.Linear(12, 12), nn.Mish(inplace=True)),
+        (TOKENS,),
+        "aten.mish_.default",
+    ),
     "softmax": (nn.Softmax(1), (TOKENS,), "aten.softmax.int"),
     "sin of large angles": (
         Function(lambda x: torch.sin(x * 0.7)),
@@ -88,6 +112,15 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
         "aten.add.Tensor",
     ),
     "sub": (Function(lambda x, y: (x - y) - 1), (TOKENS, TOKENS[0]), "aten.sub.Tensor"),
+    "a number less a tensor": (Function(lambda x: 1 - x), (TOKENS,), "aten.rsub.Scalar"),
+    "greater": (Function(lambda x: x.gt(0.2).float()), (TOKENS,), "aten.gt.Scalar"),
+    "sum": (
+        Function(lambda x: x.sum(dim=1, keepdim=True) + x.sum(dim=(0, -1))[None, :, None]),
+        (TOKENS,),
+        "aten.sum.dim_IntList",
+    ),
+    "at least": (Function(lambda x: x.clamp_min(0.3)), (TOKENS,), "aten.clamp_min.default"),
+    "norm": (Function(F.normalize), (TOKENS,), "aten.linalg_vector_norm.default"),
     "mul": (Function(lambda x: x * 3 * x), (TOKENS,), "aten.mul.Tensor"),
     "div": (Function(lambda x, y: x / (2 + y * y) / 1.0), (TOKENS, TOKENS), "aten.div.Tensor"),
     "matmul": (Function(torch.matmul), (TOKENS, TOKENS.mT.contiguous()), "aten.matmul.default"),
@@ -105,6 +138,13 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
     "flatten": (Function(lambda x: x.flatten(1, 2)), (IMAGE,), "aten.flatten.using_ints"),
     "expand": (Function(lambda x: x[:, :1].expand(3, -1, 4, -1)), (TOKENS[:1],), "aten.expand.default"),
     "cat": (Function(lambda x, y: torch.cat([x, y, x], -1)), (TOKENS, TOKENS), "aten.cat.default"),
+    "expand as": (Function(lambda x: x[:, :1].expand_as(x)), (TOKENS,), "aten.expand_as.default"),
+    "concat": (Function(lambda x, y: torch.concat([x, y], 1)), (TOKENS, TOKENS), "aten.concat.default"),
+    "cat a constant": (
+        Function(lambda x: torch.cat([torch.ones(2, 1, 12, device=x.device), x], 1)),
+        (TOKENS,),
+        "aten.cat.default",
+    ),
     "chunk": (Function(lambda x: torch.cat(x.chunk(3, 1)[1:], 1)), (TOKENS,), "aten.chunk.default"),
     "split": (Function(lambda x: torch.cat(x.split(5, 2)[::-1], 2)), (TOKENS,), "aten.split.Tensor"),
     "select": (Function(lambda x: x[:, -2]), (TOKENS,), "aten.select.int"),
@@ -112,6 +152,8 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
     "pad": (Function(lambda x: F.pad(x, (0, 1, 2, 3), value=0.5)), (IMAGE,), "aten.pad.default"),
     "upsample": (nn.Upsample(scale_factor=(2.0, 3.0)), (IMAGE,), "aten.upsample_nearest2d.vec"),
     "upsample to a size": (nn.Upsample(size=(12, 8)), (IMAGE,), "aten.upsample_nearest2d.vec"),
+    "upsample to odd sizes": (nn.Upsample(size=(11, 7)), (IMAGE,), "aten.upsample_nearest2d.vec"),
+    "upsample unevenly": (nn.Upsample(size=(8, 9)), (IMAGE,), "aten.upsample_nearest2d.vec"),
     "dropout": (nn.Sequential(nn.Dropout(0.5), nn.SiLU()), (TOKENS,), "aten.dropout.default"),
     "clone": (Function(lambda x: x.clone() + 1), (TOKENS,), "aten.clone.default"),
     "attention": (
@@ -124,11 +166,22 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
         (QUERIES, KEYS),
         "aten.scaled_dot_product_attention.default",
     ),
+    "attention with a mask that is known late": (
+        Function(lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m)),
+        (QUERIES, KEYS, normal(2, 1, 1, 7)),
+        "aten.scaled_dot_product_attention.default",
+    ),
+    "attention with a comparison as a mask": (
+        Function(lambda q, k, m: F.scaled_dot_product_attention(q, k, k, m.gt(-0.5))),
+        (QUERIES, KEYS, normal(5, 7)),
+        "aten.scaled_dot_product_attention.default",
+    ),
     "causal attention": (
         Function(lambda q: F.scaled_dot_product_attention(q, q, q, is_causal=True)),
         (QUERIES,),
         "aten.scaled_dot_product_attention.default",
     ),
+    "weights alone": (Likeness(), (TOKENS,), "aten.linalg_vector_norm.default"),
     "token ids": (Pooling(), (torch.tensor([[3.0, 49_405, 49_407, 7, 49_407]]),), "aten.embedding.default"),
 }
 
