@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from sd_tokenize.errors import TokenizerError
 from sd_tokenize.files import Vocabulary, read_vocabulary
 from sd_tokenize.special import SpecialTokens, read_special_tokens
+from sd_tokenize.vectors import expand, followers
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,12 +49,14 @@ class ClipTokenizer:
         Raises:
             TokenizerError: a special token is not in the vocabulary, or a merge makes a token that is not.
         """
-        ids = {role: _id_of(token, role, vocabulary) for role, token in special.roles.items()}
+        known = _with_added(vocabulary, special)
+        ids = {role: _id_of(token, role, known) for role, token in special.roles.items()}
         for token in special.added:
-            _id_of(token.content, "added token", vocabulary)
+            _id_of(token.content, "added token", known)
         self.max_length = special.max_length
         self.bos_id, self.eos_id, self.pad_id = ids["bos_token"], ids["eos_token"], ids["pad_token"]
-        self._backend = _backend(vocabulary, special)
+        self._followers = followers(known, {token.content for token in special.added})
+        self._backend = _backend(vocabulary, special, known)
 
     @classmethod
     def from_folder(cls, folder: str | PathLike[str]) -> ClipTokenizer:
@@ -91,10 +95,11 @@ class ClipTokenizer:
         if lone := SURROGATE.search(text):
             raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
         encoding = self._backend.encode(text, add_special_tokens=False)
+        ids, starts = expand(encoding.ids, encoding.offsets, self._followers)
         room = window - 2
         fitting = count * room
-        cut = text[encoding.offsets[fitting][0] :].rstrip() if len(encoding.ids) > fitting else ""
-        parts = [encoding.ids[index * room : (index + 1) * room] for index in range(count)]
+        cut = text[starts[fitting] :].rstrip() if len(ids) > fitting else ""
+        parts = [ids[index * room : (index + 1) * room] for index in range(count)]
         last = len(parts) - 1
         return tuple(
             Tokens(self._framed(part, window), cut if index == last else "")
@@ -106,15 +111,28 @@ class ClipTokenizer:
         return (*framed, *[self.pad_id] * (window - len(framed)))
 
 
-def _id_of(token: str, role: str, vocabulary: Vocabulary) -> int:
-    if token not in vocabulary.ids:
+def _with_added(vocabulary: Vocabulary, special: SpecialTokens) -> dict[str, int]:
+    """Ids of the vocabulary and of the added tokens, which must follow it without a gap."""
+    added = {token.content for token in special.added}
+    new = {token: special.ids[token] for token in added & special.ids.keys() - vocabulary.ids.keys()}
+    for place, (token, index) in enumerate(sorted(new.items(), key=lambda pair: pair[1])):
+        if index != len(vocabulary.ids) + place:
+            raise TokenizerError(
+                f"expected the added token {token!r} at id {len(vocabulary.ids) + place}, behind the others, "
+                f"got {index}"
+            )
+    return {**vocabulary.ids, **new}
+
+
+def _id_of(token: str, role: str, ids: Mapping[str, int]) -> int:
+    if token not in ids:
         raise TokenizerError(
-            f"expected the {role} {token!r} in the vocabulary, got {len(vocabulary.ids)} tokens without it"
+            f"expected the {role} {token!r} in the vocabulary, got {len(ids)} tokens without it"
         )
-    return vocabulary.ids[token]
+    return ids[token]
 
 
-def _backend(vocabulary: Vocabulary, special: SpecialTokens) -> Tokenizer:
+def _backend(vocabulary: Vocabulary, special: SpecialTokens, ids: Mapping[str, int]) -> Tokenizer:
     """The pipeline of ``transformers.models.clip.tokenization_clip`` on the tokenizers library."""
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -149,7 +167,7 @@ def _backend(vocabulary: Vocabulary, special: SpecialTokens) -> Tokenizer:
                 rstrip=token.rstrip,
                 single_word=token.single_word,
             )
-            for token in special.added
+            for token in sorted(special.added, key=lambda token: ids[token.content])
         ]
     )
     return backend

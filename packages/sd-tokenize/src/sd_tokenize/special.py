@@ -9,7 +9,7 @@ and ``!`` in SD 2.x and in the second tokenizer of SDXL.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -47,11 +47,15 @@ class AddedToken:
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """The tokens with a role, every token that is matched whole, and the length of an encoded prompt."""
+    """The tokens with a role, every token that is matched whole, and the length of an encoded prompt.
+
+    ``ids`` are those of added tokens that their file tells: the vocabulary itself may lack them.
+    """
 
     roles: Mapping[Role, str]
     added: tuple[AddedToken, ...]
     max_length: int
+    ids: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_special_tokens(folder: Path) -> SpecialTokens:
@@ -72,6 +76,7 @@ def read_special_tokens(folder: Path) -> SpecialTokens:
         roles={role: token.content for role, token in tokens.items()},
         added=_without_repeats([*declared, *tokens.values()]),
         max_length=_max_length(config.get("model_max_length", CLIP_MAX_LENGTH)),
+        ids=_told_ids(folder) if decoder is None else _decoder_ids(decoder),
     )
 
 
@@ -84,6 +89,30 @@ def _undeclared(folder: Path) -> list[AddedToken]:
     listed = _listed(_read_optional(folder / "tokenizer.json").get("added_tokens", []), "tokenizer.json")
     names = _read_optional(folder / "added_tokens.json")
     return [*listed, *(AddedToken(name, special=False, normalized=True) for name in names)]
+
+
+def _told_ids(folder: Path) -> dict[str, int]:
+    """Ids out of tokenizer.json and added_tokens.json."""
+    listed = _read_optional(folder / "tokenizer.json").get("added_tokens", [])
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    pairs = [(entry.get("content"), entry.get("id")) for entry in entries]
+    return _checked([*pairs, *_read_optional(folder / "added_tokens.json").items()])
+
+
+def _decoder_ids(decoder: object) -> dict[str, int]:
+    """Ids out of ``{"49408": {"content": "<style>", ...}}``."""
+    entries = decoder.items() if isinstance(decoder, dict) else ()
+    return _checked(
+        (
+            entry.get("content") if isinstance(entry, dict) else entry,
+            int(index) if index.isdecimal() else None,
+        )
+        for index, entry in entries
+    )
+
+
+def _checked(pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
+    return {token: index for token, index in pairs if isinstance(token, str) and type(index) is int}
 
 
 def _values(decoder: object) -> list[object]:
