@@ -165,7 +165,7 @@ def _compare(component: str, expected: Arrays, model: MLModel, inputs: Arrays) -
             component=component,
             output=name,
             psnr=psnr(array, got[name]),
-            max_error=float(np.max(np.abs(np.float64(array) - got[name]))),
+            max_error=float(np.max(np.abs(array.astype(np.float64) - got[name]))),
             seconds=seconds,
         )
         for name, array in expected.items()

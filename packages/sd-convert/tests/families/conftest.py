@@ -15,7 +15,6 @@ from torch import nn
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 WIDTH = 32
-CROSS, PLAIN = ("CrossAttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
 
 
 def tiny_unet(**config: Any) -> UNet2DConditionModel:
@@ -133,7 +132,7 @@ Make = Callable[..., tuple[Path, Mapping[str, nn.Module]]]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """``make(unet=..., vae=..., index={...})`` saves networks as a checkpoint: its folder, and the networks."""
+    """``make(unet=..., vae=..., index={...})`` saves a checkpoint: its folder, and the networks."""
 
     def write(index: Mapping[str, Any] | None = None, **networks: nn.Module) -> tuple[Path, Any]:
         named = {"unet": tiny_unet(), "vae": tiny_vae()} | networks
