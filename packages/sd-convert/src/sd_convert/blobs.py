@@ -1,7 +1,7 @@
 """weight.bin: where each constant lies, known before a byte is written, and the writing, one piece at a time.
 
 The format is "MIL blob storage", version 2: a header of 64 bytes, then for each blob a record of 64 bytes and
-the data, padded to 64. A constant refers to its record. All numbers are little-endian.
+the data; records begin at multiples of 64. A constant refers to its record. All numbers are little-endian.
 
 Source: apple/coremltools, mlmodel/src/MILBlob/Blob/StorageFormat.hpp
 """
@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .errors import WeightsMismatchError
 from .casting import cast
+from .errors import WeightsMismatchError
 from .weights import forget
 
 _ALIGNMENT: Final = 64
@@ -116,15 +116,16 @@ def write_blobs(
 def _pieces(blobs: tuple[Blob, ...], tensors: Tensors) -> Iterator[memoryview]:
     """The file from front to back."""
     yield memoryview(_HEADER.pack(len(blobs), _VERSION))
+    end = _ALIGNMENT
     for blob in blobs:
         start = blob.offset + _ALIGNMENT
+        yield memoryview(bytes(blob.offset - end))
         yield memoryview(_RECORD.pack(_SENTINEL, _NUMBERS[blob.dtype], blob.bytes, start))
         if isinstance(blob.content, bytes):
             yield memoryview(blob.content)
         else:
             yield from _elements(blob, blob.content, tensors[blob.content])
-        if padding := end_of(blob) - start - blob.bytes:
-            yield memoryview(bytes(padding))
+        end = start + blob.bytes
 
 
 def _elements(blob: Blob, name: str, array: npt.NDArray[Any]) -> Iterator[memoryview]:

@@ -84,7 +84,7 @@ def unpack(content: bytes) -> Blueprint:
         blobs = tuple(Blob(**blob) for blob in fields.pop("blobs"))
         ports = {key: tuple(map(_port, fields.pop(key))) for key in ("inputs", "outputs")}
         return Blueprint(**fields, **ports, blobs=blobs)
-    except (zlib.error, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"expected a packed blueprint, got {error}") from error
 
 

@@ -1,0 +1,190 @@
+"""A second conversion is quick, and never a stale one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, convert, plan, verify
+from sd_convert.blueprint import Blueprint, pack, unpack
+from sd_runtime import open_bundle
+
+BLUEPRINTS = sys.modules["sd_convert.blueprints"]
+UNET = ConversionOptions(components=("unet",), overwrite=True)
+
+
+@pytest.fixture(scope="module")
+def _warm(_tiny_fp16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A cache after one conversion, and its bundle."""
+    folder = tmp_path_factory.mktemp("warm")
+    convert(Checkpoint.open(_tiny_fp16), folder / "tiny", cache=ConversionCache(folder / "cache"))
+    return folder / "cache", folder / "tiny"
+
+
+@pytest.fixture
+def cache(_warm: tuple[Path, Path], tmp_path: Path) -> ConversionCache:
+    return ConversionCache(Path(shutil.copytree(_warm[0], tmp_path / "cache")))
+
+
+def reused(report: ConversionReport) -> dict[str, bool]:
+    return {part.name: part.is_reused for part in report.components}
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(bundle)): file.read_bytes()
+        for file in bundle.rglob("*")
+        if file.is_file() and file.name != "manifest.json"  # has the time of the conversion
+    }
+
+
+def test_again_is_the_same_without_any_of_the_work(
+    cache: ConversionCache,
+    _warm: tuple[Path, Path],
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BLUEPRINTS, "build_component", None)
+    monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
+    checkpoint = Checkpoint.open(tiny)
+    assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
+    report = convert(checkpoint, tmp_path / "again", cache=cache)
+    assert set(reused(report).values()) == {True}
+    assert contents(tmp_path / "again") == contents(_warm[1])
+    open_bundle(tmp_path / "again").check_integrity()
+
+
+def test_other_weights_are_never_those_of_before(cache: ConversionCache, tiny: Path, tmp_path: Path) -> None:
+    file = tiny / "unet/diffusion_pytorch_model.fp16.safetensors"
+    tensors = load_file(file)
+    for changed, is_reused in (("conv_in.weight", True), ("conv_out.bias", False)):
+        tensors[changed] = -tensors[changed] - 1
+        save_file(tensors, file)
+        checkpoint = Checkpoint.open(tiny)
+        report = convert(checkpoint, tmp_path / "other", UNET, cache=cache)
+        assert reused(report) == {"unet": is_reused}  # four numbers are in the program itself
+        assert verify(report.bundle, checkpoint).rows[0].psnr > 50
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attention_implementation": "ORIGINAL"},
+        {"compute_unit": "ALL"},
+        {"latent_height": 16},
+        {"target": "macOS14"},
+        {"model_version": "another"},
+        {"compute_precision": ("fp32",)},
+        {"unet_batch_one": True},
+        {"unet_support_controlnet": True},
+    ],
+)
+def test_a_changed_option_draws_anew(change: dict[str, Any], cache: ConversionCache, tiny: Path) -> None:
+    options = ConversionOptions(components=("unet",), **change)
+    assert not plan(Checkpoint.open(tiny), options, cache=cache).components[0].is_reused
+
+
+@pytest.mark.parametrize("epoch", ["0", "86400000"])
+def test_a_date_that_is_asked_for(
+    epoch: str, cache: ConversionCache, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert not plan(Checkpoint.open(tiny), UNET, cache=cache).components[0].is_reused
+
+
+def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callable[..., Path]) -> None:
+    changed = edit_config("scheduler", prediction_type="v_prediction")
+    assert not plan(Checkpoint.open(changed), UNET, cache=cache).components[0].is_reused
+
+
+def test_an_interrupted_conversion_goes_on_where_it_was(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, original = ConversionCache(tmp_path / "cache"), BLUEPRINTS.build_component
+
+    def build(name: str, *rest: Any) -> Any:
+        if name == "text_encoder":
+            raise KeyboardInterrupt
+        return original(name, *rest)
+
+    monkeypatch.setattr(BLUEPRINTS, "build_component", build)
+    with pytest.raises(KeyboardInterrupt):
+        convert(Checkpoint.open(tiny), tmp_path / "bundle", cache=cache)
+    assert not (tmp_path / "bundle").exists()
+    monkeypatch.undo()
+    report = convert(Checkpoint.open(tiny), tmp_path / "bundle", cache=cache)
+    assert reused(report)["unet"]
+    assert not reused(report)["text_encoder"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "replace"])
+def test_a_damaged_entry_is_none(damage: str, cache: ConversionCache, tiny: Path, tmp_path: Path) -> None:
+    for path in cache.folder.glob("*.entry"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"flip": content, "cut": content[:-9], "empty": b"", "replace": b"\0" * 99}[damage])
+    report = convert(Checkpoint.open(tiny), tmp_path / "bundle", UNET, cache=cache)
+    assert reused(report) == {"unet": False}
+    assert reused(convert(Checkpoint.open(tiny), tmp_path / "bundle", UNET, cache=cache)) == {"unet": True}
+
+
+def test_a_cache_that_cannot_be_written_is_no_cache(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    cache = ConversionCache(tmp_path / "file" / "cache")
+    for _ in range(2):
+        assert reused(convert(Checkpoint.open(tiny), tmp_path / "b", UNET, cache=cache)) == {"unet": False}
+    assert (cache.usage().entries, cache.clear().bytes) == (0, 0)
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    cache = ConversionCache(tmp_path, limit=3 * (32 + 100))
+    for number, key in enumerate("abc"):
+        cache.write(key, bytes(100))
+        os.utime(tmp_path / f"{key}.entry", ns=(number, number))
+    assert cache.read("a") == bytes(100)  # now used last
+    cache.write("d", bytes(100))
+    assert [key for key in "abcd" if cache.read(key)] == ["a", "c", "d"]
+    assert cache.usage().entries == 3
+    assert cache.clear().entries == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blueprints_come_back_as_they_were(_warm: tuple[Path, Path], cache: ConversionCache) -> None:
+    found = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
+    blueprints = [unpack(content) for content in found if content and not content.startswith(b"{")]
+    assert sorted(blueprint.name for blueprint in blueprints) == [
+        "text_encoder",
+        "unet",
+        "vae_decoder",
+        "vae_encoder",
+    ]
+    for blueprint in blueprints:
+        assert unpack(pack(blueprint)) == blueprint
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no", json.dumps({}).encode(), pack(Blueprint("", (), (), b"", (), {}, {}))[:-5]]
+)
+def test_what_is_no_blueprint(content: bytes) -> None:
+    with pytest.raises(ValueError, match="blueprint"):
+        unpack(content)
+
+
+def test_tensors_in_the_program_are_held_against_the_checkpoint() -> None:
+    from sd_convert.blueprint import tensor_hash
+
+    weights = {"w": np.ones(3, np.float32)}
+    blueprint = Blueprint("", (), (), b"", (), {"w": tensor_hash(weights, "w")}, {})
+    assert blueprint.fits(weights)
+    assert not blueprint.fits({"w": np.array([1, 1, 2], np.float32)})
+    assert not blueprint.fits({"w": np.ones(3, np.float16)})
+    assert blueprint.renamed({"w": "v"}).fits({"v": weights["w"]})
