@@ -8,6 +8,7 @@ from .checkpoint import Checkpoint
 from .component import Component, PortSpec, Weights
 from .components import build_component
 from .convert import ComponentReport, ConversionReport, Progress, convert
+from .embeddings import Embedding
 from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -47,6 +48,7 @@ __all__ = [
     "ConversionCache",
     "ConversionOptions",
     "ConversionReport",
+    "Embedding",
     "IncompleteCheckpointError",
     "LimitError",
     "Lora",

@@ -15,6 +15,7 @@ from .sources import Source
 from .weights import LazyWeights
 
 if TYPE_CHECKING:
+    from .embeddings import Embedding
     from .lora import Lora
 
 Config: TypeAlias = Mapping[str, Any]
@@ -64,6 +65,7 @@ class Request:
     family: str | None = None
     tokenizer: str | Path | None = None
     loras: tuple[Lora, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Checkpoint:
         family: str | None = None,
         tokenizer: str | Path | None = None,
         loras: Sequence[Lora] = (),
+        embeddings: Sequence[Embedding] = (),
     ) -> Checkpoint:
         """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the hub.
 
@@ -119,7 +122,8 @@ class Checkpoint:
         ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or wrongly.
         ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are for
         single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
-        ``loras`` are merged in their order while weights are read.
+        ``loras`` are merged in their order while weights are read; ``embeddings`` become tokens of the tokenizers
+        and of the text encoders. Their files may be on the hub too.
 
         Raises:
             CheckpointError: one of its subclasses, see ``sd_convert.errors``.
@@ -133,7 +137,16 @@ class Checkpoint:
         hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
         return open_checkpoint(
             source,
-            Request(components, variant, revision, prediction_type, family, tokenizer, tuple(loras)),
+            Request(
+                components,
+                variant,
+                revision,
+                prediction_type,
+                family,
+                tokenizer,
+                tuple(loras),
+                tuple(embeddings),
+            ),
             hub,
         )
 

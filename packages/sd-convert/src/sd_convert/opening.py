@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import CONFIG_FILES, Checkpoint, Request
+from .embeddings import with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
 from .hub import Hub, is_repository_id
@@ -18,6 +19,9 @@ _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 #: What diffusers and PEFT call a LoRA.
 LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+
+#: What diffusers calls an embedding.
+EMBEDDING_FILES = ("learned_embeds.safetensors",)
 
 #: Works in any Python with torch and safetensors; ``weights_only`` refuses code, so it is safe by itself.
 TO_SAFETENSORS = (
@@ -37,7 +41,11 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
     if request.prediction_type is not None:
         checkpoint = _predicting(checkpoint, request.prediction_type)
     loras = [replace(lora, file=find_file(lora.file, hub, LORA_FILES)) for lora in request.loras]
-    return with_loras(checkpoint, loras)
+    embeddings = [
+        replace(embedding, file=find_file(embedding.file, hub, EMBEDDING_FILES))
+        for embedding in request.embeddings
+    ]
+    return with_embeddings(with_loras(checkpoint, loras), embeddings)
 
 
 def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
