@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
 @click.option(
-    "--components", metavar="A,B", help="text_encoder, unet, vae_decoder, vae_encoder; by default all."
+    "--components",
+    metavar="A,B",
+    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker; by default all that "
+    "the checkpoint has.",
 )
 @click.option(
     "--attention-implementation",
@@ -32,6 +35,17 @@ if TYPE_CHECKING:
 )
 @click.option("--latent-h", type=click.IntRange(min=1), help="Latent height; the image's is 8 times that.")
 @click.option("--latent-w", type=click.IntRange(min=1), help="Latent width.")
+@click.option(
+    "--text-token-sequence-length",
+    type=click.IntRange(min=1),
+    help="Tokens that the UNet attends to: up to 77, by default, or a multiple of 77 for long prompts.",
+)
+@click.option(
+    "--unet-support-controlnet", is_flag=True, help="Give the UNet inputs for the residuals of a ControlNet."
+)
+@click.option(
+    "--unet-batch-one", is_flag=True, help="One sample at a time: less memory, two calls for each step."
+)
 @click.option(
     "--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on."
 )
@@ -62,6 +76,9 @@ def command(
     compute_unit: str | None,
     latent_h: int | None,
     latent_w: int | None,
+    text_token_sequence_length: int | None,
+    unet_support_controlnet: bool,
+    unet_batch_one: bool,
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     no_cache: bool,
@@ -80,6 +97,9 @@ def command(
         compute_unit=compute_unit.upper() if compute_unit else None,
         latent_height=latent_h,
         latent_width=latent_w,
+        text_token_sequence_length=text_token_sequence_length,
+        unet_support_controlnet=unet_support_controlnet,
+        unet_batch_one=unet_batch_one,
         target=min_deployment_target,
         compute_precision=compute_precision,
         overwrite=overwrite,
