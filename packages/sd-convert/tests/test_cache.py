@@ -22,7 +22,7 @@ UNET = ConversionOptions(components=("unet",), overwrite=True)
 
 
 @pytest.fixture(scope="module")
-def _warm(_tiny_fp16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def warm(_tiny_fp16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A cache after one conversion, and its bundle."""
     folder = tmp_path_factory.mktemp("warm")
     convert(Checkpoint.open(_tiny_fp16), folder / "tiny", cache=ConversionCache(folder / "cache"))
@@ -30,8 +30,8 @@ def _warm(_tiny_fp16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 @pytest.fixture
-def cache(_warm: tuple[Path, Path], tmp_path: Path) -> ConversionCache:
-    return ConversionCache(Path(shutil.copytree(_warm[0], tmp_path / "cache")))
+def cache(warm: tuple[Path, Path], tmp_path: Path) -> ConversionCache:
+    return ConversionCache(Path(shutil.copytree(warm[0], tmp_path / "cache")))
 
 
 def reused(report: ConversionReport) -> dict[str, bool]:
@@ -48,7 +48,7 @@ def contents(bundle: Path) -> dict[str, bytes]:
 
 def test_again_is_the_same_without_any_of_the_work(
     cache: ConversionCache,
-    _warm: tuple[Path, Path],
+    warm: tuple[Path, Path],
     tiny: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -59,7 +59,7 @@ def test_again_is_the_same_without_any_of_the_work(
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
     report = convert(checkpoint, tmp_path / "again", cache=cache)
     assert set(reused(report).values()) == {True}
-    assert contents(tmp_path / "again") == contents(_warm[1])
+    assert contents(tmp_path / "again") == contents(warm[1])
     open_bundle(tmp_path / "again").check_integrity()
 
 
@@ -158,7 +158,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_blueprints_come_back_as_they_were(_warm: tuple[Path, Path], cache: ConversionCache) -> None:
+def test_blueprints_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache) -> None:
     found = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
     blueprints = [unpack(content) for content in found if content and not content.startswith(b"{")]
     assert sorted(blueprint.name for blueprint in blueprints) == [

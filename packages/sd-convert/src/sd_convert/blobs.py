@@ -47,7 +47,7 @@ class Tensors(Protocol):
 class Blob:
     """A constant in the file; ``offset`` is that of its record, ``dtype`` numpy's name.
 
-    ``content`` is the tensor of the checkpoint that it holds, or, where it holds none, the elements themselves.
+    ``content`` is the tensor of the checkpoint that it holds, or, where there is none, the elements.
     """
 
     offset: int
