@@ -120,8 +120,10 @@ def text_encoders(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def text_widths(checkpoint: Checkpoint) -> tuple[int, ...]:
     """Channels of each text encoder's hidden states; nothing if one has no config."""
-    widths = [checkpoint.configs.get(name, {}).get("hidden_size") for name in text_encoders(checkpoint)]
-    return tuple(widths) if all(type(width) is int for width in widths) else ()
+    names = text_encoders(checkpoint)
+    widths = [checkpoint.configs.get(name, {}).get("hidden_size") for name in names]
+    known = tuple(width for width in widths if type(width) is int)
+    return known if len(known) == len(names) else ()
 
 
 def unet_text_width(checkpoint: Checkpoint) -> int:

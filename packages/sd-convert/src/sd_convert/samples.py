@@ -119,12 +119,14 @@ def _image(source: _Source, port: PortSpec) -> Array:
 
 def _drawn_images(source: _Source, port: PortSpec) -> Array:
     batch, height, width, channels = port.shape
-    return _patches(source, (batch, channels, height, width)).transpose(0, 2, 3, 1) / 2 + 0.5
+    patches = _patches(source, (batch, channels, height, width))
+    return np.moveaxis(patches, 1, -1) / 2 + 0.5
 
 
 def _clip_input(source: _Source, port: PortSpec) -> Array:
     mean, deviation = (np.reshape(numbers, (1, -1, 1, 1)) for numbers in (_CLIP_MEAN, _CLIP_DEVIATION))
-    return (_patches(source, port.shape) / 2 + 0.5 - mean) / deviation
+    normal: Array = (_patches(source, port.shape) / 2 + 0.5 - mean) / deviation
+    return normal
 
 
 def _no_adjustment(_: _Source, port: PortSpec) -> Array:

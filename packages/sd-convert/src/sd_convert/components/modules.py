@@ -6,6 +6,7 @@ Imported by the builders when they build, because importing torch takes seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,7 @@ class SafetyCheckerPorts(nn.Module):
     Source: ``forward_coreml`` in apple/ml-stable-diffusion, torch2coreml.py.
     """
 
-    def __init__(self, checker: nn.Module) -> None:
+    def __init__(self, checker: Any) -> None:
         """Wrap diffusers' ``StableDiffusionSafetyChecker``."""
         super().__init__()
         self.checker = checker
@@ -144,7 +145,7 @@ class SafetyCheckerPorts(nn.Module):
         self, clip_input: Tensor, images: Tensor, adjustment: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Score every concept; a concept that needs special care lowers the thresholds of the others."""
-        checker = self.checker
+        checker: Any = self.checker
         seen = checker.visual_projection(checker.vision_model(clip_input)[1])
         care = _cosines(seen, checker.special_care_embeds) - checker.special_care_embeds_weights + adjustment
         scores = _cosines(seen, checker.concept_embeds) - checker.concept_embeds_weights
