@@ -47,6 +47,15 @@ def test_dry_run_writes_nothing(sdc, checkpoint, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_shows_the_ports_that_were_asked_for(sdc, checkpoint, tmp_path):
+    arguments = ("--unet-support-controlnet", "--unet-batch-one", "--text-token-sequence-length", "20")
+    done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--dry-run", *arguments)
+    assert done.status == 0, done.err
+    assert "additional_residual_0 float16[1, " in done.out
+    assert "input_ids float32[1, 20]" in done.out
+    assert "noise_pred float32[1, 4, 16, 16]" in done.out
+
+
 def test_convert_checks_itself_when_asked(sdc, checkpoint, tmp_path):
     arguments = ("--components", "text_encoder", "--check-output-correctness")
     done = sdc("convert", checkpoint, "-o", tmp_path / "b", *arguments)
