@@ -66,6 +66,7 @@ class Request:
     tokenizer: str | Path | None = None
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
+    vae: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class Checkpoint:
         tokenizer: str | Path | None = None,
         loras: Sequence[Lora] = (),
         embeddings: Sequence[Embedding] = (),
+        vae: str | Path | None = None,
     ) -> Checkpoint:
         """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the hub.
 
@@ -124,6 +126,7 @@ class Checkpoint:
         single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
         ``loras`` are merged in their order while weights are read; ``embeddings`` become tokens of the tokenizers
         and of the text encoders. Their files may be on the hub too.
+        ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
 
         Raises:
             CheckpointError: one of its subclasses, see ``sd_convert.errors``.
@@ -146,6 +149,7 @@ class Checkpoint:
                 tokenizer,
                 tuple(loras),
                 tuple(embeddings),
+                vae,
             ),
             hub,
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import CONFIG_FILES, Checkpoint, Request
+from .custom_vae import fetch_vae, read_vae_file, read_vae_folder, with_vae
 from .embeddings import with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
@@ -40,6 +41,8 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
     checkpoint = _open(source, request, hub)
     if request.prediction_type is not None:
         checkpoint = _predicting(checkpoint, request.prediction_type)
+    if request.vae is not None:
+        checkpoint = _with_custom_vae(checkpoint, request, hub)
     loras = [replace(lora, file=find_file(lora.file, hub, LORA_FILES)) for lora in request.loras]
     embeddings = [
         replace(embedding, file=find_file(embedding.file, hub, EMBEDDING_FILES))
@@ -69,6 +72,19 @@ def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
         f"{source}: expected a checkpoint folder, a {_SUFFIX} file or a hub id (organisation/name), "
         "got nothing there"
     )
+
+
+def _with_custom_vae(checkpoint: Checkpoint, request: Request, hub: Hub) -> Checkpoint:
+    source = request.vae or ""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = read_vae_folder(path)
+    elif not path.exists() and is_repository_id(str(source)):
+        found = read_vae_folder(fetch_vae(hub.repository(str(source))))
+    else:
+        found = read_vae_file(find_file(source, hub, ()), checkpoint.configs.get("vae"))
+    config, weights, variant = found
+    return with_vae(checkpoint, config, weights, request, variant=variant)
 
 
 def split_hub_file(source: str) -> tuple[str, str] | None:
@@ -103,9 +119,8 @@ def find_file(source: str | Path, hub: Hub, names: tuple[str, ...]) -> Path:
     for name in names:
         if (path / name).is_file():
             return path / name
-    raise CheckpointNotFoundError(
-        f"{source}: expected a {_SUFFIX} file, or a folder with {names[0]}, got neither"
-    )
+    folder = f", or a folder with {names[0]}" if names else ", a folder or a hub id"
+    raise CheckpointNotFoundError(f"{source}: expected a {_SUFFIX} file{folder}, got nothing there")
 
 
 def check_suffix(path: Path) -> None:

@@ -14,6 +14,7 @@ from .detect import Place, averaged_name
 from .unet import unet_tensors
 from .vae import vae_tensors
 
+_BARE_UNET: Final = Place("unet", "", "unet")
 #: What the names of a UNet in a file of its own, without a prefix, start with.
 _UNET_MODULES: Final = (
     "time_embed.",
@@ -41,10 +42,11 @@ class InSingleFile:
 def original_tensors(entries: Mapping[str, TensorEntry], place: Place) -> dict[str, TensorEntry]:
     """The network's tensors under the names of the original layout, without the prefix."""
     averaged = place.layout == "unet_ema"
+    beginnings = _UNET_MODULES if place == _BARE_UNET else (place.prefix,)
     return {
         name.removeprefix(place.prefix): entries[averaged_name(name)] if averaged else entry
         for name, entry in entries.items()
-        if name.startswith(place.prefix or _UNET_MODULES)
+        if name.startswith(beginnings)
     }
 
 
