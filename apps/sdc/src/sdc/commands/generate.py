@@ -3,13 +3,126 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 import click
 
 if TYPE_CHECKING:
-    from sd_runtime import Engine, GeneratedImage, Pipeline, Precision, Rng, SamplingOptions
+    from PIL.Image import Image
+    from sd_runtime import Engine, GeneratedImage, Pipeline, Precision, SamplingOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Pair(click.ParamType):
+    """Two whole numbers: ``1024x768`` (width, height) or ``10,20`` (left, top), kept as (second, first)."""
+
+    def __init__(self, name: str, separator: Literal["x", ","]) -> None:
+        self.name, self._separator = name, separator
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value[0], value[1]
+        first, found, second = str(value).partition(self._separator)
+        if not (found and first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
+            self.fail(f"expected {self.name}, got {value!r}", param, ctx)
+        return int(second), int(first)
+
+
+_SIZE, _CORNER = _Pair("WIDTHxHEIGHT", "x"), _Pair("LEFT,TOP", ",")
+_PICTURE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several click options as one decorator, first one first in the help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_sampling_options = _options(
+    click.option("--negative-prompt", default="", help="What not to draw."),
+    click.option(
+        "--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
+    ),
+    click.option("--num-inference-steps", type=int, help="Sampling steps; by default 20, with LCM 4."),
+    click.option(
+        "--guidance-scale",
+        type=float,
+        help="How far to follow the prompt; up to 1 is off, as Turbo models want it. By default 7.5, "
+        "SDXL 5, LCM 8.5.",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="NAME",
+        help="pndm, ddim, euler, euler_ancestral, dpmpp_2m, lcm; by default the bundle's own.",
+    ),
+    click.option(
+        "--rng",
+        type=click.Choice(["numpy", "torch"]),
+        default="numpy",
+        show_default=True,
+        help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU.",
+    ),
+)
+_picture_options = _options(
+    click.option(
+        "--image",
+        type=_PICTURE,
+        help="A picture to start from; for inpainting and InstructPix2Pix models, the one to change.",
+    ),
+    click.option("--mask", type=_PICTURE, help="Inpainting models: what is white in it is painted anew."),
+    click.option(
+        "--strength",
+        type=float,
+        help="How much of the schedule runs on the picture, 0 to 1; by default 0.8, refiners 0.3, "
+        "inpainting 1.",
+    ),
+    click.option(
+        "--image-guidance-scale",
+        type=float,
+        help="InstructPix2Pix models: how far to follow the picture; by default 1.5.",
+    ),
+)
+_xl_options = _options(
+    click.option(
+        "--refiner", type=click.Path(path_type=Path), help="A bundle of SDXL's refiner, to draw the end."
+    ),
+    click.option("--refiner-start", type=float, help="Where it takes over, 0 to 1; by default 0.8."),
+    click.option("--original-size", type=_SIZE, help="What SDXL is told of the picture before any crop."),
+    click.option("--crop-top-left", type=_CORNER, help="What SDXL is told of the crop."),
+    click.option("--target-size", type=_SIZE, help="What SDXL is told of the picture's own size."),
+    click.option("--aesthetic-score", type=float, help="What the refiner is told to reach; by default 6."),
+    click.option(
+        "--negative-aesthetic-score",
+        type=float,
+        help="What the refiner is told to avoid; by default 2.5.",
+    ),
+)
+_engine_options = _options(
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "coreml", "portable", "reference"]),
+        default="auto",
+        show_default=True,
+        help="auto: Core ML on macOS, portable elsewhere.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Arithmetic of the portable engine.",
+    ),
+)
 
 
 @click.command("generate", short_help="Draw pictures of a prompt with a bundle.")
@@ -24,51 +137,28 @@ if TYPE_CHECKING:
     required=True,
     help="The PNG to write; with several images, FILE-SEED.png each.",
 )
-@click.option("--negative-prompt", default="", help="What not to draw.")
-@click.option("--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ...")
-@click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps.")
-@click.option(
-    "--guidance-scale", default=7.5, show_default=True, help="How far to follow the prompt; 1 is off."
-)
-@click.option("--scheduler", metavar="NAME", help="pndm, ddim, euler, dpmpp_2m; by default the bundle's own.")
-@click.option(
-    "--rng",
-    type=click.Choice(["numpy", "torch"]),
-    default="numpy",
-    show_default=True,
-    help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "coreml", "portable", "reference"]),
-    default="auto",
-    show_default=True,
-    help="auto: Core ML on macOS, portable elsewhere.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the portable engine.",
-)
 @click.option(
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
 )
+@_sampling_options
+@_picture_options
+@_xl_options
+@click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
+@_engine_options
 def command(
     prompt: str,
     *,
     bundle: Path,
     output: Path,
-    negative_prompt: str,
-    seed: int,
-    num_inference_steps: int,
-    guidance_scale: float,
-    scheduler: str | None,
-    rng: Rng,
+    image_count: int,
+    disable_safety: bool,
     engine: Engine,
     precision: Precision,
-    image_count: int,
+    seed: int,
+    refiner: Path | None,
+    image: Path | None,
+    mask: Path | None,
+    **options: Unpack[SamplingOptions],
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a PNG that carries its settings as text."""
     from sd_runtime import Pipeline
@@ -78,31 +168,28 @@ def command(
     _check_output(output)
     began = time.perf_counter()
     pipeline = Pipeline.open(bundle, engine=engine, precision=precision)
+    if refiner is not None:
+        options["refiner"] = Pipeline.open(refiner, engine=engine, precision=precision)
+    for name, path in (("image", image), ("mask", mask)):
+        if path is not None:
+            options[name] = _read(path, pipeline)  # type: ignore[literal-required]
     for index in range(image_count):
         target = numbered(output, seed + index) if image_count > 1 else output
-        image = draw(
-            pipeline,
-            prompt,
-            negative_prompt=negative_prompt,
-            seed=seed + index,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            scheduler=scheduler,
-            rng=rng,
-        )
-        image.save(target)
-        console().print(f"wrote {target} (seed {seed + index})", soft_wrap=True)
+        drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **options)
+        drawn.save(target)
+        _say(drawn, target)
     console().print(
-        f"{image_count} image(s), {num_inference_steps} steps each: {time.perf_counter() - began:.1f} s, "
-        f"peak memory {size(peak_memory())}; engine {pipeline.engine}, {pipeline.precision} arithmetic",
+        f"{image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
+        f"{time.perf_counter() - began:.1f} s, peak memory {size(peak_memory())}; "
+        f"engine {pipeline.engine}, {pipeline.precision} arithmetic",
         soft_wrap=True,
     )
 
 
-def draw(pipeline: Pipeline, prompt: str, **options: Unpack[SamplingOptions]) -> GeneratedImage:
+def draw(
+    pipeline: Pipeline, prompt: str, *, check_safety: bool = True, **options: Unpack[SamplingOptions]
+) -> GeneratedImage:
     """One picture, behind a bar that counts the steps."""
-    from sd_runtime import GeneratedImage
-
     from sdc.console import progress
 
     settings = pipeline.settings(prompt, **options)
@@ -110,12 +197,34 @@ def draw(pipeline: Pipeline, prompt: str, **options: Unpack[SamplingOptions]) ->
         task = bar.add_task("loading", total=None)
         for step in pipeline.steps(prompt, **options):
             bar.update(task, description="sampling", total=step.total, completed=step.index + 1)
-    return GeneratedImage(pipeline.decode(step.latent), settings)
+        bar.update(task, description="decoding")
+        return pipeline.finish(step.latent, settings, check_safety=check_safety)
 
 
 def numbered(output: Path, seed: int) -> Path:
     """``cat.png`` for seed 93 of several: ``cat-93.png``."""
     return output.with_name(f"{output.stem}-{seed}{output.suffix}")
+
+
+def _read(path: Path, pipeline: Pipeline) -> Image:
+    """A picture of the user's; says so if it has another size than the model's."""
+    from sd_runtime import read_image
+
+    from sdc.console import console
+
+    image, size = read_image(path), pipeline.bundle.manifest.model.image
+    if image.size != (size.width, size.height):
+        shapes = f"{image.width}x{image.height} to {size.width}x{size.height}"
+        stretched = " (stretched)" if image.width * size.height != image.height * size.width else ""
+        console().print(f"{path.name}: resized from {shapes}{stretched}, the model's size", soft_wrap=True)
+    return image
+
+
+def _say(drawn: GeneratedImage, target: Path) -> None:
+    from sdc.console import console
+
+    flag = "; black, because the safety checker flagged it" if drawn.flagged else ""
+    console().print(f"wrote {target} (seed {drawn.settings.seed}){flag}", soft_wrap=True)
 
 
 def _check_output(output: Path) -> None:

@@ -70,7 +70,8 @@ class Bundle:
         """
         path = self.manifest.model.scheduler
         try:
-            config = parse_json(read_text(self.path / path))
+            # diffusers writes -Infinity as DPM-Solver++'s lambda_min_clipped
+            config = parse_json(read_text(self.path / path), infinities=True)
         except ManifestError as error:
             raise BundleError(f"{path}: expected {error.expected}, got {error.got}") from None
         if not isinstance(config, dict):

@@ -23,8 +23,10 @@ Json = Any
 _LARGEST = 2**53  # the integers that every JSON reader agrees on
 
 
-def parse_json(text: str) -> Json:
+def parse_json(text: str, *, infinities: bool = False) -> Json:
     """JSON without its loopholes: no duplicate keys, no NaN or infinities, no integer beyond 2**53.
+
+    ``infinities`` lets ``Infinity`` and ``-Infinity`` pass, which Python's own json writes.
 
     Raises:
         ManifestError: not JSON, or JSON with one of the above.
@@ -33,7 +35,7 @@ def parse_json(text: str) -> Json:
         return json.loads(
             text,
             object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
+            parse_constant=_infinity if infinities else _refuse_constant,
             parse_float=_finite,
             parse_int=_bounded,
         )
@@ -55,6 +57,12 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ManifestError("$", "finite numbers", Literally(name))
+
+
+def _infinity(name: str) -> float:
+    if name == "NaN":
+        _refuse_constant(name)
+    return float(name)
 
 
 def _finite(digits: str) -> float:
