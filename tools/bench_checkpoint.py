@@ -2,8 +2,8 @@
 
     uv run python tools/bench_checkpoint.py sdxl FOLDER
 
-``sd15`` is Stable Diffusion 1.5 (2.1 GB), ``sdxl`` Stable Diffusion XL base (6.9 GB): the architectures of their
-published configs.
+``sd15`` is Stable Diffusion 1.5 (2.1 GB), ``sdxl`` Stable Diffusion XL base (6.9 GB): the architectures of
+their published configs.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, Mapping[str, Any]
     "sdxl": ("StableDiffusionXLPipeline", _SDXL),
 }
 _SCHEDULER: Final = {
-    "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000, "skip_prk_steps": True, "steps_offset": 1,
+    "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "skip_prk_steps": True, "steps_offset": 1,
 }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
-"""Seconds and memory of a conversion at the size of SD 1.5, beside coremltools' own torch front end.
+"""Seconds and memory of a conversion at the size of SD 1.5 or SDXL, beside other converters.
 
-    uv run python tools/bench_convert.py [--components unet] [--peer] [--keep FOLDER]
+    uv run python tools/bench_convert.py [--model sdxl] [--components unet] [--peer] [--keep FOLDER]
 
-The checkpoint has random weights in fp16. Each side runs in a process of its own, one after the other in the
-same run; wall time and peak resident memory are those of the whole process, imports included. ``--peer`` also
-traces and converts the UNet with ``torch.jit.trace`` and ``ct.convert`` (some 13 GB).
+The checkpoint has random weights in fp16 (2 GB or 7 GB under the temporary folder, and as much for the
+bundle). Each side runs in a process of its own, one after the other in the same run; wall time and peak
+resident memory are those of the whole process, imports included. The first conversion starts with an empty
+cache, the second one finds what the first one left. ``--peer`` also traces and converts SD 1.5's UNet with
+``torch.jit.trace`` and ``ct.convert`` (some 13 GB). Apple's converter is not run; its figures were measured
+once on the same kind of machine (two x86 cores, 24 GB), all components, SPLIT_EINSUM.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+#: Seconds and gigabytes of apple/ml-stable-diffusion's converter; palettizing SD 1.5 took it another 245 s.
+APPLE = {"sd15": (358, 8.9), "sdxl": (1131, 21.3)}
 
 PEER = """
 import sys, numpy as np, torch, coremltools as ct
@@ -37,56 +43,10 @@ model.save(sys.argv[2])
 """
 
 
-def write_checkpoint(folder: Path) -> None:
-    """A checkpoint with SD 1.5's configs, random fp16 weights, and a tokenizer of CLIP's format."""
-    import torch
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    sys.path.insert(0, str(Path(__file__).parent))
-    from demo_checkpoint.tokenizer import write_tokenizer
-
-    torch.manual_seed(0)
-    write_tokenizer(folder / "words")
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-            )
-        ),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
-        unet=UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            cross_attention_dim=768,
-            attention_head_dim=8,
-        ),
-        scheduler=PNDMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            skip_prk_steps=True,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.to(torch.float16).save_pretrained(folder, variant="fp16")
-
-
-def measure(command: list[str]) -> tuple[float, float]:
+def measure(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
     """Wall seconds and peak resident gigabytes of one process."""
     began = time.perf_counter()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -95,38 +55,41 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss * unit / 1e9
 
 
+def convert(checkpoint: Path, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
+    """Convert twice, and print both."""
+    sdc = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle"),
+    "--overwrite"] sdc += ["--attention-implementation", options.attention_implementation] sdc +=
+    ["--components", options.components] if options.components else [] seconds, peak = measure(sdc,
+    environment) print(f"sdc convert ({options.model}, {options.components or 'all'}): {seconds:.1f} s,
+    {peak:.2f} GB") again, peak_again = measure(sdc, environment) print(f"sdc convert again: {again:.1f} s,
+    {peak_again:.2f} GB") apple_seconds, apple_peak = APPLE[options.model] print(f"Apple's converter (not run
+    now): {apple_seconds} s, {apple_peak} GB") if options.peer:
+        peer = [sys.executable, "-c", PEER, str(checkpoint), str(folder / "peer.mlpackage")]
+        peer_seconds, peer_peak = measure(peer, environment)
+        print(f"torch.jit.trace + ct.convert (unet): {peer_seconds:.1f} s, {peer_peak:.2f} GB")
+        print(f"ratio: {peer_seconds / seconds:.1f} times faster, {peer_peak / peak:.1f} times less memory")
+
+
 def main() -> None:
     """Make the checkpoint, measure, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--components", default="text_encoder,unet,vae_decoder,vae_encoder")
+    parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15")
+    parser.add_argument("--components", help="by default all")
     parser.add_argument("--attention-implementation", default="SPLIT_EINSUM")
-    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--peer", action="store_true", help="SD 1.5 only")
     parser.add_argument("--keep", type=Path, help="make the checkpoint and the bundle here, and leave them")
     options = parser.parse_args()
+    if options.peer and options.model != "sd15":
+        parser.error("--peer: SD 1.5 only; SDXL would take some 40 GB")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
-        checkpoint = folder / "sd15-sized"
+        checkpoint = folder / f"{options.model}-sized"
         if not checkpoint.exists():
-            tools = str(Path(__file__).parent)
-            maker = (
-                f"import sys; sys.path.insert(0, {tools!r}); from pathlib import Path; import bench_convert; "
-            )
-            maker += f"bench_convert.write_checkpoint(Path({str(checkpoint)!r}))"
-            subprocess.run([sys.executable, "-c", maker], check=True)
-        choice = ["--components", options.components]
-        choice += ["--attention-implementation", options.attention_implementation]
-        sdc = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle")]
-        seconds, peak = measure([*sdc, *choice, "--overwrite"])
-        print(f"sdc convert ({options.components}): {seconds:.1f} s, {peak:.2f} GB")
-        if options.peer:
-            peer = [sys.executable, "-c", PEER, str(checkpoint), str(folder / "peer.mlpackage")]
-            peer_seconds, peer_peak = measure(peer)
-            print(f"torch.jit.trace + ct.convert (unet): {peer_seconds:.1f} s, {peer_peak:.2f} GB")
-            print(
-                f"ratio: {peer_seconds / seconds:.1f} times faster, {peer_peak / peak:.1f} times less memory"
-            )
+            maker = Path(__file__).with_name("bench_checkpoint.py")
+            subprocess.run([sys.executable, str(maker), options.model, str(checkpoint)], check=True)
+        convert(checkpoint, folder, options, {**os.environ, "XDG_CACHE_HOME": f"{scratch}/cache"})
 
 
 if __name__ == "__main__":

@@ -134,6 +134,6 @@ def _elements(blob: Blob, name: str, array: npt.NDArray[Any]) -> Iterator[memory
     flat, dtype = np.ascontiguousarray(array).reshape(-1), np.dtype(blob.dtype)
     for start in range(0, blob.count, _PIECE):
         piece = cast(flat[start : start + _PIECE], dtype, name)
-        yield memoryview(piece.view(np.uint8))
+        yield piece.view(np.uint8).data
         forget(piece)
     forget(array)

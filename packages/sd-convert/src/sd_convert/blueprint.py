@@ -60,7 +60,7 @@ def tensor_hash(tensors: Tensors, name: str) -> str:
     """The sha256 of a tensor's dtype, shape and elements."""
     array = tensors[name]
     sha = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    sha.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
 
 
@@ -82,8 +82,8 @@ def unpack(content: bytes) -> Blueprint:
         text = inflater.decompress(content, _LARGEST)
         fields = json.loads(text, object_hook=_binary)
         blobs = tuple(Blob(**blob) for blob in fields.pop("blobs"))
-        ports = {key: tuple(map(_port, fields.pop(key))) for key in ("inputs", "outputs")}
-        return Blueprint(**fields, **ports, blobs=blobs)
+        inputs, outputs = (tuple(map(_port, fields.pop(key))) for key in ("inputs", "outputs"))
+        return Blueprint(**fields, inputs=inputs, outputs=outputs, blobs=blobs)
     except (zlib.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"expected a packed blueprint, got {error}") from error
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import cast
 
 from .blueprint import Blueprint
 from .cache import ConversionCache, blueprint_key
 from .checkpoint import Checkpoint
 from .component import Component
 from .components import build_component
+from .components.fit import FittedWeights
 from .memory import collect
 from .options import ConversionOptions
 from .precision import Precision, check_precision, known_precision
@@ -56,7 +58,7 @@ class Blueprints:
             compute_unit=self.options.resolved_compute_unit,
             target=self.options.target,
             precision=precision.dtype,
-        ).renamed(component.weights.names)
+        ).renamed(cast(FittedWeights, component.weights).names)
         if self.cache is not None:
             self.cache.keep(self._key(name, precision), blueprint)
         collect()

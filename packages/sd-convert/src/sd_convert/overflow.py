@@ -46,7 +46,7 @@ def largest_activation(component: Component, inputs: Mapping[str, npt.NDArray[np
     return Extreme(watch.magnitude, watch.path)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[misc, no-untyped-call]
+class _Watch(TorchDispatchMode):
     """Remembers the largest value; ``where`` is the path of the module at work."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[misc, no-untyped-call]
 def _scores(queries: torch.Tensor, keys: torch.Tensor, scale: float | None) -> torch.Tensor:
     """The largest and the smallest score of each head."""
     scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    pieces = [(scale * rows) @ keys.transpose(-1, -2) for rows in queries.split(256, dim=-2)]
+    pieces = [(scale * rows) @ keys.transpose(-1, -2) for rows in torch.split(queries, 256, dim=-2)]
     return torch.stack([torch.stack(piece.aminmax()) for piece in pieces])
 
 

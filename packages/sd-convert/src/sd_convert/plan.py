@@ -16,8 +16,8 @@ from .facts import model_version, package_name
 from .options import ConversionOptions
 from .precision import Precision, known_precision
 
-#: Bytes that torch, diffusers, transformers and coremltools take with the graph of a UNet, measured: 1.1 GB
-#: with the architecture of SD 1.5, 1.2 GB with that of SDXL; and what Python takes where none of them is needed.
+#: Bytes that torch, diffusers, transformers and coremltools take with the graph of a UNet (measured: 1.1 GB
+#: for SD 1.5, 1.2 GB for SDXL), and what Python takes where none of them is needed.
 _LIBRARIES_MEMORY: Final = 1_150_000_000
 _PYTHON_MEMORY: Final = 70_000_000
 
@@ -122,5 +122,5 @@ def _plan_component(blueprints: Blueprints, name: str) -> ComponentPlan:
 def _package_bytes(component: Component | Blueprint, precision: Precision | None) -> int:
     if isinstance(component, Blueprint):
         return component.bytes
-    parameters = sum(tensor.numel() for tensor in component.module.state_dict().values())
+    parameters: int = sum(tensor.numel() for tensor in component.module.state_dict().values())
     return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)
