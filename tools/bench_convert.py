@@ -57,17 +57,21 @@ def measure(command: list[str], environment: dict[str, str]) -> tuple[float, flo
 
 def convert(checkpoint: Path, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
     """Convert twice, and print both."""
-    sdc = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle"),
-    "--overwrite"] sdc += ["--attention-implementation", options.attention_implementation] sdc +=
-    ["--components", options.components] if options.components else [] seconds, peak = measure(sdc,
-    environment) print(f"sdc convert ({options.model}, {options.components or 'all'}): {seconds:.1f} s,
-    {peak:.2f} GB") again, peak_again = measure(sdc, environment) print(f"sdc convert again: {again:.1f} s,
-    {peak_again:.2f} GB") apple_seconds, apple_peak = APPLE[options.model] print(f"Apple's converter (not run
-    now): {apple_seconds} s, {apple_peak} GB") if options.peer:
+    sdc = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle")]
+    sdc += ["--overwrite", "--attention-implementation", options.attention_implementation]
+    sdc += ["--components", options.components] if options.components else []
+    seconds, peak = measure(sdc, environment)
+    print(f"sdc convert ({options.model}, {options.components or 'all'}): {seconds:.1f} s, {peak:.2f} GB")
+    again, peak_again = measure(sdc, environment)
+    print(f"sdc convert again: {again:.1f} s, {peak_again:.2f} GB")
+    apple_seconds, apple_peak = APPLE[options.model]
+    print(f"Apple's converter (not run now): {apple_seconds} s, {apple_peak} GB")
+    if options.peer:
         peer = [sys.executable, "-c", PEER, str(checkpoint), str(folder / "peer.mlpackage")]
         peer_seconds, peer_peak = measure(peer, environment)
         print(f"torch.jit.trace + ct.convert (unet): {peer_seconds:.1f} s, {peer_peak:.2f} GB")
-        print(f"ratio: {peer_seconds / seconds:.1f} times faster, {peer_peak / peak:.1f} times less memory")
+        ratios = peer_seconds / seconds, peer_peak / peak
+        print(f"ratio: {ratios[0]:.1f} times faster, {ratios[1]:.1f} times less memory")
 
 
 def main() -> None:
