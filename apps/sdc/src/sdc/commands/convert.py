@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from sdc.sources import open_checkpoint, source_options
 
 if TYPE_CHECKING:
     from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport
@@ -56,10 +58,7 @@ if TYPE_CHECKING:
     help="For all components or one (vae_decoder=fp32); by default fp16, or fp32 where that overflows.",
 )
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option(
-    "--variant", help="Variant of the weight files (fp16, ema, ...); by default fp16 if there is one."
-)
+@source_options
 @click.option(
     "--check-output-correctness", is_flag=True, help="Verify each component against torch afterwards."
 )
@@ -82,14 +81,17 @@ def command(
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     no_cache: bool,
-    revision: str | None,
-    variant: str | None,
+    source: dict[str, Any],
     check_output_correctness: bool,
     dry_run: bool,
     overwrite: bool,
 ) -> None:
-    """Convert CHECKPOINT, a diffusers folder or a hub id, to a bundle of Core ML packages."""
-    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, verify
+    """Convert CHECKPOINT to a bundle of Core ML packages.
+
+    CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
+    single file ORGANISATION/NAME/FILE.safetensors).
+    """
+    from sd_convert import ConversionCache, ConversionOptions, verify
 
     options = ConversionOptions(
         components=tuple(components.split(",")) if components else None,
@@ -104,7 +106,7 @@ def command(
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
-    opened = Checkpoint.open(checkpoint, components=options.components, revision=revision, variant=variant)
+    opened = open_checkpoint(checkpoint, source, components=options.components)
     cache = None if no_cache else ConversionCache()
     if dry_run:
         _print_plan(opened, options, output, cache)

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sdc.sources import open_checkpoint, source_options
+
 if TYPE_CHECKING:
     from sd_convert import VerificationReport
 
 
 @click.command("verify", short_help="Prove a bundle against its checkpoint.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder or a hub id.")
+@click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder, file or hub id.")
+@source_options
 @click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
 @click.option("--engine", type=click.Choice(["portable", "reference"]), default="portable", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
@@ -31,16 +34,17 @@ def command(
     engine: Literal["portable", "reference"],
     precision: Literal["fp32", "bf16"],
     as_json: bool,
+    source: dict[str, Any],
 ) -> None:
     """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint."""
-    from sd_convert import Checkpoint, verify
+    from sd_convert import verify
     from sd_runtime import open_bundle
 
     opened = open_bundle(bundle)
     names = tuple(component.name for component in opened.manifest.components)
     report = verify(
         bundle,
-        Checkpoint.open(checkpoint, components=names),
+        open_checkpoint(checkpoint, source, components=names),
         min_psnr=min_psnr,
         engine=engine,
         precision=precision,
