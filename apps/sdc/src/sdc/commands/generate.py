@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
@@ -16,24 +16,20 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Pair(click.ParamType):
-    """Two whole numbers: ``1024x768`` (width, height) or ``10,20`` (left, top), kept as (second, first)."""
+def _pair(separator: str) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, int] | None]:
+    """A callback for two whole numbers, such as ``1024x768`` (width, height), kept as (second, first)."""
 
-    def __init__(self, name: str, separator: Literal["x", ","]) -> None:
-        self.name, self._separator = name, separator
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        first, found, second = str(value).partition(self._separator)
+    def parse(_: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+        if value is None:
+            return None
+        first, found, second = value.partition(separator)
         if not (found and first.isascii() and first.isdigit() and second.isascii() and second.isdigit()):
-            self.fail(f"expected {self.name}, got {value!r}", param, ctx)
+            raise click.BadParameter(f"expected {option.metavar}, got {value!r}")
         return int(second), int(first)
 
+    return parse
 
-_SIZE, _CORNER = _Pair("WIDTHxHEIGHT", "x"), _Pair("LEFT,TOP", ",")
+
 _PICTURE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -97,9 +93,21 @@ _xl_options = _options(
         "--refiner", type=click.Path(path_type=Path), help="A bundle of SDXL's refiner, to draw the end."
     ),
     click.option("--refiner-start", type=float, help="Where it takes over, 0 to 1; by default 0.8."),
-    click.option("--original-size", type=_SIZE, help="What SDXL is told of the picture before any crop."),
-    click.option("--crop-top-left", type=_CORNER, help="What SDXL is told of the crop."),
-    click.option("--target-size", type=_SIZE, help="What SDXL is told of the picture's own size."),
+    click.option(
+        "--original-size",
+        metavar="WIDTHxHEIGHT",
+        callback=_pair("x"),
+        help="What SDXL is told of the picture before any crop.",
+    ),
+    click.option(
+        "--crop-top-left", metavar="LEFT,TOP", callback=_pair(","), help="What SDXL is told of the crop."
+    ),
+    click.option(
+        "--target-size",
+        metavar="WIDTHxHEIGHT",
+        callback=_pair("x"),
+        help="What SDXL is told of the picture's own size.",
+    ),
     click.option("--aesthetic-score", type=float, help="What the refiner is told to reach; by default 6."),
     click.option(
         "--negative-aesthetic-score",
@@ -158,7 +166,7 @@ def command(
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
-    **options: Unpack[SamplingOptions],
+    **options: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a PNG that carries its settings as text."""
     from sd_runtime import Pipeline
@@ -172,7 +180,7 @@ def command(
         options["refiner"] = Pipeline.open(refiner, engine=engine, precision=precision)
     for name, path in (("image", image), ("mask", mask)):
         if path is not None:
-            options[name] = _read(path, pipeline)  # type: ignore[literal-required]
+            options[name] = _read(path, pipeline)
     for index in range(image_count):
         target = numbered(output, seed + index) if image_count > 1 else output
         drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **options)
