@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sd_tokenize import ClipTokenizer, TokenizerError, files
+from sd_tokenize import ClipTokenizer, TokenizerError, Tokens, files
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 LETTERS = "abcdefghijklmnopqrstuvwxyz,'!0123456789"
@@ -139,3 +140,30 @@ def test_the_readme_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     block.write_text(readme.split("```python\n")[1].split("```")[0])
     runpy.run_path(str(block))
     assert capsys.readouterr().out == "(190, 189, 105, 189, 105)\nCAT, cat\n"
+
+
+def test_a_window_of_another_length(tokenizer: ClipTokenizer) -> None:
+    cat = tokenizer.encode("cat").ids[1]
+    assert tokenizer.encode("cat cat", length=3) == Tokens((tokenizer.bos_id, cat, tokenizer.eos_id), "cat")
+    longer = tokenizer.encode("cat", length=11)
+    assert longer.ids == (*tokenizer.encode("cat").ids, *[tokenizer.pad_id] * 3)
+    assert tokenizer.encode("cat", length=2).truncated == "cat"
+    with pytest.raises(TokenizerError, match="length of at least 2"):
+        tokenizer.encode("cat", length=1)
+
+
+@given(st.text("abct ,'1", max_size=60), st.integers(1, 4), st.integers(3, 12))
+def test_windows_hold_the_whole_prompt_in_order(
+    tokenizer: ClipTokenizer, text: str, count: int, length: int
+) -> None:
+    windows = tokenizer.windows(text, count=count, length=length)
+    assert [len(window.ids) for window in windows] == [length] * count
+    assert all(window.truncated == "" for window in windows[:-1])
+    room = length - 2
+    whole = tokenizer.encode(text, length=count * room + 2)
+    ends = [window.ids.index(tokenizer.eos_id) for window in windows]
+    content = [token for window, end in zip(windows, ends, strict=True) for token in window.ids[1:end]]
+    assert tuple(content) == whole.ids[1 : 1 + len(content)]
+    assert windows[-1].truncated == whole.truncated
+    filled = [end - 1 for end in ends]
+    assert all(after == 0 or before == room for before, after in itertools.pairwise(filled))
