@@ -113,6 +113,11 @@ def test_what_makes_no_sense_is_refused(model: Any, kind: Any, options: Any, sai
     assert said in str(caught.value)
 
 
+def test_an_option_with_a_typing_error_is_not_ignored(model: Any) -> None:
+    with pytest.raises(TypeError, match="guidance_scale.*got 'guidance'"):
+        model().generate("a", guidance=3.0)
+
+
 def test_an_image_needs_an_encoder(model: Any) -> None:
     with pytest.raises(MissingComponentError, match="role image_encoder"):
         model(encoder=False).settings("a", image=PICTURE)

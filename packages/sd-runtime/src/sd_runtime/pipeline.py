@@ -116,6 +116,7 @@ class Pipeline:
             UserImageError: the image or the mask cannot be read.
             MissingComponentError: an image for a bundle without an image encoder.
             sd_schedulers.ScheduleError: no scheduler of that name.
+            TypeError: no option of that name.
         """
         return self._request(prompt, options).settings
 

@@ -43,6 +43,7 @@ def make_request(
     bundle: Bundle, prompt: str, options: SamplingOptions, *, engine: str, precision: str
 ) -> Request:
     """``options`` with their defaults, checked; errors as :meth:`Pipeline.settings`."""
+    _check_names(options)
     model, refiner = bundle.manifest.model, options.get("refiner")
     mode = _mode(bundle, options)
     _check_fit(model, options, mode)
@@ -98,6 +99,14 @@ def own_scheduler(bundle: Bundle) -> str:
         path = bundle.manifest.model.scheduler
         raise MissingComponentError(f"expected _class_name in {path}, got {name!r}: name a scheduler")
     return name
+
+
+def _check_names(options: SamplingOptions) -> None:
+    """What Python itself would say of a keyword that no parameter has."""
+    known = SamplingOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise TypeError(f"expected an option of {', '.join(known)}; got {name!r}")
 
 
 def _mode(bundle: Bundle, options: SamplingOptions) -> Mode:
