@@ -23,6 +23,7 @@ from sd_convert.targets import Target
 
 from . import aten  # noqa: F401 - registers the lowerers
 from .builder import Builder, Streamed
+from .literals import shared_literals
 from .registry import lowerer_of
 from .values import Tensor, Weight, stored
 
@@ -66,7 +67,7 @@ def lower(
     )
     inputs = {port.name: _placeholder(port) for port in component.inputs}
     function = Function(inputs, opset_version=getattr(coremltools.target, target.opset))
-    with _fresh_names(), function:
+    with _fresh_names(), shared_literals(), function:
         ports = [stored(function.inputs[port.name]) for port in component.inputs]
         results = _Walk(builder, exported, ports).run()
         function.set_outputs(_outputs(builder, component, results))
