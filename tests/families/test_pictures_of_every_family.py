@@ -123,7 +123,7 @@ def test_image_to_image(families: Any, by_diffusers: Any, photo: Any) -> None:
     theirs = families.as_kind(diffusers.StableDiffusionImg2ImgPipeline, made)
     for name in ("DPMSolverMultistep", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete"):
         kind = getattr(diffusers, f"{name}Scheduler")
-        theirs.scheduler = kind.from_pretrained(families.folder / "checkpoint/scheduler", clip_sample=False)
+        theirs.scheduler = kind.from_pretrained(families.folder / "checkpoint/scheduler")
         options = {**GUIDED, "image": photo, "strength": 0.6, "num_inference_steps": 5}
         assert_same(drawn(bundle, scheduler=name, **options), by_diffusers(theirs, PROMPT, **options))
 

@@ -114,7 +114,7 @@ def test_what_makes_no_sense_is_refused(model: Any, kind: Any, options: Any, sai
 
 
 def test_an_option_with_a_typing_error_is_not_ignored(model: Any) -> None:
-    with pytest.raises(TypeError, match="guidance_scale.*got 'guidance'"):
+    with pytest.raises(TypeError, match=r"guidance_scale.*got 'guidance'"):
         model().generate("a", guidance=3.0)
 
 

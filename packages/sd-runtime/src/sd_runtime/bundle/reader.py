@@ -64,7 +64,6 @@ class Bundle:
 
         For SD 1 and 2, as diffusers' ``StableDiffusionPipeline`` does when it loads one, ``steps_offset``
         becomes 1 and a ``clip_sample`` of true becomes false: old configurations state what was never meant.
-        A missing ``clip_sample`` is false, too: DDIM's default is for pixels.
 
         Raises:
             BundleError: the file is not a JSON object, or states another prediction type.
@@ -81,7 +80,7 @@ class Bundle:
         if stated not in (None, ours):
             raise BundleError(f"{path}: expected the manifest's prediction_type {ours!r}, got {stated!r}")
         meant = _as_meant(config) if self.manifest.model.family in ("sd1", "sd2") else {}
-        return {"clip_sample": False, **config, **meant, "prediction_type": ours}
+        return {**config, **meant, "prediction_type": ours}
 
     def check_integrity(self) -> None:
         """Hash every listed file.
