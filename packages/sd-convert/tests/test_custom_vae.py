@@ -43,7 +43,8 @@ def original(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
             new = new.replace(f"down_blocks.{block}.downsamplers.0", f"down.{block}.downsample")
             new = new.replace(f"up_blocks.{block}.upsamplers.0", f"up.{1 - block}.upsample")
         for ours, theirs in (
-            ("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2"), ("to_out.0", "proj_out"),
+            ("mid_block.resnets.0", "mid.block_1"), ("mid_block.resnets.1", "mid.block_2"),
+            ("to_out.0", "proj_out"),
             ("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"), (".to_", "."),
         ):  # fmt: skip
             new = new.replace(ours, theirs)
@@ -122,7 +123,7 @@ def test_only_what_was_asked_for(other: AutoencoderKL, tiny: Path, tmp_path: Pat
 
 def test_what_is_no_vae(tiny: Path, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(NotACheckpointError, match="expected a VAE .* got a$"):
+    with pytest.raises(NotACheckpointError, match=r"expected a VAE .* got a$"):
         Checkpoint.open(tiny, vae=tmp_path / "a.safetensors")
     with pytest.raises(NotACheckpointError, match=r"config\.json of a VAE"):
         Checkpoint.open(tiny, vae=tmp_path)

@@ -1,4 +1,7 @@
-"""LoRAs of every form, merged, against the same arithmetic in torch and the names of diffusers' converters."""
+"""LoRAs of every form, merged.
+
+Against the same arithmetic in torch and the names of diffusers' converters.
+"""
 
 from __future__ import annotations
 
@@ -284,7 +287,7 @@ def test_full_differences(tiny: Path, tmp_path: Path, networks: Any) -> None:
 @pytest.mark.parametrize("form", ["rows", "columns", "peft"])
 @pytest.mark.parametrize("ending", ["attn1.to_q", "resnets.0.conv1"])
 def test_dora(form: str, ending: str, tiny: Path, tmp_path: Path, networks: Any) -> None:
-    name, weight = weight_of(networks, ending)
+    name, _ = weight_of(networks, ending)
     before = torch.from_numpy(np.array(Checkpoint.open(tiny).weights("unet")[f"{name}.weight"], np.float32))
     down, up, product = pair(before, 2)
     changed = before + product
@@ -358,10 +361,16 @@ def test_names_of_sdxl_as_kohya_writes_them(
             down, up, by_kohya[name] = pair(weight, 2)
             key = f"lora_unet_{spelled}"
             state |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
-    extra = {"input_blocks_1_0_in_layers_2": "down_blocks.0.resnets.0.conv1", "label_emb_0_2": "add_embedding.linear_2",
-             "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv", "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
-             "middle_block_2_out_layers_3": "mid_block.resnets.1.conv2", "time_embed_0": "time_embedding.linear_1",
-             "output_blocks_6_0_skip_connection": "up_blocks.2.resnets.0.conv_shortcut", "out_2": "conv_out"}  # fmt: skip
+    extra = {
+        "input_blocks_1_0_in_layers_2": "down_blocks.0.resnets.0.conv1",
+        "input_blocks_3_0_op": "down_blocks.0.downsamplers.0.conv",
+        "label_emb_0_2": "add_embedding.linear_2",
+        "middle_block_2_out_layers_3": "mid_block.resnets.1.conv2",
+        "out_2": "conv_out",
+        "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv",
+        "output_blocks_6_0_skip_connection": "up_blocks.2.resnets.0.conv_shortcut",
+        "time_embed_0": "time_embedding.linear_1",
+    }
     for spelled, name in extra.items():
         down, up, by_kohya[name] = pair(unet.get_submodule(name).weight.detach(), 2)
         state |= {f"lora_unet_{spelled}.lora_down.weight": down, f"lora_unet_{spelled}.lora_up.weight": up}

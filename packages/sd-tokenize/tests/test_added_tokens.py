@@ -1,4 +1,7 @@
-"""Tokens behind the vocabulary, as textual inversion adds them: ids of transformers, and several vectors a token."""
+"""Tokens behind the vocabulary, as textual inversion adds them.
+
+Ids of transformers, and several vectors a token.
+"""
 
 from __future__ import annotations
 

@@ -73,13 +73,14 @@ class Request:
 class Checkpoint:
     """What a conversion reads.
 
-    ``name`` is the hub id, or the folder's or file's name, ``revision`` the hub's commit, ``folder`` the folder
-    or file itself. ``components`` are those of ``sd_convert.COMPONENTS`` that were asked for. ``configs`` is by
-    folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``, ...) and ``model_index``, and has those that
-    exist. ``tokenizers`` has the files of ``tokenizer`` and ``tokenizer_2``, as far as there are any.
-    ``sources`` and ``variants`` are by folder, for the folders of the components only. ``made_files`` are those
-    that are not on disk, by their path in a checkpoint; they take the place of what is on disk under the same
-    path. ``notes`` are what was assumed and the user should know.
+    ``name`` is the hub id, or the folder's or file's name, ``revision`` the hub's commit, ``folder`` the
+    folder or file itself. ``components`` are those of ``sd_convert.COMPONENTS`` that were asked for.
+    ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``, ...) and ``model_index``,
+    and has those that exist. ``tokenizers`` has the files of ``tokenizer`` and ``tokenizer_2``, as far as
+    there are any.
+    ``sources`` and ``variants`` are by folder, for the folders of the components only. ``made_files`` are
+    those that are not on disk, by their path in a checkpoint; they take the place of what is on disk under
+    the same path. ``notes`` are what was assumed and the user should know.
     """
 
     name: str
@@ -112,20 +113,22 @@ class Checkpoint:
         embeddings: Sequence[Embedding] = (),
         vae: str | Path | None = None,
     ) -> Checkpoint:
-        """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the hub.
+        """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the
+        hub.
 
-        On the hub ``organisation/name`` is a repository in diffusers format, of which only the needed files are
-        fetched, and ``organisation/name/file.safetensors`` a single file.
+        On the hub ``organisation/name`` is a repository in diffusers format, of which only the needed files
+        are fetched, and ``organisation/name/file.safetensors`` a single file.
 
         ``components``: only these need to be there, and only theirs are fetched; ``None`` is all that the
         checkpoint has. ``variant``: which weights (``"fp16"``; ``""`` for the unnamed ones); ``None`` takes
         fp16, else the unnamed ones, else the only ones; of a single file, ``"ema"`` is the averaged ones.
         ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` are for the hub.
-        ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or wrongly.
-        ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are for
-        single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
-        ``loras`` are merged in their order while weights are read; ``embeddings`` become tokens of the tokenizers
-        and of the text encoders. Their files may be on the hub too.
+        ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or
+        wrongly.
+        ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are
+        for single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
+        ``loras`` are merged in their order while weights are read; ``embeddings`` become tokens of the
+        tokenizers and of the text encoders. Their files may be on the hub too.
         ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
 
         Raises:
@@ -181,5 +184,8 @@ class Checkpoint:
         return self.sources[folder].open()
 
     def digest(self, component: str, hash_file: Callable[[Path], str] | None = None) -> str:
-        """What the component's weights are, as one number, see :mod:`sd_convert.digest`; errors as ``weights``."""
+        """What the component's weights are, as one number, see :mod:`sd_convert.digest`.
+
+        Errors as ``weights``.
+        """
         return digest(self.weights(component), hash_file)

@@ -1,10 +1,13 @@
-"""Another VAE in place of a checkpoint's own: a folder or repository in diffusers format, or a single file."""
+"""Another VAE in place of a checkpoint's own.
+
+A folder or repository in diffusers format, or a single file.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +56,10 @@ def with_vae(
 
 
 def fetch_vae(repository: Repository) -> Path:
-    """Fetch the VAE of a repository, which is that alone or a checkpoint; errors as :meth:`Checkpoint.open`."""
+    """Fetch the VAE of a repository, which is that alone or a checkpoint.
+
+    Errors as :meth:`Checkpoint.open`.
+    """
     if repository.offline:
         root = repository.fetch(["config.json", "vae/config.json"])
         return root / "vae" if (root / "vae").is_dir() else root
@@ -141,7 +147,10 @@ def _has(names: Collection[str], part: str) -> bool:
 
 
 def _tiny_config(entries: Mapping[str, TensorEntry], file: Path) -> dict[str, Any]:
-    """diffusers' AutoencoderTiny of TAESD's shape; another is refused when its weights are held against it."""
+    """diffusers' AutoencoderTiny of TAESD's shape.
+
+    Another is refused when its weights are held against it.
+    """
     last = entries.get("decoder.layers.0.weight")
     if last is None or len(last.shape) != 4:
         raise UnsupportedArchitectureError(f"{file}: expected both halves of TAESD, got one")

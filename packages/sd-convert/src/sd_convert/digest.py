@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,7 @@ def _recall(memory: Path | None) -> dict[str, str]:
     return {state: sha for state, sha in pairs if isinstance(sha, str)}
 
 
-def _remember(memory: Path | None, known: Mapping[str, str]) -> None:
+def _remember(memory: Path | None, known: dict[str, str]) -> None:
     if memory is None:
         return
     latest = dict(list((_recall(memory) | known).items())[-_MOST_REMEMBERED:])

@@ -1,7 +1,7 @@
 """Textual inversion: vectors from a file as new tokens of a checkpoint's tokenizers and text encoders.
 
-Forms: one tensor under any name (``emb_params`` of A1111, ``<token>`` of diffusers), and for SDXL one for each
-encoder (``clip_l``, ``clip_g``).
+Forms: one tensor under any name (``emb_params`` of A1111, ``<token>`` of diffusers), and for SDXL one for
+each encoder (``clip_l``, ``clip_g``).
 """
 
 from __future__ import annotations

@@ -12,6 +12,15 @@ from .errors import CheckpointNotFoundError
 
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+#: What to do about errors of the hub's client, by the names of their classes.
+_HINTS: Final = {
+    "GatedRepoError": "the hub wants you to accept the repository's conditions on its page, and to log in "
+    "(`hf auth login`, or HF_TOKEN)",
+    "RevisionNotFoundError": "the hub has the repository, but no such branch, tag or commit",
+    "LocalEntryNotFoundError": "it is not in the local cache, and the hub was not asked (offline) or "
+    "cannot be reached",
+}
+
 
 def is_repository_id(source: str) -> bool:
     """Whether ``source`` has the form ``organisation/name``."""
@@ -80,6 +89,8 @@ class Repository:
         at = f" at revision {self.revision}" if self.revision else ""
         place = "the local cache of the hub (offline)" if self.offline else "the hub"
         reason = " ".join(str(error).split())
+        if (hint := _HINTS.get(type(error).__name__)) is not None:
+            return CheckpointNotFoundError(f"{self.name}{at}: {hint}: {reason:.200}")
         return CheckpointNotFoundError(
             f"{self.name}: expected a folder of that name or a repository{at} on {place}, got neither: "
             f"{type(error).__name__}: {reason:.300}"

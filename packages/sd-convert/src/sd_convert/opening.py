@@ -26,9 +26,10 @@ EMBEDDING_FILES = ("learned_embeds.safetensors",)
 
 #: Works in any Python with torch and safetensors; ``weights_only`` refuses code, so it is safe by itself.
 TO_SAFETENSORS = (
-    "python -c \"import sys, torch, safetensors.torch as s; c = torch.load(sys.argv[1], 'cpu', weights_only=True); "
-    "s.save_file({k: v.contiguous().clone() for k, v in c.get('state_dict', c).items() if hasattr(v, 'shape')}, "
-    'sys.argv[2])"'
+    'python -c "import sys, torch, safetensors.torch as s; '
+    "c = torch.load(sys.argv[1], 'cpu', weights_only=True); "
+    "s.save_file({k: v.contiguous().clone() for k, v in c.get('state_dict', c).items() "
+    "if hasattr(v, 'shape')}, sys.argv[2])\""
 )
 
 
@@ -88,7 +89,10 @@ def _with_custom_vae(checkpoint: Checkpoint, request: Request, hub: Hub) -> Chec
 
 
 def split_hub_file(source: str) -> tuple[str, str] | None:
-    """``organisation/name/path/of.safetensors`` as the repository and the path in it; None for other forms."""
+    """``organisation/name/path/of.safetensors`` as the repository and the path in it.
+
+    None for other forms.
+    """
     organisation, _, rest = source.partition("/")
     name, _, path = rest.partition("/")
     parts = path.split("/")
@@ -132,8 +136,8 @@ def check_suffix(path: Path) -> None:
     """
     if path.suffix.lower() in _PICKLES:
         raise UnsafeWeightsError(
-            f"{path}: expected a {_SUFFIX} file, got a pickle, which can run code when it is read; convert it "
-            f"where nothing can be lost: {TO_SAFETENSORS} {path.name} {path.stem}{_SUFFIX}"
+            f"{path}: expected a {_SUFFIX} file, got a pickle, which can run code when it is read; convert "
+            f"it where nothing can be lost: {TO_SAFETENSORS} {path.name} {path.stem}{_SUFFIX}"
         )
     if path.suffix.lower() != _SUFFIX:
         raise NotACheckpointError(

@@ -46,8 +46,8 @@ def _root(source: str | Path | None, hub: Hub) -> Path:
         return hub.repository(name).fetch(patterns)
     except CheckpointNotFoundError as error:
         raise CheckpointNotFoundError(
-            f"tokenizer: a single file has none, so that of {name} is needed, once: go online, or give a folder "
-            f"with vocab.json and merges.txt (--tokenizer): {error}"
+            f"tokenizer: a single file has none, so that of {name} is needed: go online once, or give a "
+            f"folder with vocab.json and merges.txt (--tokenizer): {error}"
         ) from error
 
 
@@ -60,5 +60,6 @@ def _files(root: Path, folder: str) -> tuple[Path, ...]:
         if all(file.is_file() for file in files):
             return files
     raise IncompleteCheckpointError(
-        f"tokenizer: {root}: expected vocab.json and merges.txt, or tokenizer.json, there or in {folder}, got none"
+        f"tokenizer: {root}: expected vocab.json and merges.txt, or tokenizer.json, there or in {folder}, "
+        "got none"
     )

@@ -73,7 +73,10 @@ def _renamed(state: Mapping[str, Tensor], places: list[tuple[str, str]]) -> Stat
 
 
 def original_vae(state: Mapping[str, Tensor], *, blocks: int) -> State:
-    """``decoder.up_blocks.0.resnets.1`` to ``decoder.up.3.block.1``; the matrices of attention as convolutions."""
+    """``decoder.up_blocks.0.resnets.1`` to ``decoder.up.3.block.1``.
+
+    The matrices of attention as convolutions.
+    """
     result: State = {}
     for name, tensor in state.items():
         new = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
@@ -109,7 +112,8 @@ def open_clip(state: Mapping[str, Tensor], *, extra_layer: bool = False) -> Stat
                 result[f"transformer.resblocks.{number}.attn.in_proj_{kind}"] = torch.cat(parts)
             elif not rest.startswith(("self_attn.k_proj", "self_attn.v_proj")):
                 for ours, theirs in (
-                    ("self_attn.out_proj", "attn.out_proj"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"),
+                    ("self_attn.out_proj", "attn.out_proj"), ("mlp.fc1", "mlp.c_fc"),
+                    ("mlp.fc2", "mlp.c_proj"),
                     ("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"),
                 ):  # fmt: skip
                     rest = rest.replace(ours, theirs)
@@ -141,7 +145,10 @@ def clip(state: Mapping[str, Tensor]) -> State:
 
 @pytest.fixture(scope="session")
 def original() -> Callable[..., State]:
-    """``original(unet=..., vae=..., clip=...)``: modules to one state dict in the layout of SD 1.x, 2.x or XL."""
+    """``original(unet=..., vae=..., clip=...)``.
+
+    Modules to one state dict in the layout of SD 1.x, 2.x or XL.
+    """
 
     def merge(
         *,

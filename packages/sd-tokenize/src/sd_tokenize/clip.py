@@ -84,7 +84,8 @@ class ClipTokenizer:
         return window
 
     def windows(self, text: str, *, count: int, length: int | None = None) -> tuple[Tokens, ...]:
-        """Token ids of a long ``text`` in ``count`` windows, each with a start, an end and padding of its own.
+        """Token ids of a long ``text`` in ``count`` windows, each with a start, an end and padding of its
+        own.
 
         The first windows are filled first; those that the text does not reach are empty. What the last one
         cannot hold is its ``truncated``. Errors as :meth:`encode`.

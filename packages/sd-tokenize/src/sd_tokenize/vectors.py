@@ -1,7 +1,7 @@
 """Tokens of textual inversion that stand for several vectors.
 
-An embedding ``style`` of three vectors is the tokens ``style``, ``style_1`` and ``style_2``, as diffusers names
-them; who writes ``style`` means all three.
+An embedding ``style`` of three vectors is the tokens ``style``, ``style_1`` and ``style_2``, as diffusers
+names them; who writes ``style`` means all three.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a LoRA does to one weight, as arithmetic on arrays in float32.
 
-Every kind is a function from its parts and the shape of the weight to the difference, before any scale. Shapes:
+Every kind is a function from its parts and the shape of the weight to the difference, before any scale.
+Shapes:
 ``O`` output and ``I`` input channels, ``R`` rank, ``K`` the kernel's sides (none for a matrix).
 """
 
@@ -10,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,8 @@ Parts: TypeAlias = Mapping[str, LazyTensor]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One LoRA's part in one weight: ``difference`` of ``parts``, times ``factor``, times the user's ``scale``.
+    """One LoRA's part in one weight: ``difference`` of ``parts``, times ``factor``, times the user's
+    ``scale``.
 
     ``magnitude`` is DoRA's: the norm that each row (``by_output``) or column of the changed weight gets.
     """
@@ -49,7 +51,8 @@ class Change:
 
     def _difference(self, shape: tuple[int, ...]) -> Array:
         arrays = {name: _read(tensor) for name, tensor in self.parts.items()}
-        return DIFFERENCES[self.kind](arrays).reshape(shape)
+        difference: Array = DIFFERENCES[self.kind](arrays)
+        return difference.reshape(shape)
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
         """See :meth:`sd_convert.weights.LazyTensor.identity`."""
@@ -86,7 +89,8 @@ class ChangedTensor:
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
         """Of the weight and of every change, in their order."""
-        return "+".join(part.identity(hash_file) for part in (self.base, *self.changes))
+        parts = [self.base.identity(hash_file), *(change.identity(hash_file) for change in self.changes)]
+        return "+".join(parts)
 
 
 def _read(tensor: LazyTensor) -> Array:
@@ -149,7 +153,7 @@ def _matrix(array: Array) -> Array:
     return array.reshape(array.shape[0], -1)
 
 
-DIFFERENCES: Final[Mapping[str, Callable[[Mapping[str, Array]], Any]]] = {
+DIFFERENCES: Final[Mapping[str, Callable[[Mapping[str, Array]], Array]]] = {
     "low rank": _low_rank,
     "LoHa": _hadamard,
     "LoKr": _kronecker,

@@ -88,7 +88,10 @@ def _index_unet(modules: Iterable[str], names: Collection[str]) -> dict[str, str
 
 
 def _index_text(modules: Iterable[str]) -> dict[str, str]:
-    """With ``text_model`` in front whether the names have it or not, and with diffusers' old attention names."""
+    """With ``text_model`` in front whether the names have it or not.
+
+    And with diffusers' old attention names.
+    """
     index: dict[str, str] = {}
     for module in modules:
         inner = module.removeprefix("text_model.")

@@ -198,8 +198,8 @@ def _misfit(
     own = _BASES.get(width, "another base") if isinstance(width, int) else "another base"
     guess = f"; it is for {base}, the checkpoint is {own}" if base and base != own else ""
     return WeightsMismatchError(
-        f"{lora.file}: expected a LoRA for {checkpoint.name}, got {len(strange)} of {len(modules)} modules that "
-        f"it does not have in that shape: {', '.join(keys)}{guess}"
+        f"{lora.file}: expected a LoRA for {checkpoint.name}, got {len(strange)} of {len(modules)} modules "
+        f"that it does not have in that shape: {', '.join(keys)}{guess}"
     )
 
 

@@ -1,6 +1,8 @@
-"""Checkpoints in one ``.safetensors`` file, in the original layout of CompVis and Stability, as sites share them.
+"""Checkpoints in one ``.safetensors`` file, in the original layout of CompVis and Stability, as sites share
+them.
 
-Everything follows from the tensors' names and shapes; what does not is in :mod:`.families` and :mod:`.detect`.
+Everything follows from the tensors' names and shapes; what does not is in :mod:`.families` and
+:mod:`.detect`.
 """
 
 from .detect import PREDICTION_TYPES

@@ -104,7 +104,8 @@ def _block(depths: list[int], *, resampled: bool, where: str) -> Block:
 
 def _unknown(where: str, number: int) -> UnsupportedArchitectureError:
     return UnsupportedArchitectureError(
-        f"{where}: expected consecutive layers, got none numbered {number}; supported: Stable Diffusion 1, 2, XL"
+        f"{where}: expected consecutive layers, got none numbered {number}; "
+        "supported: Stable Diffusion 1, 2 and XL"
     )
 
 

@@ -70,7 +70,8 @@ def open_clip_tensors(
 
 
 def text_config(tensors: Mapping[str, TensorEntry], *, openai: bool, where: str) -> dict[str, Any]:
-    """The config of transformers' ``CLIPTextModel`` for tensors under its names; ``openai``: whose layout it was.
+    """The config of transformers' ``CLIPTextModel`` for tensors under its names; ``openai``: whose layout it
+    was.
 
     Raises:
         UnsupportedArchitectureError: it is no such model.
@@ -110,7 +111,10 @@ def _layers(names: Iterable[str]) -> int:
 
 
 def _is_whole(names: Iterable[str]) -> bool:
-    """Whether the layer that SD 2 leaves out is there: tools that write the file anew leave it out with the rest."""
+    """Whether the layer that SD 2 leaves out is there.
+
+    Tools that write the file anew leave it out with the rest.
+    """
     names = set(names)
     return "text_projection" in names or _layers(names) == _VIT_H_LAYERS
 

@@ -118,7 +118,8 @@ def _refuse(names: Collection[str], others: tuple[Mark, ...], where: str) -> Non
 def _no_unet(names: Collection[str], where: str) -> Exception:
     if any(_VAE.match(name) for name in names):
         return NotACheckpointError(
-            f"{where}: expected a checkpoint, got a VAE alone: give it as --custom-vae-version beside a checkpoint"
+            f"{where}: expected a checkpoint, got a VAE alone: give it as --custom-vae-version "
+            "beside a checkpoint"
         )
     some = ", ".join(sorted(names)[:3]) or "no tensors"
     return NotACheckpointError(

@@ -121,7 +121,8 @@ def _components(request: Request, places: tuple[Place, ...], name: str) -> tuple
     for component in request.components or ():
         if FOLDERS[component] not in there:
             raise IncompleteCheckpointError(
-                f"{name}: expected the weights of {component} in the file, got only {', '.join(sorted(there))}"
+                f"{name}: expected the weights of {component} in the file, "
+                f"got only {', '.join(sorted(there))}"
             )
     return tuple(
         component

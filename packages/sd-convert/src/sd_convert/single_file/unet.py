@@ -1,4 +1,4 @@
-"""The UNet of a single file: its config from the shapes of its tensors, and its tensors by diffusers' names."""
+"""The UNet of a single file: its config from the shapes of its tensors, which get diffusers' names."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _layers(blocks: Blocks, where: str) -> int | list[int]:
             f"{where}: expected one layer more in each block on the way up than on the way down, "
             f"got {down} down and {up[::-1]} up"
         )
-    return _same(down)
+    same: int | list[int] = _same(down)
+    return same
 
 
 def _depths(blocks: Blocks, where: str) -> dict[str, Any]:
@@ -132,7 +133,8 @@ def _attending(blocks: tuple[Block, ...]) -> list[Any]:
 
 
 def _depth_of(block: Block) -> int | list[int]:
-    return _same([depth or 1 for depth in block.depths])
+    same: int | list[int] = _same([depth or 1 for depth in block.depths])
+    return same
 
 
 def _same(values: list[Any]) -> Any:

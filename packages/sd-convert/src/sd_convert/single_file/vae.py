@@ -1,4 +1,4 @@
-"""The VAE of a single file: its config from the shapes of its tensors, and its tensors by diffusers' names."""
+"""The VAE of a single file: its config from the shapes of its tensors, which get diffusers' names."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ def _size(entries: Mapping[str, TensorEntry], name: str, axis: int) -> int:
 
 
 def _table(names: Iterable[str]) -> dict[str, str]:
-    """Of all modules; diffusers counts the decoder's blocks from the lowest resolution, CompVis from the highest."""
+    """Of all modules; diffusers counts the decoder's blocks upwards from the lowest resolution.
+
+    CompVis down.
+    """
     table = dict(VAE_ENDS)
     for side, ours in (("encoder.down", "encoder.down_blocks"), ("decoder.up", "decoder.up_blocks")):
         counts = _counts(names, side)
