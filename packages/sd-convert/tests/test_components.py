@@ -19,8 +19,10 @@ from sd_convert import (
     UnsupportedArchitectureError,
     WeightsMismatchError,
     build_component,
+    sample_inputs,
+    write_component,
 )
-from sd_mil import read_package
+from sd_mil import MLModel, psnr, read_package
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 OPTIONS = ConversionOptions()
@@ -104,6 +106,23 @@ def test_ports_and_metadata_are_those_of_apples_converter(
     assert {
         key: component.user_defined[key] for key in theirs.user_defined if key not in written_by_coremltools
     } == {key: value for key, value in theirs.user_defined.items() if key not in written_by_coremltools}
+
+
+@pytest.mark.parametrize(("checkpoint", "name", "options", "package"), REFERENCES[len(COMPONENTS) :])
+def test_packages_compute_what_those_of_apples_converter_do(
+    checkpoint: str, name: str, options: dict[str, Any], package: str, reference: Path, tmp_path: Path
+) -> None:
+    """Apple's UNets take the angles of a timestep in float16, hence no more than 60 dB."""
+    opened, chosen = Checkpoint.open(reference / checkpoint, components=[name]), ConversionOptions(**options)
+    component = build_component(name, opened, chosen)
+    ours = write_component(
+        component, tmp_path / "net.mlpackage", attention=chosen.attention_implementation
+    ).path
+    file = package.format(f"Stable_Diffusion_version_{checkpoint}") + ".mlpackage"
+    inputs = sample_inputs(component, opened)
+    expected = MLModel(reference / "reference-packages" / file).predict(inputs)
+    got = MLModel(ours).predict(inputs)
+    assert min(psnr(array, got[port]) for port, array in expected.items()) > 60
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder"])

@@ -146,7 +146,7 @@ class SafetyCheckerPorts(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Score every concept; a concept that needs special care lowers the thresholds of the others."""
         checker: Any = self.checker
-        seen = checker.visual_projection(checker.vision_model(clip_input)[1])
+        seen = functional.normalize(checker.visual_projection(checker.vision_model(clip_input)[1]))
         care = _cosines(seen, checker.special_care_embeds) - checker.special_care_embeds_weights + adjustment
         scores = _cosines(seen, checker.concept_embeds) - checker.concept_embeds_weights
         scores = scores + 0.01 * _any_positive(care)
@@ -155,8 +155,8 @@ class SafetyCheckerPorts(nn.Module):
 
 
 def _cosines(x: Tensor, y: Tensor) -> Tensor:
-    """(B, C) and (N, C) -> (B, N)."""
-    return functional.normalize(x) @ functional.normalize(y).transpose(0, 1)
+    """Of ``x`` (B, C), already of length one, and ``y`` (N, C) -> (B, N)."""
+    return x @ functional.normalize(y).transpose(0, 1)
 
 
 def _any_positive(x: Tensor) -> Tensor:
