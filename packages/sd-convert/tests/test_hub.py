@@ -12,7 +12,13 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from sd_convert import Checkpoint, CheckpointNotFoundError, NotACheckpointError, UnsupportedArchitectureError
+from sd_convert import (
+    Checkpoint,
+    CheckpointNotFoundError,
+    IncompleteCheckpointError,
+    NotACheckpointError,
+    UnsupportedArchitectureError,
+)
 
 COMMIT = "0" * 40
 
@@ -186,3 +192,13 @@ def test_another_family_is_refused_before_its_weights_are_fetched(hub: HubServer
     with pytest.raises(UnsupportedArchitectureError, match="FluxPipeline"):
         Checkpoint.open("org/tiny", cache_dir=tmp_path / "cache")
     assert not [file for file in hub.fetched if file.endswith(".safetensors")]
+
+
+def test_a_single_file_on_the_hub(hub: HubServer, tmp_path: Path) -> None:
+    with pytest.raises(IncompleteCheckpointError, match=r"nothing\.safetensors: expected a weights file"):
+        Checkpoint.open("org/tiny/nothing.safetensors", cache_dir=tmp_path)
+    with pytest.raises(NotACheckpointError, match="diffusers' layout"):
+        Checkpoint.open(
+            "org/tiny/unet/diffusion_pytorch_model.fp16.safetensors", cache_dir=tmp_path, components=["unet"]
+        )
+    assert hub.fetched == ["unet/diffusion_pytorch_model.fp16.safetensors"]

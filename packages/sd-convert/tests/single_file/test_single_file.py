@@ -14,11 +14,15 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from sd_convert import (
     Checkpoint,
     CheckpointNotFoundError,
+    ConversionOptions,
     IncompleteCheckpointError,
     NotACheckpointError,
     OptionsError,
     UnsupportedArchitectureError,
+    convert,
+    verify,
 )
+from sd_tokenize import ClipTokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
@@ -373,3 +377,14 @@ def test_no_tokenizer(networks: dict[str, Any], original: Any, save: Any, tmp_pa
     with pytest.raises(CheckpointNotFoundError, match="a folder or a hub id"):
         Checkpoint.open(file, tokenizer=tmp_path / "nowhere")
     assert Checkpoint.open(file, components=["unet"]).tokenizers == {}
+
+
+def test_a_bundle_of_a_single_file_is_that_of_the_networks(
+    opened: Callable[..., Checkpoint], tmp_path: Path
+) -> None:
+    checkpoint = opened("sdxl", components=["text_encoder_2", "unet"])
+    options = ConversionOptions(latent_height=8, latent_width=8)
+    bundle = convert(checkpoint, tmp_path / "bundle", options).bundle
+    assert verify(bundle, checkpoint, engine="reference").passed
+    assert json.loads((bundle / "scheduler/scheduler_config.json").read_text())["beta_end"] == 0.012
+    assert ClipTokenizer.from_folder(bundle / "tokenizer_2").encode("a").ids[-1] == 0

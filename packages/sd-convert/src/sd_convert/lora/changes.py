@@ -81,8 +81,9 @@ class ChangedTensor:
 
     def read(self) -> npt.NDArray[np.generic]:
         """The changed weight, see :class:`~sd_convert.weights.LazyTensor`."""
-        weight = np.array(self.base.read(), dtype=np.float32)
-        forget(self.base.read())
+        base = self.base.read()
+        weight = np.array(base, dtype=np.float32)
+        forget(base)
         for change in self.changes:
             weight = change.apply(weight)
         return weight
