@@ -242,9 +242,8 @@ class Families:
         for words in ("tokenizer", "tokenizer_2"):
             if getattr(pipeline, words, None) is not None:
                 self._as_published(words)
-        convert(
-            Checkpoint.open(self.folder / "checkpoint"), self.folder / "bundle", ConversionOptions(**options)
-        )
+        known = ConversionOptions(compute_precision=("fp16",), **options)  # not to look for overflows
+        convert(Checkpoint.open(self.folder / "checkpoint"), self.folder / "bundle", known)
         return self.folder / "bundle"
 
     def _as_published(self, words: str) -> None:
