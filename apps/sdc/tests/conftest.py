@@ -54,3 +54,12 @@ def converted(checkpoint, tmp_path_factory) -> Path:
 def bundle(converted, tmp_path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(converted, tmp_path / "bundle"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Conversions neither find nor leave anything in the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr("platformdirs.user_cache_path", lambda *_, **__: folder)
+        yield
