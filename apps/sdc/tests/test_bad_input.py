@@ -68,13 +68,13 @@ def test_output_that_exists(sdc, checkpoint, bundle, tmp_path):
 
 
 def test_interrupted_conversion_leaves_the_old_bundle(sdc, checkpoint, bundle, tmp_path, monkeypatch):
-    import sd_convert.write
+    import sd_convert  # noqa: F401 - its function hides its module of the same name
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     before = fingerprint(bundle)
-    monkeypatch.setattr(sd_convert.write, "write_component", interrupt)
+    monkeypatch.setattr(sys.modules["sd_convert.convert"], "write_package", interrupt)
     done = sdc("convert", checkpoint, "-o", bundle, "--overwrite")
     refused(done, "interrupted")
     assert done.status == 130
