@@ -3,16 +3,19 @@
 from sd_mil.reference.ops import (
     activation,
     compression,
+    control,
     convolution,
     elementwise,
     indexing,
     linear,
+    lists,
     normalisation,
     pooling,
     reduction,
     resizing,
     shaping,
     slicing,
+    states,
 )
 from sd_mil.reference.registry import OPS
 
@@ -20,14 +23,17 @@ __all__ = [
     "OPS",
     "activation",
     "compression",
+    "control",
     "convolution",
     "elementwise",
     "indexing",
     "linear",
+    "lists",
     "normalisation",
     "pooling",
     "reduction",
     "resizing",
     "shaping",
     "slicing",
+    "states",
 ]
