@@ -36,18 +36,67 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of tensors of one type; a ``length`` of ``None`` is not known before running."""
+
+    element: TensorType
+    length: int | None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of an element."""
+        return self.element.dtype
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of an element."""
+        return self.element.shape
+
+    def __str__(self) -> str:
+        """As in MIL's own text: ``list<fp16[2, 64], ?>``."""
+        return f"list<{self.element}, {'?' if self.length is None else self.length}>"
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A tensor that lives on between runs; ``read_state`` and ``write_state`` are its only uses."""
+
+    tensor: TensorType
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the tensor."""
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of the tensor."""
+        return self.tensor.shape
+
+    def __str__(self) -> str:
+        """As in MIL's own text: ``state<fp16[2, 64]>``."""
+        return f"state<{self.tensor}>"
+
+
+ValueType: TypeAlias = TensorType | ListType | StateType
+
+
+@dataclass(frozen=True, slots=True)
 class Variable:
     """A named, typed value of the graph."""
 
     name: str
-    type: TensorType
+    type: ValueType
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline."""
+    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline.
 
-    type: TensorType
+    The elements of a list are strings in a tuple, or one array whose first axis runs over the list.
+    """
+
+    type: ValueType
     value: Payload
     stored: int = 0
 
@@ -119,9 +168,9 @@ class Program:
         """The default function."""
         return self.functions[self.default_function]
 
-    def operations(self) -> Iterator[Operation]:
-        """Every operation of the default function, nested blocks included, in order."""
-        yield from _walk(self.main.body)
+    def operations(self, function: str | None = None) -> Iterator[Operation]:
+        """Every operation of a function (of the default one), nested blocks included, in order."""
+        yield from _walk((self.main if function is None else self.functions[function]).body)
 
 
 def _walk(block: Block) -> Iterator[Operation]:

@@ -21,10 +21,14 @@ from sd_mil.program import (
     Constant,
     Description,
     Function,
+    ListType,
     Operation,
+    Payload,
     Port,
     Program,
+    StateType,
     TensorType,
+    ValueType,
     Variable,
 )
 
@@ -168,7 +172,11 @@ def _variable(variable: Variable) -> bytes:
     return _text(1, variable.name) + _field(2, _type(variable.type))
 
 
-def _type(kind: TensorType) -> bytes:
+def _type(kind: ValueType) -> bytes:
+    if isinstance(kind, ListType):
+        return _field(2, _field(1, _type(kind.element)) + _field(2, _dimension(kind.length)))
+    if isinstance(kind, StateType):
+        return _field(5, _field(1, _type(kind.tensor)))
     tensor = _number(1, _PROTO_NUMBERS[kind.dtype]) + _number(2, len(kind.shape))
     return _field(1, tensor + b"".join(_field(3, _dimension(size)) for size in kind.shape))
 
@@ -180,10 +188,18 @@ def _dimension(size: int | None) -> bytes:
 def _value(constant: Constant, blobs: bytearray) -> bytes:
     if isinstance(constant.value, Mapping):
         return _dictionary(constant.value, blobs)
+    if isinstance(constant.type, ListType):
+        return _list(constant.value, constant.type, blobs)
     if constant.stored:
         blob = _text(1, WEIGHT_FILE) + _number(2, _append_blob(constant, blobs))
         return _field(2, _type(constant.type)) + _field(5, blob)
     return _field(2, _type(constant.type)) + _field(3, _field(1, _tensor_value(constant)))
+
+
+def _list(values: Payload, kind: ListType, blobs: bytearray) -> bytes:
+    elements = values if isinstance(values, tuple) else np.asarray(values)
+    encoded = (_value(Constant(kind.element, element), blobs) for element in elements)
+    return _field(2, _type(kind)) + _field(3, _field(3, b"".join(_field(1, one) for one in encoded)))
 
 
 def _dictionary(pairs: Mapping[str, str], blobs: bytearray) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.engine import Precision
 from sd_mil.errors import EngineError, MissingEngineError, PredictionError
 from sd_mil.portable.dtypes import computed_dtype
-from sd_mil.program import Program, TensorType, Variable
+from sd_mil.program import Program, ValueType, Variable
 
 if TYPE_CHECKING:
     import openvino
@@ -37,7 +37,9 @@ class CompiledProgram:
         self._request = compiled.create_infer_request()
         self.arithmetic = arithmetic
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Array], state: MutableMapping[str, npt.NDArray[Any]] | None = None
+    ) -> dict[str, Array]:
         """Execute the default function once.
 
         Shapes and dtypes are those that the program declares; arrays of other numeric dtypes are converted.
@@ -45,7 +47,7 @@ class CompiledProgram:
         Raises:
             PredictionError: a missing or unknown input, or a wrong shape.
         """
-        _check_names(inputs, self._inputs)
+        _check_names({**inputs, **(state or {})}, self._inputs)
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         results = self._request.infer(given, share_inputs=True)
         with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
@@ -81,7 +83,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
 
 
-def output_types(program: Program) -> dict[str, TensorType]:
+def output_types(program: Program) -> dict[str, ValueType]:
     """The declared type of each value that the default function returns, by name."""
     types = {variable.name: variable.type for variable in program.main.inputs}
     for operation in program.main.body.operations:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Description, Function, Port, TensorType, Variable
+from sd_mil.program import Description, Function, Port, ValueType, Variable
 from sd_mil.reader.wire import Message
 
 _ARRAY_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
@@ -97,7 +97,7 @@ def _array_feature(kind: Message, where: str) -> Message:
     return array
 
 
-def _port_shape(array: Message, declared: TensorType, where: str) -> tuple[int, ...]:
+def _port_shape(array: Message, declared: ValueType, where: str) -> tuple[int, ...]:
     """coremltools leaves the shape of some outputs out; the program then has it."""
     shape = tuple(array.integers(1).tolist()) or declared.shape
     if any(size is None or size < 0 for size in shape):
@@ -105,7 +105,7 @@ def _port_shape(array: Message, declared: TensorType, where: str) -> tuple[int, 
     return tuple(size for size in shape if size is not None)
 
 
-def _check_agreement(port: Port, declared: TensorType, where: str) -> None:
+def _check_agreement(port: Port, declared: ValueType, where: str) -> None:
     same_dtype = NUMPY_DTYPES.get(declared.dtype) == port.dtype
     same_rank = len(port.shape) == len(declared.shape)
     if not (same_dtype and same_rank and all(map(_compatible, port.shape, declared.shape))):
