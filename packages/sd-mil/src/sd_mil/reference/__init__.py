@@ -1,5 +1,6 @@
 """The reference engine: plain numpy, one op = one function, slow and exact. The oracle of the others."""
 
+from sd_mil.reference.decoding import decode
 from sd_mil.reference.interpreter import (
     CompiledBlock,
     Observer,
@@ -17,4 +18,5 @@ __all__ = [
     "ReferenceProgram",
     "compile_block",
     "compile_program",
+    "decode",
 ]

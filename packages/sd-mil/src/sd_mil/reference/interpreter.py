@@ -12,7 +12,7 @@ import numpy as np
 from sd_mil.engine import Arrays, Rounding
 from sd_mil.errors import PackageError, PredictionError, SdMilError
 from sd_mil.program import Argument, Block, Constant, Operation, Program, StateType, TensorType, Variable
-from sd_mil.reference.payload import computed, dense
+from sd_mil.reference.payload import computed, dense, unpacked
 from sd_mil.reference.plan import BlockPlan, Step, plan, where
 from sd_mil.reference.values import Array, Cell, Value
 
@@ -99,7 +99,7 @@ class CompiledBlock:
         for variable, result in zip(step.operation.outputs, results, strict=True):
             if isinstance(variable.type, TensorType) and isinstance(result, np.ndarray):
                 _check_shape(step.operation, variable, result)
-            scope[variable.name] = self._brought(result, variable)
+            scope[variable.name] = result if step.op.stored else self._brought(result, variable)
         if self.observe is not None:
             outputs = tuple(scope[variable.name] for variable in step.operation.outputs)
             self.observe(step.operation, arguments, outputs)
@@ -178,8 +178,15 @@ def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) 
 
 
 def _argument(step: Step, name: str, block: BlockPlan, scope: Mapping[str, Value]) -> Any:
-    resolved = tuple(_resolved(argument, block, scope) for argument in step.arguments[name])
+    resolve = _stored if step.op.stored else _resolved
+    resolved = tuple(resolve(argument, block, scope) for argument in step.arguments[name])
     return resolved if name == step.op.variadic else resolved[0]
+
+
+def _stored(argument: Argument, block: BlockPlan, scope: Mapping[str, Value]) -> Value:
+    if isinstance(argument, Constant):
+        return unpacked(argument)
+    return scope[argument.name] if argument.name in scope else unpacked(block.constants[argument.name])
 
 
 def _resolved(argument: Argument, block: BlockPlan, scope: Mapping[str, Value]) -> Value:
@@ -187,7 +194,7 @@ def _resolved(argument: Argument, block: BlockPlan, scope: Mapping[str, Value]) 
 
 
 def _value(name: str, block: BlockPlan, scope: Mapping[str, Value]) -> Value:
-    return scope[name] if name in scope else dense(block.constants[name])
+    return _widened(scope[name]) if name in scope else dense(block.constants[name])
 
 
 def _widened(value: Value) -> Value:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from sd_mil.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
 from sd_mil.errors import UnsupportedModelError
 from sd_mil.program import Constant
+from sd_mil.reference.packing import unpack
 from sd_mil.reference.registry import Array
-
 
 #: Floats that numpy has not, as bits: exponent, mantissa.
 _NARROW_FLOATS = {"bf16": (8, 7), "fp8e4m3fn": (4, 3), "fp8e5m2": (5, 2)}
@@ -38,6 +40,12 @@ def computed(array: Array, dtype: str) -> Array:
 
 def dense(constant: Constant) -> Array | str | tuple[str, ...]:
     """A constant as an op takes it: text as it is, numbers as an array in their computed dtype."""
+    value = unpacked(constant)
+    return computed(value, constant.type.dtype) if isinstance(value, np.ndarray) else value
+
+
+def unpacked(constant: Constant) -> Array | str | tuple[str, ...]:
+    """A constant as it is stored; of types that numpy lacks, integers as int8 or uint8, floats as fp32."""
     value, dtype = constant.value, constant.type.dtype
     if isinstance(value, str | tuple):
         return value
@@ -47,19 +55,9 @@ def dense(constant: Constant) -> Array | str | tuple[str, ...]:
         return _widened(value, dtype)
     if dtype in SUB_BYTE_BITS:
         shape = tuple(size for size in constant.type.shape if size is not None)
-        value = unpack(value, SUB_BYTE_BITS[dtype], int(np.prod(shape))).reshape(shape)
+        value = unpack(value, SUB_BYTE_BITS[dtype], math.prod(shape)).reshape(shape)
         value = _sign_extended(value) if dtype == "int4" else value
-    return computed(value, dtype)
-
-
-def unpack(packed: Array, bits: int, count: int) -> Array:
-    """Unsigned integers of ``bits`` bits each, packed LSB first across bytes, as ``count`` uint8.
-
-    >>> unpack(np.array([0b01_10_11_00, 0b11], np.uint8), 2, 5).tolist()
-    [0, 3, 2, 1, 3]
-    """
-    flat = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
-    return np.packbits(flat, axis=1, bitorder="little").reshape(count)
+    return value
 
 
 def _sign_extended(nibbles: Array) -> Array:

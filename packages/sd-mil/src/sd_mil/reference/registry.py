@@ -36,7 +36,8 @@ class Op:
     ``variadic`` names the parameter, if any, that takes a tuple of arrays; ``choices`` has the values that
     some parameters are limited to, so that others are refused before anything runs; ``ignored`` are
     parameters that change nothing in the result, because its dtype follows from the declared type, or because
-    they only allow an implementation to do less. ``blocks`` is the number of nested blocks that a form takes.
+    they only allow an implementation to do less. ``blocks`` is the number of nested blocks that a form takes;
+    ``stored`` says that numbers are taken and given in the dtypes they are stored in, fp16 as fp16.
     """
 
     function: Implementation
@@ -45,6 +46,7 @@ class Op:
     choices: Mapping[str, Collection[object]]
     ignored: frozenset[str]
     blocks: int = 0
+    stored: bool = False
 
 
 #: Filled by the modules of :mod:`sd_mil.reference.ops` as they are imported.
@@ -57,6 +59,7 @@ def op(
     variadic: str | None = None,
     choices: Mapping[str, Collection[object]] | None = None,
     ignored: tuple[str, ...] = (),
+    stored: bool = False,
 ) -> Callable[[_F], _F]:
     """Register the decorated function as the implementation of a MIL operation.
 
@@ -66,7 +69,7 @@ def op(
 
     def register(function: _F) -> _F:
         signature = inspect.signature(function)
-        _register(name, Op(function, signature, variadic, choices or {}, frozenset(ignored)))
+        _register(name, Op(function, signature, variadic, choices or {}, frozenset(ignored), stored=stored))
         return function
 
     return register

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -114,13 +115,19 @@ def constexpr_blockwise_shift_scale(data: Array, scale: Array, offset: Array | N
     sizes = _block_sizes(scale.shape, data.shape)
     per_block = [part for count in scale.shape for part in (count, 1)]
     split = [part for count, size in zip(scale.shape, sizes, strict=True) for part in (count, size)]
-    values = data.astype(scale.dtype).astype(np.float32, copy=False).reshape(split)
+    values = _rounded(data.astype(np.float32), data.dtype, scale.dtype).reshape(split)
     if offset is not None:
-        values = values - offset.astype(np.float32).reshape(per_block)
-        # numpy's own fp16 arithmetic is this: fp32, rounded
-        values = values.astype(np.result_type(scale.dtype, offset.dtype)).astype(np.float32, copy=False)
-    values = values * scale.astype(np.float32).reshape(per_block)
+        values -= offset.astype(np.float32).reshape(per_block)
+        values = _rounded(values, offset.dtype, np.result_type(scale.dtype, offset.dtype))
+    values *= scale.astype(np.float32).reshape(per_block)
     return values.astype(scale.dtype, copy=False).reshape(data.shape)
+
+
+def _rounded(values: Array, given: np.dtype[Any], target: np.dtype[Any]) -> Array:
+    """fp32 values as ``target`` has them; fp16 has all bytes and their differences, if those were given."""
+    if given.kind in "iu" or target == np.float32:
+        return values
+    return values.astype(target).astype(np.float32)
 
 
 @op("constexpr_lut_to_sparse", stored=True)
