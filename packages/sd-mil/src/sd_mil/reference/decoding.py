@@ -34,10 +34,10 @@ def decode(operation: Operation, constant: Callable[[Argument], Constant | None]
     }
     names = tuple(variable.name for variable in operation.outputs)
     (step,) = plan(Block((), (dataclasses.replace(operation, inputs=inputs),), names)).steps
+    arguments = {name: unpacked(_known(one, operation, constant)) for name, (one,) in step.arguments.items()}
     try:
-        results = step.op.function(
-            **{name: unpacked(_known(one, operation, constant)) for name, (one,) in step.arguments.items()}
-        )
+        with np.errstate(all="ignore"):  # what fp16 cannot hold is infinite, as coremltools has it
+            results = step.op.function(**arguments)
     except _FAILURES as error:
         raise PackageError(f"expected {where(operation)} to be decodable, got: {error}") from error
     arrays = results if isinstance(results, tuple) else (results,)

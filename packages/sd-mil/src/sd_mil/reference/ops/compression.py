@@ -115,19 +115,20 @@ def constexpr_blockwise_shift_scale(data: Array, scale: Array, offset: Array | N
     sizes = _block_sizes(scale.shape, data.shape)
     per_block = [part for count in scale.shape for part in (count, 1)]
     split = [part for count, size in zip(scale.shape, sizes, strict=True) for part in (count, size)]
-    values = _rounded(data.astype(np.float32), data.dtype, scale.dtype).reshape(split)
+    integral = data.dtype.kind in "iu"  # which fp16 holds exactly, and differences of bytes, too
+    values = data.astype(np.float32).reshape(split)
+    values = values if integral else _rounded(values, scale.dtype)
     if offset is not None:
         values -= offset.astype(np.float32).reshape(per_block)
-        values = _rounded(values, offset.dtype, np.result_type(scale.dtype, offset.dtype))
+        integral = integral and offset.dtype.kind in "iu"
+        values = values if integral else _rounded(values, np.result_type(scale.dtype, offset.dtype))
     values *= scale.astype(np.float32).reshape(per_block)
     return values.astype(scale.dtype, copy=False).reshape(data.shape)
 
 
-def _rounded(values: Array, given: np.dtype[Any], target: np.dtype[Any]) -> Array:
-    """fp32 values as ``target`` has them; fp16 has all bytes and their differences, if those were given."""
-    if given.kind in "iu" or target == np.float32:
-        return values
-    return values.astype(target).astype(np.float32)
+def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """fp32 values as ``dtype`` has them."""
+    return values if dtype == np.float32 else values.astype(dtype).astype(np.float32)
 
 
 @op("constexpr_lut_to_sparse", stored=True)
