@@ -180,7 +180,7 @@ def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) 
 def _argument(step: Step, name: str, block: BlockPlan, scope: Mapping[str, Value]) -> Any:
     resolve = _stored if step.op.stored else _resolved
     resolved = tuple(resolve(argument, block, scope) for argument in step.arguments[name])
-    return resolved if name == step.op.variadic else resolved[0]
+    return resolved if name in step.op.variadic else resolved[0]
 
 
 def _stored(argument: Argument, block: BlockPlan, scope: Mapping[str, Value]) -> Value:

@@ -123,7 +123,7 @@ def _arguments(
     given = {name: (value,) for name, value in operation.attributes.items() if name != "name"}
     arguments: dict[str, tuple[Argument, ...]] = {
         **given,
-        **{k: v for k, v in operation.inputs.items() if v or k == op.variadic},
+        **{k: v for k, v in operation.inputs.items() if v or k in op.variadic},
     }
     _check_names(operation, op, arguments.keys())
     for name, values in arguments.items():
@@ -150,7 +150,7 @@ def _check_argument(
     values: tuple[Argument, ...],
     constants: Mapping[str, Constant],
 ) -> None:
-    if len(values) > 1 and name != op.variadic:
+    if len(values) > 1 and name not in op.variadic:
         raise PackageError(f"expected one value for {name!r} of {where(operation)}, got {len(values)}")
     choices = op.choices.get(name)
     if choices is None:

@@ -33,7 +33,7 @@ __all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "form", "op"]
 class Op:
     """An implementation.
 
-    ``variadic`` names the parameter, if any, that takes a tuple of arrays; ``choices`` has the values that
+    ``variadic`` names the parameters that take tuples of arrays; ``choices`` has the values that
     some parameters are limited to, so that others are refused before anything runs; ``ignored`` are
     parameters that change nothing in the result, because its dtype follows from the declared type, or because
     they only allow an implementation to do less. ``blocks`` is the number of nested blocks that a form takes;
@@ -42,7 +42,7 @@ class Op:
 
     function: Implementation
     signature: inspect.Signature
-    variadic: str | None
+    variadic: frozenset[str]
     choices: Mapping[str, Collection[object]]
     ignored: frozenset[str]
     blocks: int = 0
@@ -56,7 +56,7 @@ OPS: dict[str, Op] = {}
 def op(
     name: str,
     *,
-    variadic: str | None = None,
+    variadic: str | tuple[str, ...] = (),
     choices: Mapping[str, Collection[object]] | None = None,
     ignored: tuple[str, ...] = (),
     stored: bool = False,
@@ -69,13 +69,13 @@ def op(
 
     def register(function: _F) -> _F:
         signature = inspect.signature(function)
-        _register(name, Op(function, signature, variadic, choices or {}, frozenset(ignored), stored=stored))
+        _register(name, Op(function, signature, _names(variadic), choices or {}, frozenset(ignored), stored=stored))
         return function
 
     return register
 
 
-def form(name: str, *, blocks: int, variadic: str | None = None) -> Callable[[_F], _F]:
+def form(name: str, *, blocks: int, variadic: str | tuple[str, ...] = ()) -> Callable[[_F], _F]:
     """Register the decorated function as the implementation of an operation with nested blocks.
 
     Raises:
@@ -85,10 +85,14 @@ def form(name: str, *, blocks: int, variadic: str | None = None) -> Callable[[_F
     def register(function: _F) -> _F:
         whole = inspect.signature(function)
         signature = whole.replace(parameters=list(whole.parameters.values())[1:])
-        _register(name, Op(function, signature, variadic, {}, frozenset(), blocks))
+        _register(name, Op(function, signature, _names(variadic), {}, frozenset(), blocks))
         return function
 
     return register
+
+
+def _names(variadic: str | tuple[str, ...]) -> frozenset[str]:
+    return frozenset((variadic,) if isinstance(variadic, str) else variadic)
 
 
 def _register(name: str, made: Op) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sd_mil.reference.registry import Array, op
 
-_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
+SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
 
 @op("upsample_nearest_neighbor")
@@ -50,7 +50,7 @@ def upsample_bilinear(
     return _bilinear(x, height, width, mode)
 
 
-@op("resize_bilinear", choices={"sampling_mode": _MODES})
+@op("resize_bilinear", choices={"sampling_mode": SAMPLING_MODES})
 def resize_bilinear(
     x: Array,
     target_size_height: Array | int = 1,
@@ -59,6 +59,29 @@ def resize_bilinear(
 ) -> Array:
     """To a target size; the mode says where the sampling points lie."""
     return _bilinear(x, int(target_size_height), int(target_size_width), sampling_mode)
+
+
+@op(
+    "resize",
+    choices={"interpolation_mode": ("LINEAR", "NEAREST_NEIGHBOR"), "sampling_mode": SAMPLING_MODES},
+)
+def resize(
+    x: Array,
+    shape: Array,
+    resized_dims: Array,
+    interpolation_mode: str = "LINEAR",
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """The last ``resized_dims`` axes to the last sizes of ``shape``; 0 keeps a size."""
+    count = int(resized_dims)
+    for axis, size in zip(range(-count, 0), shape[len(shape) - count :].tolist(), strict=True):
+        points = _grid(x.shape[axis], size or x.shape[axis], sampling_mode)
+        if interpolation_mode == "LINEAR":
+            x = _interpolate(x, points, axis)
+        else:
+            offset = 0.0 if sampling_mode == "DEFAULT" else 0.5
+            x = np.take(x, np.floor(points + offset).astype(np.int64), axis)
+    return x
 
 
 def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
@@ -70,7 +93,7 @@ def _interpolate(x: Array, points: Array, axis: int) -> Array:
     low = np.floor(points).astype(np.int64)
     high = np.minimum(low + 1, x.shape[axis] - 1)
     weight = (points - low).astype(np.float32)
-    weight = weight[:, None] if axis == -2 else weight
+    weight = weight.reshape(-1, *[1] * (-1 - axis))
     return np.asarray(np.take(x, low, axis) * (1 - weight) + np.take(x, high, axis) * weight)
 
 
