@@ -433,6 +433,6 @@ def test_attention(mask):
 
 def test_every_translated_operation_has_a_reference():
     """So that a new translation without an oracle is noticed here."""
-    from sd_mil.portable.translation import translated_types
+    from sd_mil.portable.registry import translated_types
 
     assert set(translated_types()) <= set(OPS)

@@ -40,7 +40,7 @@ def decode(operation: Operation, constant: Callable[[Argument], Constant | None]
             results = step.op.function(**arguments)
     except _FAILURES as error:
         raise PackageError(f"expected {where(operation)} to be decodable, got: {error}") from error
-    arrays = results if isinstance(results, tuple) else (results,)
+    arrays = tuple(map(np.asarray, results if isinstance(results, tuple) else (results,)))
     if len(arrays) != len(operation.outputs):
         raise PackageError(f"expected {len(arrays)} outputs of {where(operation)}")
     pairs = zip(operation.outputs, arrays, strict=True)
