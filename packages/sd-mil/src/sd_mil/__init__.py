@@ -13,34 +13,41 @@ from sd_mil.errors import (
 )
 from sd_mil.fidelity import psnr
 from sd_mil.model import MLModel
+from sd_mil.ports import Description, EnumeratedShapes, Port, ShapeRange
 from sd_mil.program import (
     Argument,
+    Blob,
     Block,
     Constant,
-    Description,
+    DictionaryType,
     Function,
     ListType,
     Operation,
     Package,
-    Port,
+    Pipeline,
     Program,
     Reference,
     StateType,
+    Suppression,
     TensorType,
     ValueType,
     Variable,
 )
-from sd_mil.reader import read_package
+from sd_mil.reader import read_model, read_package
+from sd_mil.text import print_program
 from sd_mil.writer import write_package
 
 __all__ = [
     "Argument",
+    "Blob",
     "Block",
     "ComparisonError",
     "CompiledProgram",
     "Constant",
     "Description",
+    "DictionaryType",
     "EngineError",
+    "EnumeratedShapes",
     "Function",
     "ListType",
     "MLModel",
@@ -48,18 +55,23 @@ __all__ = [
     "Operation",
     "Package",
     "PackageError",
+    "Pipeline",
     "Port",
     "PredictionError",
     "Program",
     "Reference",
     "SdMilError",
+    "ShapeRange",
     "StateType",
+    "Suppression",
     "TensorType",
     "UnsupportedModelError",
     "UnsupportedOpError",
     "ValueType",
     "Variable",
+    "print_program",
     "psnr",
+    "read_model",
     "read_package",
     "write_package",
 ]

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from sd_mil.engine import Arrays, EngineName, Precision, Rounding, compile_program
 from sd_mil.errors import PackageError, PredictionError
-from sd_mil.program import Description, Package, Port
+from sd_mil.ports import Description, Port
+from sd_mil.program import Package
 from sd_mil.reader import read_package
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Constant, ListType, Payload, StateType, TensorType, ValueType
+from sd_mil.program import Blob, Constant, DictionaryType, ListType, Payload, StateType, TensorType, ValueType
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.wire import Message
 
@@ -30,10 +30,10 @@ _INTEGER_FIELDS = {_INTS, _LONGS, _BOOLS}
 
 
 def read_type(message: Message | None, where: str) -> ValueType:
-    """A ``ValueType``: a tensor, a list of tensors, or a state.
+    """A ``ValueType``: a tensor, a list or dictionary of tensors, or a state.
 
     Raises:
-        UnsupportedModelError: it is a tuple, a dictionary or a list of lists, or its rank is unknown.
+        UnsupportedModelError: it is a tuple or a list of lists, or its rank is unknown.
         PackageError: the type is missing or contradicts itself.
     """
     kind, body = _only_type(message, where)
@@ -41,6 +41,8 @@ def read_type(message: Message | None, where: str) -> ValueType:
         return ListType(_tensor(body.message(1), where), _dimension(body.message(2) or Message(b""), where))
     if kind == _STATE:
         return StateType(_tensor(body.message(1), where))
+    if kind == _DICTIONARY:
+        return DictionaryType(_tensor(body.message(1), where), _tensor(body.message(2), where))
     return _tensor(message, where)
 
 
@@ -100,14 +102,23 @@ def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
         return _list(immediate, kind, where, weights)
     if not isinstance(kind, TensorType):
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
-    shape = _known_shape(kind, where)
     if blob is not None:
-        value = weights.tensor(blob.text(1), blob.integer(2), dtype=_numeric(kind.dtype, where), shape=shape)
-        return Constant(kind, value, stored=value.nbytes)
+        return stored_constant(kind, Blob(blob.text(1), blob.integer(2)), where, weights)
     tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
-    return Constant(kind, _tensor_value(tensor, kind.dtype, shape, where))
+    return Constant(kind, _tensor_value(tensor, kind.dtype, _known_shape(kind, where), where))
+
+
+def stored_constant(kind: TensorType, blob: Blob, where: str, weights: WeightFiles) -> Constant:
+    """A tensor in a weight file.
+
+    Raises:
+        PackageError: the file does not hold the declared type there.
+    """
+    shape, dtype = _known_shape(kind, where), _numeric(kind.dtype, where)
+    value = weights.tensor(blob.file, blob.offset, dtype=dtype, shape=shape)
+    return Constant(kind, value, stored=value.nbytes, blob=blob)
 
 
 def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) -> Constant:
@@ -172,7 +183,7 @@ def _array(
     values: Message, kind: int, dtype: str, shape: tuple[int, ...], where: str
 ) -> npt.NDArray[np.generic]:
     if kind in _INTEGER_FIELDS and dtype in NUMPY_DTYPES and NUMPY_DTYPES[dtype].kind in "iub":
-        return _shaped(_narrow(values.integers(1), dtype, where), dtype, shape, where)
+        return _shaped(narrowed(values.integers(1), dtype, where), dtype, shape, where)
     if kind == _BYTES or _FIXED_WIDTH.get(kind) == dtype:
         payload = values.payload(1)
         expected = stored_bytes(dtype, shape)
@@ -185,13 +196,18 @@ def _array(
     raise PackageError(f"expected values of dtype {dtype} for {where}, got field {kind} of TensorValue")
 
 
-def _narrow(values: npt.NDArray[np.int64], dtype: str, where: str) -> npt.NDArray[np.generic]:
+def narrowed(values: npt.NDArray[np.int64], dtype: str, where: str) -> npt.NDArray[np.generic]:
+    """Integers in the dtype, where they all fit.
+
+    Raises:
+        PackageError: one does not.
+    """
     if dtype == "uint64":
         return values.view(np.uint64)
-    narrowed = values.astype(NUMPY_DTYPES[dtype])
-    if not np.array_equal(narrowed.astype(np.int64), values):
+    cast = values.astype(NUMPY_DTYPES[dtype])
+    if not np.array_equal(cast.astype(np.int64), values):
         raise PackageError(f"expected values that fit {dtype} for {where}, got larger ones")
-    return narrowed
+    return cast
 
 
 def _shaped(
