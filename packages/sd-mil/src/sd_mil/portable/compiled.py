@@ -73,13 +73,15 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
     openvino = _import_openvino()
     from sd_mil.portable.passes import rewrite
+    from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
-    model = translate_program(rewrite(program))
-    compiled = core.compile_model(model, _DEVICE, _configuration(precision))
+    with pages_dropped(mapped_files(program)):
+        model = translate_program(rewrite(program))
+        compiled = core.compile_model(model, _DEVICE, _configuration(precision))
     return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
 
 
@@ -110,7 +112,15 @@ def _check_arithmetic(core: openvino.Core, precision: str) -> None:
 
 
 def _configuration(precision: str) -> dict[str, str]:
-    return {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    """Everything that decides what is computed, set: OpenVINO's own choice depends on the processor.
+
+    Dynamic quantization would round the inputs of layers with integer weights to int8.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
 
 
 def _describe(version: str, precision: str) -> str:
