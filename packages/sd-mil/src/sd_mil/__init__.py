@@ -34,6 +34,7 @@ from sd_mil.program import (
     Variable,
 )
 from sd_mil.reader import read_model, read_package
+from sd_mil.state import State
 from sd_mil.text import print_program
 from sd_mil.writer import write_package
 
@@ -62,6 +63,7 @@ __all__ = [
     "Reference",
     "SdMilError",
     "ShapeRange",
+    "State",
     "StateType",
     "Suppression",
     "TensorType",
