@@ -20,13 +20,14 @@ _SAMPLING = {
 
 @translate("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(call: Call) -> Output:
-    """``out[i] = x[floor(i / scale)]``, ``floor(size · scale)`` of them; scales may be fractions."""
+    """``out[i] = x[floor(i · size / target)]``, ``floor(size · scale)`` of them; scales may be fractions."""
     x = call.output("x")
+    sizes = [int(size) for size in list(x.get_shape())[-2:]]
     return ov.interpolate(
         x,
-        np.asarray(_scales(call), dtype=np.float32),
+        int_list([int(np.floor(size * scale)) for size, scale in zip(sizes, _scales(call), strict=True)]),
         "nearest",
-        "scales",
+        "sizes",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
         axes=_last_two(x),
@@ -35,14 +36,14 @@ def upsample_nearest_neighbor(call: Call) -> Output:
 
 @translate("resize_nearest_neighbor")
 def resize_nearest_neighbor(call: Call) -> Output:
-    """``out[i] = x[floor(i · size / target)]``."""
+    """``out[i] = x[floor((i + ½) · size / target)]``."""
     x = call.output("x")
     return ov.interpolate(
         x,
         int_list([call.integer("target_size_height"), call.integer("target_size_width")]),
         "nearest",
         "sizes",
-        coordinate_transformation_mode="asymmetric",
+        coordinate_transformation_mode="tf_half_pixel_for_nn",
         nearest_mode="floor",
         axes=_last_two(x),
     ).output(0)

@@ -1,7 +1,10 @@
 """Recurrent layers, one step at a time.
 
 Gates stand one below the other in the weights: input, forget, output, cell for ``lstm``; reset, output,
-update for ``gru``. Sequences are [S, N, I], as everywhere in MIL.
+update for ``gru``. Sequences are [S, N, I], as everywhere in MIL. Outputs of the direction ``reverse`` begin
+with that of the last input; those of ``bidirectional`` stand beside the forward ones of the same input.
+
+Source of all this: coremltools' tests of these layers.
 """
 
 from __future__ import annotations
@@ -86,14 +89,14 @@ def gru(
 def _unrolled(
     step: Callable[[int, Array], Array], h: Array, length: int, direction: str, output_sequence: Array | bool
 ) -> tuple[Array, Array]:
-    """Every hidden state where they are asked for (in the order of the input), or the last, and the last."""
+    """Every hidden state where they are asked for, in the order in which they were computed, and the last."""
     states = []
     for index in range(length) if direction == "forward" else reversed(range(length)):
         h = step(index, h)
         states.append(h)
     if not output_sequence:
         return h[None], h
-    return np.stack(states if direction == "forward" else states[::-1]), h
+    return np.stack(states), h
 
 
 @op("lstm", choices={**_CHOICES, "direction": (*_ONE_WAY, "bidirectional"), "cell_activation": _ACTIVATIONS})
@@ -130,8 +133,8 @@ def lstm(
     (h_first, h_second), (c_first, c_second) = (np.split(one, 2, axis=-1) for one in (initial_h, initial_c))
     first = _one_way(x, h_first, c_first, forward, kinds, clip, "forward", output_sequence)
     second = _one_way(x, h_second, c_second, backward, kinds, clip, "reverse", output_sequence)
-    outputs, h, c = (np.concatenate(pair, axis=-1) for pair in zip(first, second, strict=True))
-    return outputs, h, c
+    outputs = np.concatenate([first[0], second[0][::-1]], axis=-1)
+    return outputs, *(np.concatenate(pair, axis=-1) for pair in zip(first[1:], second[1:], strict=True))
 
 
 def _one_way(

@@ -15,20 +15,24 @@ SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CO
 def upsample_nearest_neighbor(
     x: Array, scale_factor_height: Array | float = 1, scale_factor_width: Array | float = 1
 ) -> Array:
-    """Output element i copies input element floor(i / scale)."""
-    tall = _nearest(x, math.floor(x.shape[-2] * float(scale_factor_height)), float(scale_factor_height), -2)
-    return _nearest(tall, math.floor(x.shape[-1] * float(scale_factor_width)), float(scale_factor_width), -1)
+    """Output element i copies input element floor(i in / out): the sizes count, not the scales."""
+    height = math.floor(x.shape[-2] * float(scale_factor_height))
+    width = math.floor(x.shape[-1] * float(scale_factor_width))
+    return _nearest(_nearest(x, height, -2, offset=0), width, -1, offset=0)
 
 
 @op("resize_nearest_neighbor")
 def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_width: Array) -> Array:
-    """Output element i copies input element floor(i * in / out)."""
-    height, width = int(target_size_height), int(target_size_width)
-    return _nearest(_nearest(x, height, height / x.shape[-2], -2), width, width / x.shape[-1], -1)
+    """Output element i copies input element floor((i + 1/2) in / out), the one under its centre.
+
+    Source: coremltools makes it of TensorFlow's ``ResizeNearestNeighbor(half_pixel_centers=True)``.
+    """
+    tall = _nearest(x, int(target_size_height), -2, offset=0.5)
+    return _nearest(tall, int(target_size_width), -1, offset=0.5)
 
 
-def _nearest(x: Array, size: int, scale: float, axis: int) -> Array:
-    sources = np.floor(np.arange(size) / scale).astype(np.int64)
+def _nearest(x: Array, size: int, axis: int, *, offset: float) -> Array:
+    sources = np.floor((np.arange(size) + offset) * (x.shape[axis] / size)).astype(np.int64)
     return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
 
 
@@ -75,12 +79,14 @@ def resize(
     """The last ``resized_dims`` axes to the last sizes of ``shape``; 0 keeps a size."""
     count = int(resized_dims)
     for axis, size in zip(range(-count, 0), shape[len(shape) - count :].tolist(), strict=True):
-        points = _grid(x.shape[axis], size or x.shape[axis], sampling_mode)
+        target = size or x.shape[axis]
         if interpolation_mode == "LINEAR":
-            x = _interpolate(x, points, axis)
+            x = _interpolate(x, _grid(x.shape[axis], target, sampling_mode), axis)
+        elif sampling_mode == "DEFAULT":
+            x = _nearest(x, target, axis, offset=0.5)
         else:
-            offset = 0.0 if sampling_mode == "DEFAULT" else 0.5
-            x = np.take(x, np.floor(points + offset).astype(np.int64), axis)
+            sources = np.floor(_grid(x.shape[axis], target, sampling_mode) + 0.5).astype(np.int64)
+            x = np.take(x, sources, axis)
     return x
 
 
