@@ -72,15 +72,17 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     if precision not in _HINTS:
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
     openvino = _import_openvino()
-    from sd_mil.portable.passes import rewrite
+    from sd_mil.portable.cache import default_cache
+    from sd_mil.portable.passes import decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
-    with pages_dropped(mapped_files(program)):
-        model = translate_program(rewrite(program))
+    rewritten = rewrite(decode_constants(program, default_cache()))
+    with pages_dropped(mapped_files(rewritten)):
+        model = translate_program(rewritten)
         compiled = core.compile_model(model, _DEVICE, _configuration(precision))
     return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sd_mil.portable.passes.attention_rows import attend_over_rows
+from sd_mil.portable.passes.decoding import decode_constants
 from sd_mil.portable.passes.merge_heads import merge_heads
 from sd_mil.portable.passes.rows import compute_in_rows
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-#: In order: attention first, because it leaves transposes that the third finds; what they all leave without a
-#: user, the last drops.
+__all__ = ["PASSES", "decode_constants", "rewrite"]
+
+#: In order, after :func:`decode_constants`: attention first, because it leaves transposes that the third
+#: finds; what they all leave without a user, the last drops.
 PASSES: tuple[Callable[[Program], Program], ...] = (
     merge_heads,
     attend_over_rows,
