@@ -218,4 +218,4 @@ def _interval(start: float, end: float, count: int, mode: str) -> Array:
         points = (i + 0.5) * (max(1.0, span) / count)
     else:
         points = (i + 0.5) * ((span + 1) / count) - 0.5
-    return start + (points if mode.endswith("ALIGN_CORNERS") and mode[0] != "U" else np.clip(points, 0, span))
+    return start + np.clip(points, min(0, span), max(0, span))
