@@ -84,6 +84,8 @@ class Port:
         if self.kind == "image" and self.flexibility is None:
             return f"{self.color} image of {self.shape[-1]}x{self.shape[-2]} pixels"
         what = f"{self.color} image as " if self.kind == "image" else ""
+        if isinstance(self.flexibility, EnumeratedShapes):
+            return f"{what}{self.dtype}, {self.flexibility}"
         sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
         return f"{what}{self.dtype}{self.flexibility or f'[{sizes}]'}"
 

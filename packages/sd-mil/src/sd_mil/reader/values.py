@@ -15,6 +15,7 @@ from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.wire import Message
 
 _TENSOR, _LIST, _TUPLE, _DICTIONARY, _STATE = range(1, 6)
+_LIST_VALUE = 3
 _TYPES = {
     _TENSOR: "a tensor",
     _LIST: "a list",
@@ -122,7 +123,7 @@ def stored_constant(kind: TensorType, blob: Blob, where: str, weights: WeightFil
 
 
 def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) -> Constant:
-    values = (immediate.message(_LIST) or Message(b"")).messages(1)
+    values = (immediate.message(_LIST_VALUE) or Message(b"")).messages(1)
     if kind.length not in (None, len(values)):
         raise PackageError(f"expected {kind.length} elements for {where}, got {len(values)}")
     elements = [read_value(value, where, weights) for value in values]
