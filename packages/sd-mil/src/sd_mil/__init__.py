@@ -1,5 +1,18 @@
 """Read, walk and execute Core ML ML Programs anywhere."""
 
+from sd_mil.analysis import (
+    ArgumentFidelity,
+    Comparison,
+    Divergence,
+    DivergenceReport,
+    OutputFidelity,
+    Overflow,
+    OverflowReport,
+    compare,
+    compare_outputs,
+    first_divergence,
+    overflow,
+)
 from sd_mil.engine import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
@@ -40,13 +53,17 @@ from sd_mil.writer import write_package
 
 __all__ = [
     "Argument",
+    "ArgumentFidelity",
     "Blob",
     "Block",
+    "Comparison",
     "ComparisonError",
     "CompiledProgram",
     "Constant",
     "Description",
     "DictionaryType",
+    "Divergence",
+    "DivergenceReport",
     "EngineError",
     "EnumeratedShapes",
     "Function",
@@ -54,6 +71,9 @@ __all__ = [
     "MLModel",
     "MissingEngineError",
     "Operation",
+    "OutputFidelity",
+    "Overflow",
+    "OverflowReport",
     "Package",
     "PackageError",
     "Pipeline",
@@ -71,6 +91,10 @@ __all__ = [
     "UnsupportedOpError",
     "ValueType",
     "Variable",
+    "compare",
+    "compare_outputs",
+    "first_divergence",
+    "overflow",
     "print_program",
     "psnr",
     "read_model",

@@ -48,7 +48,9 @@ class MLModel:
         self.package: Package | Pipeline = (
             model if isinstance(model, Package | Pipeline) else read_model(model)
         )
-        self._runner = runner(self.package, Settings(engine, precision, rounding), function_name)
+        self.settings = Settings(engine, precision, rounding)
+        self.function_name = function_name
+        self._runner = runner(self.package, self.settings, function_name)
         self.inputs: Mapping[str, Port] = _by_name(self.description.inputs)
         self.outputs: Mapping[str, Port] = _by_name(self.description.outputs)
         self.states: Mapping[str, Port] = _by_name(self.description.states)

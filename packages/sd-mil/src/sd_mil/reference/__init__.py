@@ -3,6 +3,7 @@
 from sd_mil.reference.decoding import decode
 from sd_mil.reference.interpreter import (
     CompiledBlock,
+    Event,
     Observer,
     ReferenceProgram,
     compile_block,
@@ -13,6 +14,7 @@ from sd_mil.reference.values import Cell, ListValue
 __all__ = [
     "Cell",
     "CompiledBlock",
+    "Event",
     "ListValue",
     "Observer",
     "ReferenceProgram",

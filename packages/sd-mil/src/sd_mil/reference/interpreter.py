@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,8 +19,18 @@ from sd_mil.reference.values import Array, Cell, Value
 #: What may stop a computation that is wrong for its inputs.
 _FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
-#: Told of every operation that was executed, in nested blocks too: its arguments and its results.
-Observer: TypeAlias = Callable[[Operation, Mapping[str, Any], tuple[Any, ...]], None]
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operation that was executed: the values of its parameters, and its results."""
+
+    operation: Operation
+    arguments: Mapping[str, Any]
+    results: tuple[Any, ...]
+
+
+#: Told of every operation that was executed, in nested blocks too.
+Observer: TypeAlias = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,15 @@ class ReferenceProgram:
             state.update({name: cell.value.astype(state[name].dtype) for name, cell in cells.items()})
         return results
 
+    def walk(self, inputs: Arrays, state: Mapping[str, Array] | None = None) -> Iterator[Event]:
+        """Each operation when it was executed; ``state`` stays as it is.
+
+        Raises:
+            PackageError: an operation fails, or gives another shape than the program declares.
+            PredictionError: a state is missing.
+        """
+        return CompiledBlock(self.plan, self.rounding).walk({**inputs, **self._cells(state or {})})
+
     def _cells(self, state: Mapping[str, Array]) -> dict[str, Cell]:
         names = [one.name for one in self.plan.inputs if isinstance(one.type, StateType)]
         if missing := [name for name in names if name not in state]:
@@ -82,17 +101,32 @@ class CompiledBlock:
         Raises:
             PackageError: an operation fails, or gives another shape than the program declares.
         """
-        with np.errstate(all="ignore"):  # overflow to inf and NaN are results, as on any hardware
-            scope = {one.name: self._brought(values[one.name], one) for one in self.plan.inputs}
-            scope |= {name: _widened(values[name]) for name in self.plan.free}
-            return self._executed(self.plan, scope)
+        return self._executed(self.plan, self._scope(values))
+
+    def walk(self, values: Mapping[str, Any]) -> Iterator[Event]:
+        """Each operation of the block when it was executed; only what is needed later is held.
+
+        Raises:
+            PackageError: an operation fails, or gives another shape than the program declares.
+        """
+        scope = self._scope(values)
+        for step in self.plan.steps:
+            yield self._execute(step, self.plan, scope)
+
+    def _scope(self, values: Mapping[str, Any]) -> dict[str, Value]:
+        scope = {one.name: self._brought(values[one.name], one) for one in self.plan.inputs}
+        return scope | {name: _widened(values[name]) for name in self.plan.free}
 
     def _executed(self, block: BlockPlan, scope: dict[str, Value]) -> dict[str, Value]:
         for step in block.steps:
             self._execute(step, block, scope)
         return {name: _value(name, block, scope) for name in block.outputs}
 
-    def _execute(self, step: Step, block: BlockPlan, scope: dict[str, Value]) -> None:
+    def _execute(self, step: Step, block: BlockPlan, scope: dict[str, Value]) -> Event:
+        with np.errstate(all="ignore"):  # overflow to inf and NaN are results, as on any hardware
+            return self._computed(step, block, scope)
+
+    def _computed(self, step: Step, block: BlockPlan, scope: dict[str, Value]) -> Event:
         arguments = {name: _argument(step, name, block, scope) for name in step.arguments}
         nested = tuple(partial(self._nested, one, scope) for one in step.blocks)
         results = _results(step, arguments, nested)
@@ -100,11 +134,13 @@ class CompiledBlock:
             if isinstance(variable.type, TensorType) and isinstance(result, np.ndarray):
                 _check_shape(step.operation, variable, result)
             scope[variable.name] = result if step.op.stored else self._brought(result, variable)
+        outputs = tuple(scope[variable.name] for variable in step.operation.outputs)
+        event = Event(step.operation, arguments, outputs)
         if self.observe is not None:
-            outputs = tuple(scope[variable.name] for variable in step.operation.outputs)
-            self.observe(step.operation, arguments, outputs)
+            self.observe(event)
         for name in step.releases:
             scope.pop(name, None)
+        return event
 
     def _nested(self, block: BlockPlan, outer: Mapping[str, Value], *arguments: Value) -> tuple[Value, ...]:
         if len(arguments) != len(block.inputs):
@@ -126,7 +162,8 @@ class CompiledBlock:
     def _array(self, array: Array, dtype: str) -> Array:
         if self.rounding is None or dtype != "fp16":
             return computed(array, dtype)
-        return array.astype(np.float16).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return array.astype(np.float16).astype(np.float32)
 
 
 def compile_program(program: Program, *, rounding: Rounding | None = None) -> ReferenceProgram:
