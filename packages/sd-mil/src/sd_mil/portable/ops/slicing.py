@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
+from openvino.opset15 import slice_scatter
 
 from sd_mil.portable.call import Call
 from sd_mil.portable.registry import translate
@@ -39,6 +41,27 @@ def slice_by_size(call: Call) -> Output:
     to_the_end = [int(size == -1) for size in sizes]
     ones, zeros = int_list([1] * len(sizes)), [0] * len(sizes)
     return ov.strided_slice(x, begin, stop, ones, begin_mask=zeros, end_mask=to_the_end).output(0)
+
+
+@translate("slice_update")
+def slice_update(call: Call) -> Output:
+    """``x`` in which the slice ``begin:end:stride``, as in ``slice_by_index``, is ``update``."""
+    x, update = call.output("x"), call.output("update")
+    none = [0] * len(x.get_partial_shape())
+    stride = call.ints("stride", [1] * len(none))
+    if min(stride, default=1) < 0:
+        raise call.unsupported(f"stride={stride}; expected positive ones")
+    open_begin, open_end, squeezed = (
+        call.ints(name, none) for name in ("begin_mask", "end_mask", "squeeze_mask")
+    )
+    begin, last = call.output("begin"), int_list([np.iinfo(np.int32).max])
+    one_after = ov.select(ov.equal(begin, int_list([-1])), last, ov.add(begin, int_list([1])))
+    end = ov.select(np.array(squeezed, np.bool_), one_after, call.output("end"))
+    end = ov.select(np.array(open_end, np.bool_), last, end)
+    start = ov.select(np.array(open_begin, np.bool_), int_list([0]), begin)
+    if any(squeezed):
+        update = ov.unsqueeze(update, int_list([axis for axis, one in enumerate(squeezed) if one])).output(0)
+    return slice_scatter(x, update, start, end, int_list(stride)).output(0)
 
 
 @translate("split")
