@@ -12,6 +12,7 @@ from sd_mil.analysis import (
     compare_outputs,
     first_divergence,
     overflow,
+    predictor,
 )
 from sd_mil.engine import CompiledProgram
 from sd_mil.errors import (
@@ -95,6 +96,7 @@ __all__ = [
     "compare_outputs",
     "first_divergence",
     "overflow",
+    "predictor",
     "print_program",
     "psnr",
     "read_model",

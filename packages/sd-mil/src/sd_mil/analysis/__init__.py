@@ -3,6 +3,7 @@
 from sd_mil.analysis.comparison import Comparison, OutputFidelity, compare, compare_outputs
 from sd_mil.analysis.divergence import ArgumentFidelity, Divergence, DivergenceReport, first_divergence
 from sd_mil.analysis.overflow import Overflow, OverflowReport, overflow
+from sd_mil.analysis.predictors import predictor
 
 __all__ = [
     "ArgumentFidelity",
@@ -16,4 +17,5 @@ __all__ = [
     "compare_outputs",
     "first_divergence",
     "overflow",
+    "predictor",
 ]
