@@ -9,8 +9,8 @@ from mil_graphs import call, const, program, tensor
 pytest.importorskip("openvino")
 
 from sd_mil import Operation, PackageError
+from sd_mil.cache import Cache
 from sd_mil.portable import compile_program
-from sd_mil.portable.cache import Cache
 from sd_mil.portable.passes import decode_constants, decoding
 from sd_mil.reference import compile_program as compile_reference
 

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("openvino")
 
 from sd_mil import EngineError
-from sd_mil.portable import cache as caches
-from sd_mil.portable.cache import Cache, default_cache, store_anywhere
-from sd_mil.portable.storage import Layout, map_arrays, write_arrays
+from sd_mil import cache as caches
+from sd_mil.cache import Cache, default_cache, store_anywhere
+from sd_mil.storage import Layout, map_arrays, write_arrays
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 ARRAYS = [

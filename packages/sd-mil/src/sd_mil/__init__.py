@@ -14,6 +14,7 @@ from sd_mil.analysis import (
     overflow,
     predictor,
 )
+from sd_mil.cache import Cache, default_cache
 from sd_mil.engine import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
@@ -57,6 +58,7 @@ __all__ = [
     "ArgumentFidelity",
     "Blob",
     "Block",
+    "Cache",
     "Comparison",
     "ComparisonError",
     "CompiledProgram",
@@ -94,6 +96,7 @@ __all__ = [
     "Variable",
     "compare",
     "compare_outputs",
+    "default_cache",
     "first_divergence",
     "overflow",
     "predictor",

@@ -72,7 +72,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     if precision not in _HINTS:
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
     openvino = _import_openvino()
-    from sd_mil.portable.cache import default_cache
+    from sd_mil.cache import default_cache
     from sd_mil.portable.passes import decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program

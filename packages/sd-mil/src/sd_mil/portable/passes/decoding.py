@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from sd_mil import reference
+from sd_mil.cache import Cache, store_anywhere
 from sd_mil.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
-from sd_mil.portable.cache import Cache, store_anywhere
 from sd_mil.portable.compression import is_compressed
 from sd_mil.portable.residency import mapped_files, pages_dropped
-from sd_mil.portable.storage import Array, Layout
 from sd_mil.program import (
     Argument,
     Constant,
@@ -28,6 +27,7 @@ from sd_mil.program import (
     TensorType,
     Variable,
 )
+from sd_mil.storage import Array, Layout
 
 #: Raised when a decoder's results change.
 _DECODERS = 1

@@ -22,10 +22,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from sd_mil.errors import EngineError
-from sd_mil.portable.storage import Array, Layout, map_arrays, write_arrays
+from sd_mil.storage import Array, Layout, map_arrays, write_arrays
 
 _LIMIT = 10_000_000_000
 _SUFFIX, _PARTIAL = ".weights", ".partial"
@@ -115,7 +113,7 @@ def default_cache() -> Cache | None:
     chosen = os.environ.get("SD_MIL_CACHE", "")
     if chosen == "off":
         return None
-    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("sd-mil")
+    folder = Path(chosen).expanduser() if chosen else _users_folder()
     return Cache(folder, _limit(folder))
 
 
@@ -132,6 +130,14 @@ def store_anywhere(
         if (mapped := map_arrays(file, key, layout)) is not None:
             return mapped
     return list(arrays())
+
+
+def _users_folder() -> Path:
+    try:
+        import platformdirs
+    except ImportError:  # it comes with the portable engine, which alone decodes into the cache
+        return Path.home() / ".cache" / "sd-mil"
+    return platformdirs.user_cache_path("sd-mil")
 
 
 def _limit(folder: Path) -> int:
