@@ -1,5 +1,7 @@
 """Pipelines: models that pass values by name, and the suppression at the end of object detectors."""
 
+import functools
+
 import mil_graphs as graphs
 import numpy as np
 import pytest
@@ -165,20 +167,16 @@ def test_without_classes_of_their_own_all_boxes_suppress_each_other(tmp_path):
     assert model.predict(given)["confidence"].shape == (1, 2)
 
 
-def openvino_suppression(boxes, scores, iou):
-    """``boxes`` N x 4 (centre, size), ``scores`` N x C: the boxes that stay, best first."""
+@functools.cache
+def openvino_suppression():
+    """Boxes N x 4 (centre, size), scores N x C and a threshold to the boxes that stay, best first."""
     ov = pytest.importorskip("openvino")
     ops = pytest.importorskip("openvino.opset9")
-    node = ops.non_max_suppression(
-        ops.constant(boxes[None]),
-        ops.constant(scores.T[None]),
-        ops.constant(np.int64(1000)),
-        ops.constant(np.float32(iou)),
-        ops.constant(np.float32(0.01)),
-        box_encoding="center",
-    )
-    results = ov.Core().compile_model(ov.Model([node.output(0)], []), "CPU")([])[0]
-    return results[results[:, 2] >= 0, 2]
+    boxes, scores = (ops.parameter(shape, np.float32) for shape in ([1, -1, 4], [1, 2, -1]))
+    iou = ops.parameter([], np.float32)
+    limits = ops.constant(np.int64(1000)), iou, ops.constant(np.float32(0.01))
+    node = ops.non_max_suppression(boxes, scores, *limits, box_encoding="center")
+    return ov.Core().compile_model(ov.Model([node.output(0)], [boxes, scores, iou]), "CPU")
 
 
 @settings(max_examples=40, deadline=None)
@@ -191,5 +189,7 @@ def test_suppression_against_openvino(seed, count, iou):
     boxes = np.hstack([generator.uniform(0, 10, (count, 2)), generator.uniform(1, 6, (count, 2))])
     ports = (Port("k", (), "float64"), Port("l", (), "float64"))
     model = Suppression(Description((), ports), iou, 0.0, True, (), "c", "b", "", "", "k", "l")
-    order = openvino_suppression(boxes.astype(np.float32), confidence.astype(np.float32), iou)
+    arguments = [boxes[None], confidence.T[None], np.array(iou)]
+    results = openvino_suppression()([one.astype(np.float32) for one in arguments])[0]
+    order = results[results[:, 2] >= 0, 2]
     np.testing.assert_array_equal(suppress(model, {"c": confidence, "b": boxes})["k"], confidence[order])
