@@ -38,6 +38,10 @@ def l2_pool(call: Call) -> Output:
 
 def _mean(call: Call, x: Output, *, exclude: bool) -> Output:
     strides, begins, ends, kernel, rounding, pad = _windows(call)
+    if rounding != "floor" and not exclude and any((*begins, *ends)):
+        raise call.unsupported(
+            "ceil_mode=true and padding that counts; OpenVINO counts what lies beyond it, too"
+        )
     return ov.avg_pool(x, strides, begins, ends, kernel, exclude, rounding, pad).output(0)
 
 
