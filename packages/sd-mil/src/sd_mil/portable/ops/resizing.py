@@ -127,7 +127,7 @@ def _scaled_sizes(call: Call) -> Output:
         sizes = [int(np.floor(size.get_length() * scale)) for size, scale in zip(last, scales, strict=True)]
         return int_list(sizes)
     sizes = ov.convert(ov.gather(ov.shape_of(x, "i32"), _last(x, 2), 0), np.float32)
-    return ov.convert(ov.floor(ov.multiply(sizes, np.float32(scales))), np.int32).output(0)
+    return ov.convert(ov.floor(ov.multiply(sizes, np.array(scales, np.float32))), np.int32).output(0)
 
 
 def _target_sizes(call: Call) -> list[int]:

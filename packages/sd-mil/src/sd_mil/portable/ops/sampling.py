@@ -46,7 +46,7 @@ def _normalised(call: Call, x: Output, mode: str) -> Output:
     height, width = (int(size) for size in list(x.get_shape())[2:])
     if 1 in (height, width):
         raise call.unsupported("an image of one pixel in height or width")
-    scale = np.float32([2 / (width - 1), 2 / (height - 1)])
+    scale = np.array([2 / (width - 1), 2 / (height - 1)], np.float32)
     return ov.subtract(ov.multiply(ov.convert(points, np.float32), scale), np.float32(1)).output(0)
 
 
