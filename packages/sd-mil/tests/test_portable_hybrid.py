@@ -336,3 +336,37 @@ def test_inputs_are_checked():
         compiled.run({**good, "extra": good["x"]})
     with pytest.raises(PredictionError, match="got shape"):
         compiled.run({**good, "scores": normal(1, 6)})
+
+
+def test_a_compressed_weight_on_both_sides_of_a_segment():
+    """A look-up table's values, used by a product in OpenVINO and by a division in numpy."""
+    lut = Operation(
+        "constexpr_lut_to_dense",
+        "lut",
+        {},
+        (variable("w", ("fp16", 2, 2)),),
+        {
+            "indices": tensor(np.array([0b11100100], np.uint8)),
+            "lut": tensor(np.float16([1, 2, 3, 4])),
+            "shape": tensor(np.array([2, 2], np.uint32)),
+        },
+    )
+    positions = tensor(np.int32([[0], [1]]))
+    divided = {
+        "data": (Reference("a"),),
+        "indices": (positions,),
+        "updates": (Reference("w"),),
+        "mode": (tensor("div"),),
+    }
+    made = program(
+        {"x": ("fp32", 2, 2)},
+        [
+            lut,
+            call("matmul", "a", ("fp32", 2, 2), x="x", y="w"),
+            Operation("scatter_nd", "divide", divided, (variable("b", ("fp32", 2, 2)),)),
+            call("matmul", "y", ("fp32", 2, 2), x="b", y="w"),
+        ],
+        ["y"],
+    )
+    compiled, _, _ = both(made, {"x": normal(2, 2)})
+    assert "in numpy: scatter_nd" in compiled.arithmetic

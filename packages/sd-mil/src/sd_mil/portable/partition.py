@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from openvino import Output
+
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.errors import UnsupportedModelError
-from sd_mil.portable.compression import is_compressed
+from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.registry import find_translator
 from sd_mil.portable.scope import Scope
 from sd_mil.portable.translation import parameter, translate_operation
 from sd_mil.portable.uses import names_used
-from sd_mil.program import Operation, StateType, TensorType, ValueType, Variable
+from sd_mil.program import (
+    Argument,
+    Constant,
+    Operation,
+    Reference,
+    StateType,
+    TensorType,
+    ValueType,
+    Variable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,14 @@ def refused(
 
     What a refused operation computes counts as an input for those after it.
     """
-    scope, found = Scope(), set()
+    scope, found = _Trial(), set()
     for variable in inputs:
         _declare(variable, scope)
     for position, operation in enumerate(operations):
-        if is_constant(operation) or is_translated(operation, types):
+        if is_compressed(operation.type):
+            scope.define_compressed(operation)
+            continue
+        if operation.type == "const" or is_translated(operation, types):
             try:
                 translate_operation(operation, scope)
                 continue
@@ -58,6 +72,32 @@ def refused(
         for variable in operation.outputs:
             _declare(variable, scope)
     return frozenset(found)
+
+
+class _Trial(Scope):
+    """A scope in which a compressed weight counts as an input until its values are asked for."""
+
+    def __init__(self) -> None:
+        """Start with nothing defined."""
+        super().__init__()
+        self._compressed: dict[str, Operation] = {}
+
+    def define_compressed(self, operation: Operation) -> None:
+        """Bind the outputs of a ``constexpr_*`` operation without decoding it."""
+        self._compressed.update({variable.name: operation for variable in operation.outputs})
+
+    def constant(self, argument: Argument) -> Constant | None:
+        """As in any scope; decodes."""
+        if isinstance(argument, Reference) and argument.name in self._compressed:
+            return decompress(self._compressed[argument.name], self)[argument.name]
+        return super().constant(argument)
+
+    def output(self, argument: Argument) -> Output:
+        """As in any scope; does not decode."""
+        if isinstance(argument, Reference) and argument.name in self._compressed:
+            outputs = self._compressed[argument.name].outputs
+            return parameter(next(one for one in outputs if one.name == argument.name)).output(0)
+        return super().output(argument)
 
 
 def _declare(variable: Variable, scope: Scope) -> None:
