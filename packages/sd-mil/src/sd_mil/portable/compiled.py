@@ -73,14 +73,14 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
     openvino = _import_openvino()
     from sd_mil.cache import default_cache
-    from sd_mil.portable.passes import decode_constants, rewrite
+    from sd_mil.portable.passes import compute_in_integers, decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
-    rewritten = rewrite(decode_constants(program, default_cache()))
+    rewritten = rewrite(decode_constants(compute_in_integers(program), default_cache()))
     with pages_dropped(mapped_files(rewritten)):
         model = translate_program(rewritten)
         compiled = core.compile_model(model, _DEVICE, _configuration(precision))

@@ -58,7 +58,7 @@ def _along(call: Call, parameter: str) -> Output:
     values = ov.convert(call.output(parameter), np.float32).output(0)
     if "axis" not in call or not len(values.get_partial_shape()):
         return values
-    rank = len(call.output("input").get_partial_shape())
+    rank = len(_stored(call, "input").get_partial_shape())
     shape = [1] * rank
     shape[call.integer("axis")] = -1
     return ov.reshape(values, int_list(shape), False).output(0)

@@ -8,13 +8,14 @@ from sd_mil.portable.passes.attention_rows import attend_over_rows
 from sd_mil.portable.passes.casts import drop_casts
 from sd_mil.portable.passes.decoding import decode_constants
 from sd_mil.portable.passes.folding import fold_constants
+from sd_mil.portable.passes.integers import compute_in_integers
 from sd_mil.portable.passes.merge_heads import merge_heads
 from sd_mil.portable.passes.rows import compute_in_rows
 from sd_mil.portable.passes.standardise import standardise
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-__all__ = ["PASSES", "decode_constants", "rewrite"]
+__all__ = ["PASSES", "compute_in_integers", "decode_constants", "rewrite"]
 
 #: In order, after :func:`decode_constants`: casts and what is done to constants first, because they hide
 #: patterns; attention before rows, because it leaves transposes that those undo; what they all leave without
