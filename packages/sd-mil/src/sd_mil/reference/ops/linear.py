@@ -46,7 +46,8 @@ def einsum(values: tuple[Array, ...], equation: str) -> Array:
     for letter, size in zip(right, y.shape, strict=True):
         sizes[letter] = max(size, sizes.get(letter, 1))
     x, y = (
-        np.broadcast_to(one, [sizes[letter] for letter in letters]) for one, letters in ((x, left), (y, right))
+        np.broadcast_to(one, [sizes[letter] for letter in letters])
+        for one, letters in ((x, left), (y, right))
     )
     product = _blocks(x, left, (batch, rows, contracted), sizes) @ _blocks(
         y, right, (batch, contracted, columns), sizes

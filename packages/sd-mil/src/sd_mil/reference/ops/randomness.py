@@ -43,7 +43,7 @@ def random_categorical(
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True)).astype(np.float64)
     edges = np.cumsum(weights, axis=-1)
     drawn = _generator(seed).random((*x.shape[:-1], int(size))) * edges[..., -1:]
-    return (drawn[..., None] >= edges[..., None, :-1]).sum(axis=-1).astype(np.float32)
+    return np.asarray((drawn[..., None] >= edges[..., None, :-1]).sum(axis=-1), np.float32)
 
 
 def _generator(seed: Array | int) -> np.random.Generator:

@@ -26,7 +26,7 @@ def batch_to_space(x: Array, block_shape: Array, crops: Array) -> Array:
     blocks = x.reshape(down, across, n // (down * across), c, h, w)
     image = blocks.transpose(2, 3, 4, 0, 5, 1).reshape(n // (down * across), c, h * down, w * across)
     (top, bottom), (left, right) = crops.reshape(2, 2).tolist()
-    return image[:, :, top : h * down - bottom, left : w * across - right]
+    return np.asarray(image[:, :, top : h * down - bottom, left : w * across - right])
 
 
 @op("sliding_windows")

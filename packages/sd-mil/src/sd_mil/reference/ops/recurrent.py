@@ -134,7 +134,8 @@ def lstm(
     first = _one_way(x, h_first, c_first, forward, kinds, clip, "forward", output_sequence)
     second = _one_way(x, h_second, c_second, backward, kinds, clip, "reverse", output_sequence)
     outputs = np.concatenate([first[0], second[0][::-1]], axis=-1)
-    return outputs, *(np.concatenate(pair, axis=-1) for pair in zip(first[1:], second[1:], strict=True))
+    h, c = (np.concatenate(pair, axis=-1) for pair in zip(first[1:], second[1:], strict=True))
+    return outputs, h, c
 
 
 def _one_way(

@@ -172,7 +172,7 @@ def crop_resize(
         raise ValueError("expected roi or boxes, got neither")
     corners = _corners(given[:, -4:].astype(np.float32), box_coordinate_mode) * np.float32(spatial_scale)
     if normalized_coordinates:
-        corners = corners * np.float32([x.shape[2] - 1, x.shape[3] - 1] * 2)
+        corners = corners * np.array([x.shape[2] - 1, x.shape[3] - 1] * 2, np.float32)
     size = (int(target_height), int(target_width))
     fill = np.asarray(pad_value, np.float32)
     if roi is not None and given.shape[1] == 4:
