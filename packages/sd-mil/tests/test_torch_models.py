@@ -155,7 +155,11 @@ def indexing(_, x, ids):
         *x.chunk(2, 2),
         x.masked_fill(x > 0, 3),
     )
-    yield from (torch.einsum("bij,bkj->bik", x, x), torch.einsum("bij,jk->bki", x, x[0, :4]), x @ x.transpose(1, 2))
+    yield from (
+        torch.einsum("bij,bkj->bik", x, x),
+        torch.einsum("bij,jk->bki", x, x[0, :4]),
+        x @ x.transpose(1, 2),
+    )
 
 
 def sequences(parts, x, h, c):

@@ -69,7 +69,9 @@ def op(
 
     def register(function: _F) -> _F:
         signature = inspect.signature(function)
-        _register(name, Op(function, signature, _names(variadic), choices or {}, frozenset(ignored), stored=stored))
+        _register(
+            name, Op(function, signature, _names(variadic), choices or {}, frozenset(ignored), stored=stored)
+        )
         return function
 
     return register
