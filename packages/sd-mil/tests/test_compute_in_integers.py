@@ -89,8 +89,10 @@ def test_it_computes_what_the_reference_engine_does(case, codec):
     assert types(rewritten) == ["dequantize", "quantize", "dequantize", kind]
     x = RNG.uniform(-7, 7, shape).astype(np.float32)  # -128 to 127 times the scale is -6.4 to 6.35
     expected = compile_reference(made).run({"x": x})["y"]
-    result = compile_portable(made).run({"x": x})["y"]
+    compiled = compile_portable(made)
+    result = compiled.run({"x": x})["y"]
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=np.abs(expected).max() * 1e-3)
+    assert "int8 in quantised layers" in compiled.arithmetic
 
 
 @given(zero=st.integers(0, 255), scale=st.sampled_from([0.0625, 0.01]))

@@ -80,11 +80,13 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
-    rewritten = rewrite(decode_constants(compute_in_integers(program), default_cache()))
+    integers = compute_in_integers(program)
+    rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
         model = translate_program(rewritten)
         compiled = core.compile_model(model, _DEVICE, _configuration(precision))
-    return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
+    arithmetic = _describe(openvino.__version__, precision, quantised=integers is not program)
+    return CompiledProgram(program, compiled, arithmetic=arithmetic)
 
 
 def output_types(program: Program) -> dict[str, ValueType]:
@@ -125,9 +127,10 @@ def _configuration(precision: str) -> dict[str, str]:
     }
 
 
-def _describe(version: str, precision: str) -> str:
+def _describe(version: str, precision: str, *, quantised: bool) -> str:
     release = version.split("-")[0]
-    return f"portable: OpenVINO {release} on {_DEVICE}, {precision} arithmetic; not the Neural Engine"
+    kind = f"{precision} arithmetic{', int8 in quantised layers' if quantised else ''}"
+    return f"portable: OpenVINO {release} on {_DEVICE}, {kind}; not the Neural Engine"
 
 
 def _check_names(inputs: Mapping[str, Array], expected: tuple[Variable, ...]) -> None:
