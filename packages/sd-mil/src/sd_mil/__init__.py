@@ -50,6 +50,7 @@ from sd_mil.program import (
 )
 from sd_mil.reader import read_model, read_package
 from sd_mil.state import State
+from sd_mil.support import unsupported_operations
 from sd_mil.text import print_program
 from sd_mil.writer import write_package
 
@@ -104,5 +105,6 @@ __all__ = [
     "psnr",
     "read_model",
     "read_package",
+    "unsupported_operations",
     "write_package",
 ]

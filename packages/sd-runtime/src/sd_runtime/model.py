@@ -129,8 +129,9 @@ def open_model(
     _check_ports(package, component)
     if resolved == "coreml":
         return _open_coreml(path, component.compute_unit)
-    engine_name = "reference" if resolved == "reference" else "portable"
-    return MLModel(package, engine=engine_name, precision=precision)
+    return MLModel(
+        package, engine="reference" if resolved == "reference" else "portable", precision=precision
+    )
 
 
 def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sd_mil.engine import Arrays, Rounding
 from sd_mil.errors import PackageError, PredictionError, SdMilError
+from sd_mil.limits import check_computed
 from sd_mil.program import Argument, Block, Constant, Operation, Program, StateType, TensorType, Variable
 from sd_mil.reference.payload import computed, dense, unpacked
 from sd_mil.reference.plan import BlockPlan, Step, plan, where
@@ -203,6 +204,8 @@ def _complete(made: BlockPlan) -> BlockPlan:
 def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) -> tuple[Value, ...]:
     operation, function = step.operation, step.op.function
     try:
+        for variable in operation.outputs:
+            check_computed(*(1 if size is None else size for size in variable.type.shape))
         result = function(nested, **arguments) if step.blocks else function(**arguments)
     except SdMilError:
         raise

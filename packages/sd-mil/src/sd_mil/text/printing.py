@@ -31,6 +31,7 @@ Dialect: TypeAlias = Literal["1.0", "1.3"]
 _TEXT = TensorType("string", ())
 _OFFSET = TensorType("uint64", ())
 _INDENT = "    "
+_IOS = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
 
 
 def print_program(program: Program, *, dialect: Dialect = "1.3") -> str:
@@ -134,8 +135,9 @@ class _Printer:
 
 
 def _ios(opset: str) -> int:
-    number = int(opset.removeprefix("CoreML"))
-    return 26 if number == 9 else number + 10
+    if opset not in _IOS:
+        raise UnsupportedModelError(f"expected one of the opsets {', '.join(_IOS)}, got {opset!r}")
+    return _IOS[opset]
 
 
 def _words(value: object, dtype: str, shape: tuple[int, ...]) -> list[str]:

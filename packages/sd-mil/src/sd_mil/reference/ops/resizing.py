@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from sd_mil.limits import check_computed
 from sd_mil.reference.registry import Array, op
 
 SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
@@ -32,6 +33,7 @@ def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_wid
 
 
 def _nearest(x: Array, size: int, axis: int, *, offset: float) -> Array:
+    check_computed(x.size // max(1, x.shape[axis]), size)
     sources = np.floor((np.arange(size) + offset) * (x.shape[axis] / size)).astype(np.int64)
     return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
 
@@ -91,6 +93,7 @@ def resize(
 
 
 def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
+    check_computed(*x.shape[:-2], max(height, x.shape[-2]), max(width, x.shape[-1]))
     tall = _interpolate(x, _grid(x.shape[-2], height, mode), -2)
     return _interpolate(tall, _grid(x.shape[-1], width, mode), -1)
 

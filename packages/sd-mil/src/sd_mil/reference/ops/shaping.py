@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sd_mil.limits import check_computed
 from sd_mil.reference.registry import Array, op
 
 
@@ -100,6 +101,7 @@ def split(
 @op("tile")
 def tile(x: Array, reps: Array) -> Array:
     """Repeated along every axis."""
+    check_computed(x.size, *(int(count) for count in reps))
     return np.tile(x, [int(count) for count in reps])
 
 
@@ -114,6 +116,7 @@ def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Array | floa
     """``pad`` has before and after for each of the last ``len(pad) / 2`` axes."""
     pairs = pad.reshape(-1, 2).tolist()
     widths = [(0, 0)] * (x.ndim - len(pairs)) + [(before, after) for before, after in pairs]
+    check_computed(*(size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)))
     if mode == "constant":
         return np.pad(x, widths, constant_values=constant_val)
     return np.pad(x, widths, mode="edge" if mode == "replicate" else "reflect")

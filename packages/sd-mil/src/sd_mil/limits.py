@@ -1,0 +1,39 @@
+"""How big a tensor may be: programs are untrusted, and one line of them can ask for a terabyte."""
+
+from __future__ import annotations
+
+import math
+
+from sd_mil.dtypes import stored_bytes
+from sd_mil.errors import PackageError
+from sd_mil.program import ValueType
+
+#: Of one declared tensor. The largest that a real program declares, the attention scores of a picture of
+#: 1024 x 1024 pixels in fp16, are half of it (and a good engine never computes them).
+MAX_DECLARED_BYTES = 1 << 34
+#: Of one tensor that numpy computes in 4 bytes per element.
+MAX_COMPUTED_ELEMENTS = 1 << 30
+
+
+def check_declared(kind: ValueType, name: str) -> None:
+    """Refuse a declared type that no machine should be asked to hold.
+
+    Raises:
+        PackageError: more than ``MAX_DECLARED_BYTES``.
+    """
+    if kind.dtype == "string" or not kind.shape:
+        return
+    size = stored_bytes(kind.dtype, tuple(1 if size is None else size for size in kind.shape))
+    if size > MAX_DECLARED_BYTES:
+        raise PackageError(f"expected values of at most {MAX_DECLARED_BYTES} bytes, got {kind} for {name!r}")
+
+
+def check_computed(*sizes: float) -> None:
+    """Refuse to compute a tensor of these sizes, before it is allocated.
+
+    Raises:
+        ValueError: more than ``MAX_COMPUTED_ELEMENTS``; the interpreter says in which operation.
+    """
+    if math.prod(sizes) > MAX_COMPUTED_ELEMENTS:
+        shape = [int(size) if math.isfinite(size) else size for size in sizes]
+        raise ValueError(f"more than {MAX_COMPUTED_ELEMENTS} elements, in shape {shape}")
