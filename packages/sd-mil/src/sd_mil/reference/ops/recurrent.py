@@ -149,6 +149,7 @@ def _one_way(
     output_sequence: Array | bool,
 ) -> tuple[Array, Array, Array]:
     weight_ih, weight_hh, bias, peephole = weights
+    h, c = h[: x.shape[1]], c[: x.shape[1]]  # coremltools makes too many rows of zeros for packed sequences
     inputs = x @ weight_ih.T + _or_zero(bias)
     gate, cell, last = activations
     peep_i, peep_f, peep_o = np.split(np.zeros(3, np.float32) if peephole is None else peephole, 3)
