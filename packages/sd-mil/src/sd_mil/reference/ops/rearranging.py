@@ -35,7 +35,7 @@ def sliding_windows(x: Array, axis: Array, size: Array, stride: Array | int = 1)
     position = int(axis) % x.ndim
     count = (x.shape[position] - int(size)) // int(stride) + 1
     starts = np.arange(count)[:, None] * int(stride)
-    return np.take(x, starts + np.arange(int(size)), axis=position)
+    return np.asarray(np.take(x, starts + np.arange(int(size)), axis=position))
 
 
 @op("reverse_sequence")
@@ -46,4 +46,4 @@ def reverse_sequence(
     moved = np.moveaxis(x, (int(batch_axis), int(seq_axis)), (0, 1)).copy()
     for row, length in zip(moved, lengths, strict=True):
         row[: int(length)] = row[: int(length)][::-1].copy()
-    return np.moveaxis(moved, (0, 1), (int(batch_axis), int(seq_axis)))
+    return np.asarray(np.moveaxis(moved, (0, 1), (int(batch_axis), int(seq_axis))))
