@@ -156,7 +156,7 @@ def _field(content: bytes, place: int, what: int, data: bytes, name: str) -> byt
 
 
 def _spans(content: bytes, start: int, end: int, parents: tuple) -> list:
-    """Payloads of length-delimited fields, each with those around it; guessed where bytes may be a message."""
+    """Payloads of length-delimited fields, each with those around it: a guess at what is a message."""
     found = []
     while start < end and len(found) < 4000:
         key, start = _varint(content, start, end)
@@ -277,19 +277,52 @@ def _flexible():
         {"x": ("fp32", 1, 3, None, None), "b": ("fp32", None, None)},
         [
             graphs.call("tile", "t", ("fp32", None, None), x="b", reps=graphs.tensor(np.int32([2, 3]))),
-            graphs.call("fill", "f", ("fp32", 2, 2), shape=graphs.tensor(np.int32([2, 2])), value=graphs.tensor(np.float32(1))),
-            graphs.call("upsample_nearest_neighbor", "u", ("fp32", 1, 3, None, None), x="x",
-                 scale_factor_height=graphs.tensor(np.int32(2)), scale_factor_width=graphs.tensor(np.int32(2))),
-            graphs.call("pad", "p", ("fp32", None, None), x="t", pad=graphs.tensor(np.int32([1, 1, 0, 2])),
-                 mode=graphs.tensor("constant"), constant_val=graphs.tensor(np.float32(0))),
-            graphs.call("range_1d", "r", ("int32", None), start=graphs.tensor(np.int32(0)),
-                 end=graphs.tensor(np.int32(5)), step=graphs.tensor(np.int32(1))),
-            graphs.call("one_hot", "o", ("int32", None, 4), indices="r", one_hot_vector_size=graphs.tensor(np.int32(4)),
-                 axis=graphs.tensor(np.int32(-1)), on_value=graphs.tensor(np.int32(1)), off_value=graphs.tensor(np.int32(0))),
+            graphs.call(
+                "fill",
+                "f",
+                ("fp32", 2, 2),
+                shape=graphs.tensor(np.int32([2, 2])),
+                value=graphs.tensor(np.float32(1)),
+            ),
+            graphs.call(
+                "upsample_nearest_neighbor",
+                "u",
+                ("fp32", 1, 3, None, None),
+                x="x",
+                scale_factor_height=graphs.tensor(np.int32(2)),
+                scale_factor_width=graphs.tensor(np.int32(2)),
+            ),
+            graphs.call(
+                "pad",
+                "p",
+                ("fp32", None, None),
+                x="t",
+                pad=graphs.tensor(np.int32([1, 1, 0, 2])),
+                mode=graphs.tensor("constant"),
+                constant_val=graphs.tensor(np.float32(0)),
+            ),
+            graphs.call(
+                "range_1d",
+                "r",
+                ("int32", None),
+                start=graphs.tensor(np.int32(0)),
+                end=graphs.tensor(np.int32(5)),
+                step=graphs.tensor(np.int32(1)),
+            ),
+            graphs.call(
+                "one_hot",
+                "o",
+                ("int32", None, 4),
+                indices="r",
+                one_hot_vector_size=graphs.tensor(np.int32(4)),
+                axis=graphs.tensor(np.int32(-1)),
+                on_value=graphs.tensor(np.int32(1)),
+                off_value=graphs.tensor(np.int32(0)),
+            ),
             graphs.call("reshape", "s", ("fp32", 4), x="f", shape=graphs.tensor(np.int32([4]))),
         ],
         ["u", "p", "o", "s"],
-    )  # fmt: skip
+    )
     shapes = EnumeratedShapes(((1, 3, 4, 6), (1, 3, 8, 8)))
     inputs = (
         Port("x", (1, 3, 4, 6), "float32", kind="image", color="BGR", flexibility=shapes),
@@ -325,16 +358,28 @@ def _stored(dtype: str, shape: tuple[int, ...], array: np.ndarray) -> Constant:
 def _compressed():
     """A palette, blocks of integers, and a sparse tensor."""
     weights = [
-        graphs.call("constexpr_lut_to_dense", "w", ("fp16", 2, 4),
-             indices=_stored("uint2", (2, 4), np.uint8([0x1B, 0xE4])),
-             lut=_stored("fp16", (1, 1, 4, 1), np.float16([1, 2, 3, 4]).reshape(1, 1, 4, 1))),
-        graphs.call("constexpr_blockwise_shift_scale", "v", ("fp16", 2, 4),
-             data=_stored("int4", (2, 4), np.uint8([0x1B, 0xE4, 0x77, 0x88])),
-             scale=_stored("fp16", (2, 2), np.float16([[1, 2], [3, 4]]))),
-        graphs.call("constexpr_sparse_to_dense", "z", ("fp16", 2, 4),
-             nonzero_data=_stored("fp16", (3,), np.float16([1, 2, 3])),
-             mask=_stored("uint1", (2, 4), np.uint8([0b10010010]))),
-    ]  # fmt: skip
+        graphs.call(
+            "constexpr_lut_to_dense",
+            "w",
+            ("fp16", 2, 4),
+            indices=_stored("uint2", (2, 4), np.uint8([0x1B, 0xE4])),
+            lut=_stored("fp16", (1, 1, 4, 1), np.float16([1, 2, 3, 4]).reshape(1, 1, 4, 1)),
+        ),
+        graphs.call(
+            "constexpr_blockwise_shift_scale",
+            "v",
+            ("fp16", 2, 4),
+            data=_stored("int4", (2, 4), np.uint8([0x1B, 0xE4, 0x77, 0x88])),
+            scale=_stored("fp16", (2, 2), np.float16([[1, 2], [3, 4]])),
+        ),
+        graphs.call(
+            "constexpr_sparse_to_dense",
+            "z",
+            ("fp16", 2, 4),
+            nonzero_data=_stored("fp16", (3,), np.float16([1, 2, 3])),
+            mask=_stored("uint1", (2, 4), np.uint8([0b10010010])),
+        ),
+    ]
     older = {
         "indices": _stored("uint8", (2,), np.uint8([0x1B, 0xE4])),
         "lut": _stored("fp16", (4,), np.float16([1, 2, 3, 4])),

@@ -28,6 +28,24 @@ def check_declared(kind: ValueType, name: str) -> None:
         raise PackageError(f"expected values of at most {MAX_DECLARED_BYTES} bytes, got {kind} for {name!r}")
 
 
+#: What makes much of little, so that no real program makes more of it than numpy may compute.
+_AMPLIFYING = ("fill", "one_hot", "pad", "range_1d", "tile", "upsample_bilinear", "upsample_nearest_neighbor")
+
+
+def check_translated(op_type: str, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor before OpenVINO allocates it, which it may do while it compiles.
+
+    Raises:
+        PackageError: more elements than ``MAX_COMPUTED_ELEMENTS`` out of an operation that makes much of
+            little, or more bytes in fp32 than ``MAX_DECLARED_BYTES`` out of any.
+    """
+    limit = MAX_COMPUTED_ELEMENTS if op_type in _AMPLIFYING else MAX_DECLARED_BYTES // 4
+    if math.prod(shape) > limit:
+        raise PackageError(
+            f"expected at most {limit} elements of {op_type} {name!r}, got shape {list(shape)}"
+        )
+
+
 def check_computed(*sizes: float) -> None:
     """Refuse to compute a tensor of these sizes, before it is allocated.
 

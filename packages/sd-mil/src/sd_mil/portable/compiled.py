@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.engine import Precision
-from sd_mil.errors import EngineError, MissingEngineError, PredictionError
+from sd_mil.errors import EngineError, MissingEngineError, PackageError, PredictionError
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.program import Program, ValueType, Variable
 
@@ -84,9 +84,17 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
         model = translate_program(rewritten)
-        compiled = core.compile_model(model, _DEVICE, _configuration(precision))
+        compiled = _compile(core, model, precision)
     arithmetic = _describe(openvino.__version__, precision, quantised=integers is not program)
     return CompiledProgram(program, compiled, arithmetic=arithmetic)
+
+
+def _compile(core: openvino.Core, model: openvino.Model, precision: str) -> openvino.CompiledModel:
+    try:
+        return core.compile_model(model, _DEVICE, _configuration(precision))
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise PackageError(f"expected a program that OpenVINO compiles, got: {reason}") from error
 
 
 def output_types(program: Program) -> dict[str, ValueType]:

@@ -9,6 +9,7 @@ from openvino import Model, Node, Output, PartialShape, Type
 
 import sd_mil.portable.ops  # noqa: F401 - registers the translators
 from sd_mil.errors import PackageError, UnsupportedOpError
+from sd_mil.limits import check_translated
 from sd_mil.portable.call import Call
 from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
@@ -128,6 +129,8 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
             f" got {len(operation.outputs)}"
         )
     for variable, output in zip(operation.outputs, outputs, strict=True):
+        if output.get_partial_shape().is_static:
+            check_translated(operation.type, operation.name, tuple(output.get_shape()))
         declared = PartialShape([-1 if size is None else size for size in variable.type.shape])
         if not output.get_partial_shape().compatible(declared):
             raise PackageError(
