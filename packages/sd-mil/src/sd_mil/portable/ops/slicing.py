@@ -61,7 +61,20 @@ def slice_update(call: Call) -> Output:
     start = ov.select(np.array(open_begin, np.bool_), int_list([0]), begin)
     if any(squeezed):
         update = ov.unsqueeze(update, int_list([axis for axis, one in enumerate(squeezed) if one])).output(0)
-    return slice_scatter(x, update, start, end, int_list(stride)).output(0)
+    if call.is_constant("begin") and call.is_constant("end"):
+        return slice_scatter(x, update, start, end, int_list(stride)).output(0)
+    return _put(call, x, update, start.output(0), stride)
+
+
+def _put(call: Call, x: Output, update: Output, start: Output, stride: list[int]) -> Output:
+    """OpenVINO 2026.4.1's SliceScatter writes nothing sensible where the bounds are computed, or crashes."""
+    if update.get_partial_shape().is_dynamic:
+        raise call.unsupported("an update of unknown shape at computed bounds")
+    places = np.stack(np.indices(tuple(update.get_shape())), axis=-1) * np.array(stride)
+    sizes = ov.shape_of(x, "i32")
+    first = ov.select(ov.less(start, int_list([0])), ov.add(start, sizes), start)
+    indices = ov.add(ov.constant(places.astype(np.int32)), first)
+    return ov.scatter_nd_update(x, indices, update).output(0)
 
 
 @translate("split")
