@@ -37,11 +37,43 @@ from sd_mil.writer import encode_model
 #: What breaks readers: limits of integer types, lengths, and the words of both formats.
 _NUMBERS = [0, 1, 2, 7, 127, 128, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
 _WORDS = [
-    b"?", b"-1", b"99999999999999999999", b"1e999", b"nan", b"0x1p+99999", b'"', b"\\", b"(", b")", b"[", b"]",
-    b"{", b"}", b"<", b">", b",", b";", b"=", b"->", b"tensor<fp16, [4294967296, 4294967296]>", b"fp16", b"int4",
-    b"string", b"state<tensor<fp16, [2]>>", b"list<tensor<fp16, []>, 9>", b"BLOBFILE", b"tile", b"fill", b"x", b"y",
-    b"@model_path/../weight.bin", b"const", b"while_loop", b"\xff", b"",
-]  # fmt: skip
+    b"?",
+    b"-1",
+    b"99999999999999999999",
+    b"1e999",
+    b"nan",
+    b"0x1p+99999",
+    b'"',
+    b"\\",
+    b"(",
+    b")",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"<",
+    b">",
+    b",",
+    b";",
+    b"=",
+    b"->",
+    b"tensor<fp16, [4294967296, 4294967296]>",
+    b"fp16",
+    b"int4",
+    b"string",
+    b"state<tensor<fp16, [2]>>",
+    b"list<tensor<fp16, []>, 9>",
+    b"BLOBFILE",
+    b"tile",
+    b"fill",
+    b"x",
+    b"y",
+    b"@model_path/../weight.bin",
+    b"const",
+    b"while_loop",
+    b"\xff",
+    b"",
+]
 
 
 @dataclass
