@@ -70,7 +70,7 @@ def _put(call: Call, x: Output, update: Output, start: Output, stride: list[int]
     """OpenVINO 2026.4.1's SliceScatter writes nothing sensible where the bounds are computed, or crashes."""
     if update.get_partial_shape().is_dynamic:
         raise call.unsupported("an update of unknown shape at computed bounds")
-    places = np.stack(np.indices(tuple(update.get_shape())), axis=-1) * np.array(stride)
+    places = np.moveaxis(np.indices(tuple(update.get_shape())), 0, -1) * np.array(stride)
     sizes = ov.shape_of(x, "i32")
     first = ov.select(ov.less(start, int_list([0])), ov.add(start, sizes), start)
     indices = ov.add(ov.constant(places.astype(np.int32)), first)
