@@ -80,7 +80,9 @@ def test_attention_shows_in_the_operations(sdc, checkpoint, tmp_path, attention,
     facts = json.loads(sdc("inspect", tmp_path / "b", "--json").out)
     (unet,) = facts["packages"]
     assert (unet["operations"].get("einsum", 0) > 0) == bool(einsums)
-    assert {"name": "sample", "shape": [2, 4, 24, 8], "dtype": "float16"} in unet["inputs"]
+    assert ("sample", [2, 4, 24, 8], "float16") in [
+        (port["name"], port["shape"], port["dtype"]) for port in unet["inputs"]
+    ]
 
 
 def test_verify_prints_every_output(sdc, converted, checkpoint):
@@ -152,9 +154,24 @@ def test_inspect_prints_ports_operations_and_weights(sdc, converted):
     assert "einsum" in done.out
     (package,) = converted.glob("*vae_decoder.mlpackage")
     facts = json.loads(sdc("inspect", package, "--json").out)
-    assert facts["outputs"] == [{"name": "image", "shape": [1, 3, 128, 128], "dtype": "float32"}]
+    (port,) = facts["outputs"]
+    assert (port["name"], port["shape"], port["dtype"]) == ("image", [1, 3, 128, 128], "float32")
     stored = (package / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
     assert 0.9 * stored < sum(row["bytes"] for row in facts["weights"]) <= stored
+
+
+def test_inspect_says_all_about_one_model(sdc, converted):
+    (package,) = converted.glob("*vae_decoder.mlpackage")
+    facts = json.loads(sdc("inspect", package, "--json").out)
+    (function,) = facts["functions"].values()
+    assert facts["kind"] == "ML Program"
+    assert function["operations"] == {f"Ios16.{name}": count for name, count in facts["operations"].items()}
+    assert facts["compute_precision"][0] == "fp16"
+    assert set(facts["unsupported"]) == {"reference", "portable"}
+    assert not any(facts["unsupported"].values())
+    bare = package / "Data/com.apple.CoreML/model.mlmodel"
+    again = json.loads(sdc("inspect", bare, "--json").out)
+    assert again | {"package": facts["package"]} == facts
 
 
 def test_demo_does_the_whole_job(sdc, tmp_path):

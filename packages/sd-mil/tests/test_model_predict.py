@@ -171,7 +171,7 @@ def test_values_are_released_after_their_last_use(tmp_path):
     from sd_mil.reference import compile_program
 
     compiled = compile_program(read_package(graphs.write(tmp_path)).program)
-    assert [step.releases for step in compiled.steps] == [("x",), ("scaled",), ("shifted",)]
+    assert [step.releases for step in compiled.plan.steps] == [("x",), ("scaled",), ("shifted",)]
 
 
 def test_importing_is_light():

@@ -5,7 +5,9 @@ import pytest
 
 pytest.importorskip("openvino")
 
+from mil_graphs import call, program, tensor
 from portable_calls import agrees, portable
+from sd_mil.portable import compile_program
 from sd_mil.reference.ops import OPS
 
 RNG = np.random.default_rng(11)
@@ -431,8 +433,22 @@ def test_attention(mask):
     agrees("scaled_dot_product_attention", data | ({} if mask is None else {"attn_mask": mask}))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+def test_narrow_integers_keep_their_low_bits_between_operations(dtype):
+    x = ints(300, -1, 40000, 70000, -129, 5)
+    made = program(
+        {"x": ("int32", 6)},
+        [
+            call("cast", "narrow", (dtype, 6), x="x", dtype=tensor(dtype)),
+            call("cast", "y", ("fp32", 6), x="narrow", dtype=tensor("fp32")),
+        ],
+        ["y"],
+    )
+    assert compile_program(made).run({"x": x})["y"].tolist() == x.astype(dtype).tolist()
+
+
 def test_every_translated_operation_has_a_reference():
     """So that a new translation without an oracle is noticed here."""
-    from sd_mil.portable.translation import translated_types
+    from sd_mil.portable.registry import translated_types
 
     assert set(translated_types()) <= set(OPS)

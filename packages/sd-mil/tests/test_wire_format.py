@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sd_mil import PackageError
 from sd_mil.reader.wire import MAX_DEPTH, Message
-from sd_mil.writer import varint
+from sd_mil.encoding import varint
 
 
 def field(number, payload):

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-_COMMANDS = ("cache", "convert", "demo", "generate", "inspect", "verify")
+_COMMANDS = ("cache", "convert", "demo", "generate", "inspect", "run", "verify")
 _OUR_PACKAGES = frozenset(
     (
         "sdc",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from sd_mil import Argument, Block, Constant, Operation, Package, Reference, TensorType
+from sd_mil import Argument, Block, Constant, Operation, Package, Reference, ValueType
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def _stored_once(constant: Constant, blobs: set[int]) -> int:
     return constant.stored
 
 
-def _type_of(argument: Argument, defined: _Definitions) -> TensorType:
+def _type_of(argument: Argument, defined: _Definitions) -> ValueType:
     if isinstance(argument, Constant):
         return argument.type
     return next(out.type for out in defined[argument.name].outputs if out.name == argument.name)
@@ -166,7 +166,7 @@ def _encoding(argument: Argument, defined: _Definitions) -> str:
     return operation.type
 
 
-def _palette_bits(lut: TensorType) -> int:
+def _palette_bits(lut: ValueType) -> int:
     """From ``[2**n]`` up to iOS17, ``[..., 2**n, vector]`` since iOS18."""
     entries = lut.shape[0] if len(lut.shape) == 1 else lut.shape[-2]
     return (entries or 1).bit_length() - 1

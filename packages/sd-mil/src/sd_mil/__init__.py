@@ -1,5 +1,20 @@
 """Read, walk and execute Core ML ML Programs anywhere."""
 
+from sd_mil.analysis import (
+    ArgumentFidelity,
+    Comparison,
+    Divergence,
+    DivergenceReport,
+    OutputFidelity,
+    Overflow,
+    OverflowReport,
+    compare,
+    compare_outputs,
+    first_divergence,
+    overflow,
+    predictor,
+)
+from sd_mil.cache import Cache, default_cache
 from sd_mil.engine import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
@@ -13,47 +28,83 @@ from sd_mil.errors import (
 )
 from sd_mil.fidelity import psnr
 from sd_mil.model import MLModel
+from sd_mil.ports import Description, EnumeratedShapes, Port, ShapeRange
 from sd_mil.program import (
     Argument,
+    Blob,
     Block,
     Constant,
-    Description,
+    DictionaryType,
     Function,
+    ListType,
     Operation,
     Package,
-    Port,
+    Pipeline,
     Program,
     Reference,
+    StateType,
+    Suppression,
     TensorType,
+    ValueType,
     Variable,
 )
-from sd_mil.reader import read_package
+from sd_mil.reader import read_model, read_package
+from sd_mil.state import State
+from sd_mil.support import unsupported_operations
+from sd_mil.text import print_program
 from sd_mil.writer import write_package
 
 __all__ = [
     "Argument",
+    "ArgumentFidelity",
+    "Blob",
     "Block",
+    "Cache",
+    "Comparison",
     "ComparisonError",
     "CompiledProgram",
     "Constant",
     "Description",
+    "DictionaryType",
+    "Divergence",
+    "DivergenceReport",
     "EngineError",
+    "EnumeratedShapes",
     "Function",
+    "ListType",
     "MLModel",
     "MissingEngineError",
     "Operation",
+    "OutputFidelity",
+    "Overflow",
+    "OverflowReport",
     "Package",
     "PackageError",
+    "Pipeline",
     "Port",
     "PredictionError",
     "Program",
     "Reference",
     "SdMilError",
+    "ShapeRange",
+    "State",
+    "StateType",
+    "Suppression",
     "TensorType",
     "UnsupportedModelError",
     "UnsupportedOpError",
+    "ValueType",
     "Variable",
+    "compare",
+    "compare_outputs",
+    "default_cache",
+    "first_divergence",
+    "overflow",
+    "predictor",
+    "print_program",
     "psnr",
+    "read_model",
     "read_package",
+    "unsupported_operations",
     "write_package",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy.typing as npt
@@ -17,27 +18,39 @@ Rounding: TypeAlias = Literal["fp16"]
 #: Arrays by port name.
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
+#: State by input name; a run that succeeds replaces the arrays.
+MutableArrays: TypeAlias = MutableMapping[str, npt.NDArray[Any]]
+
 
 class CompiledProgram(Protocol):
-    """A program made ready to run. Stateless: the same inputs give the same outputs."""
+    """A program made ready to run. Without ``state`` the same inputs give the same outputs."""
 
     @property
     def arithmetic(self) -> str:
         """Engine, library version, precision and rounding, for reports."""
         ...
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """All outputs by name, from inputs that fit the ports; the caller checks and casts."""
+    def run(self, inputs: Arrays, state: MutableArrays | None = None) -> dict[str, npt.NDArray[Any]]:
+        """All outputs by name, from inputs that fit the ports; the caller checks and casts.
+
+        ``state`` is given if and only if the function has states; its arrays are replaced after success.
+        """
         ...
 
 
 def compile_program(
-    program: Program, *, engine: EngineName, precision: Precision, rounding: Rounding | None
+    program: Program,
+    *,
+    engine: EngineName,
+    precision: Precision,
+    rounding: Rounding | None,
+    function: str | None = None,
 ) -> CompiledProgram:
-    """Hand the program to the engine of that name. Engines are imported here and not before.
+    """Hand one function (the default one) to the engine of that name. Engines are imported only here.
 
     Raises:
-        EngineError: an unknown engine, precision or rounding, or a combination that the engine has not.
+        EngineError: an unknown engine, precision, rounding or function, or a combination that the engine
+            has not.
         MissingEngineError: the engine's library is not installed.
         UnsupportedOpError: the program holds an operation that the engine does not know.
     """
@@ -45,11 +58,18 @@ def compile_program(
     _check_choice("precision", precision, get_args(Precision))
     if rounding is not None:
         _check_choice("rounding", rounding, get_args(Rounding))
+    if function is not None:
+        program = _starting_at(program, function)
     if engine == "reference":
         return _compile_reference(program, precision, rounding)
     if rounding is not None:
         raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
     return _compile_portable(program, precision)
+
+
+def _starting_at(program: Program, function: str) -> Program:
+    _check_choice("function", function, tuple(program.functions))
+    return replace(program, default_function=function)
 
 
 def _compile_reference(program: Program, precision: Precision, rounding: Rounding | None) -> CompiledProgram:

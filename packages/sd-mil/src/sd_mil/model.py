@@ -7,101 +7,80 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from sd_mil.engine import Arrays, EngineName, Precision, Rounding, compile_program
-from sd_mil.errors import PackageError, PredictionError
-from sd_mil.program import Description, Package, Port
-from sd_mil.reader import read_package
+from sd_mil.engine import EngineName, Precision, Rounding
+from sd_mil.ports import Description, Port
+from sd_mil.program import Package, Pipeline
+from sd_mil.reader import read_model
+from sd_mil.running import Settings, runner
+from sd_mil.state import State
 
 
 class MLModel:
-    """An ``.mlpackage`` that predicts, on any machine.
+    """An ``.mlpackage``, ``.mlmodelc`` or ``.mlmodel`` that predicts, on any machine.
 
     Code written for a Mac runs elsewhere by changing one import::
 
         model = MLModel("unet.mlpackage")
         noise = model.predict({"sample": x, "timestep": t, "encoder_hidden_states": h})["noise_pred"]
 
-    ``engine`` is ``"portable"`` (OpenVINO, fast) or ``"reference"`` (numpy, slow, exact). ``precision`` is
-    what the arithmetic is done in, whatever the package stores: ``"fp32"``, or ``"bf16"`` (portable only).
-    ``rounding="fp16"`` (reference only) rounds every value that the program declares fp16, as fp16
-    hardware would: differences and overflows then show.
+    ``model`` is a path, or what :func:`sd_mil.read_model` returned. ``engine`` is ``"portable"`` (OpenVINO,
+    fast) or ``"reference"`` (numpy, slow, exact). ``precision`` is what the arithmetic is done in, whatever
+    the package stores: ``"fp32"``, or ``"bf16"`` (portable only). ``rounding="fp16"`` (reference only) rounds
+    every value that the program declares fp16, as fp16 hardware would: differences and overflows then show.
+    ``function_name`` chooses a function of a package that has several.
 
     Raises:
-        PackageError: the package is malformed.
+        PackageError: the model is malformed.
         UnsupportedModelError: the model is not an ML Program, or holds an unsupported operation.
-        EngineError: no such engine, precision or rounding.
+        EngineError: no such engine, precision, rounding or function.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        model: str | os.PathLike[str] | Package | Pipeline,
         engine: EngineName = "portable",
         *,
         precision: Precision = "fp32",
         rounding: Rounding | None = None,
+        function_name: str | None = None,
     ) -> None:
         """Read, check and compile; nothing is executed yet."""
-        self.package: Package = read_package(path)
+        self.package: Package | Pipeline = (
+            model if isinstance(model, Package | Pipeline) else read_model(model)
+        )
+        self.settings = Settings(engine, precision, rounding)
+        self.function_name = function_name
+        self._runner = runner(self.package, self.settings, function_name)
         self.inputs: Mapping[str, Port] = _by_name(self.description.inputs)
         self.outputs: Mapping[str, Port] = _by_name(self.description.outputs)
-        self._compiled = compile_program(
-            self.package.program, engine=engine, precision=precision, rounding=rounding
-        )
+        self.states: Mapping[str, Port] = _by_name(self.description.states)
 
     @property
     def description(self) -> Description:
-        """Ports and metadata."""
-        return self.package.description
+        """Ports and metadata of the function."""
+        return self._runner.description
 
     @property
     def arithmetic(self) -> str:
         """Engine, library version, precision and rounding. It is never the Neural Engine."""
-        return self._compiled.arithmetic
+        return self._runner.arithmetic
 
-    def predict(self, data: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def make_state(self) -> State:
+        """The states of a stateful model, all zero: given to every ``predict`` that is to share them."""
+        return State(self.description.states)
+
+    def predict(self, data: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
         """Outputs by name, in the order of the ports, in the ports' dtypes.
 
-        Nothing is cast, reshaped or left out silently.
+        Arrays are numpy's, images are Pillow's (or arrays of their pixels), numbers, labels and dictionaries
+        are Python's own. Nothing is cast, reshaped or left out silently; optional inputs have defaults.
 
         Raises:
-            PredictionError: missing or unexpected names, wrong shapes or dtypes.
+            PredictionError: missing or unexpected names, wrong shapes or dtypes, or a missing state.
             PackageError: a value came out in another shape than the program declares.
         """
-        _check_names(data, self.inputs)
-        for name, port in self.inputs.items():
-            _check_array(data[name], port)
-        results = self._compiled.run(data)
-        return {name: _output(results[name], port) for name, port in self.outputs.items()}
+        return self._runner.run(data, state)
 
 
 def _by_name(ports: Iterable[Port]) -> Mapping[str, Port]:
     return MappingProxyType({port.name: port for port in ports})
-
-
-def _check_names(data: Arrays, ports: Mapping[str, Port]) -> None:
-    missing = [name for name in ports if name not in data]
-    unexpected = [name for name in data if name not in ports]
-    if missing or unexpected:
-        raise PredictionError(f"expected inputs {list(ports)}; missing: {missing}; unexpected: {unexpected}")
-
-
-def _check_array(array: npt.NDArray[Any], port: Port) -> None:
-    expected = f"{port.dtype}{list(port.shape)}"
-    if not isinstance(array, np.ndarray):
-        raise PredictionError(f"expected {expected}, got {type(array).__name__} for input {port.name!r}")
-    if array.shape == port.shape and array.dtype == port.dtype:
-        return
-    got = f"{array.dtype}{list(array.shape)}"
-    advice = f"; cast it with .astype({port.dtype!r})" if array.shape == port.shape else ""
-    raise PredictionError(f"expected {expected}, got {got} for input {port.name!r}{advice}")
-
-
-def _output(array: npt.NDArray[Any], port: Port) -> npt.NDArray[Any]:
-    if array.shape != port.shape:
-        raise PackageError(
-            f"expected output {port.name!r} of shape {list(port.shape)} as described, got {list(array.shape)}"
-        )
-    return array.astype(port.dtype, copy=False)

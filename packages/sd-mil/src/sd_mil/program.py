@@ -16,6 +16,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sd_mil.ports import Description
+
 #: A constant's payload. Tensors in weight.bin are views of the mapped file: writable, but copy-on-write, so
 #: the file never changes. Sub-byte types (``int4 uint1 ...``) stay packed, LSB first, in a flat uint8 array;
 #: bf16 and fp8, which numpy lacks, are their raw bits.
@@ -36,20 +38,100 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
+class ListType:
+    """A list of tensors of one type; a ``length`` of ``None`` is not known before running."""
+
+    element: TensorType
+    length: int | None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of an element."""
+        return self.element.dtype
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of an element."""
+        return self.element.shape
+
+    def __str__(self) -> str:
+        """As in MIL's own text: ``list<fp16[2, 64], ?>``."""
+        return f"list<{self.element}, {'?' if self.length is None else self.length}>"
+
+
+@dataclass(frozen=True, slots=True)
+class StateType:
+    """A tensor that lives on between runs; ``read_state`` and ``write_state`` are its only uses."""
+
+    tensor: TensorType
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the tensor."""
+        return self.tensor.dtype
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of the tensor."""
+        return self.tensor.shape
+
+    def __str__(self) -> str:
+        """As in MIL's own text: ``state<fp16[2, 64]>``."""
+        return f"state<{self.tensor}>"
+
+
+@dataclass(frozen=True, slots=True)
+class DictionaryType:
+    """What ``classify`` returns: a number by label."""
+
+    key: TensorType
+    value: TensorType
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of a value."""
+        return self.value.dtype
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of a value."""
+        return self.value.shape
+
+    def __str__(self) -> str:
+        """As in MIL's own text: ``dict<string[], fp64[]>``."""
+        return f"dict<{self.key}, {self.value}>"
+
+
+ValueType: TypeAlias = TensorType | ListType | StateType | DictionaryType
+
+
+@dataclass(frozen=True, slots=True)
 class Variable:
     """A named, typed value of the graph."""
 
     name: str
-    type: TensorType
+    type: ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Where a stored constant lies: the file as the model names it, and the offset of its record."""
+
+    file: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline."""
+    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline.
 
-    type: TensorType
+    The elements of a list are strings in a tuple, or one array whose first axis runs over the list.
+    """
+
+    type: ValueType
     value: Payload
     stored: int = 0
+    blob: Blob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +201,9 @@ class Program:
         """The default function."""
         return self.functions[self.default_function]
 
-    def operations(self) -> Iterator[Operation]:
-        """Every operation of the default function, nested blocks included, in order."""
-        yield from _walk(self.main.body)
+    def operations(self, function: str | None = None) -> Iterator[Operation]:
+        """Every operation of a function (of the default one), nested blocks included, in order."""
+        yield from _walk((self.main if function is None else self.functions[function]).body)
 
 
 def _walk(block: Block) -> Iterator[Operation]:
@@ -132,38 +214,47 @@ def _walk(block: Block) -> Iterator[Operation]:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """An input or output as the model description declares it. ``dtype`` is numpy's name (``float16``)."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    description: str = ""
-
-    def __str__(self) -> str:
-        """As error messages say it: ``sample: float16[2, 4, 64, 64]``."""
-        return f"{self.name}: {self.dtype}{list(self.shape)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What ``Model.description`` of the protobuf says: ports and metadata."""
-
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    short_description: str = ""
-    version: str = ""
-    author: str = ""
-    license: str = ""
-    user_defined: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Package:
-    """An ``.mlpackage`` after reading: nothing is copied, weights stay mapped."""
+    """An ML Program after reading, whichever file it was read from: nothing is copied, weights stay mapped.
+
+    ``description`` is that of the default function, ``descriptions`` those of all functions that have one.
+    """
 
     path: str
     specification_version: int
     description: Description
     program: Program
+    weight_bytes: int
+    descriptions: Mapping[str, Description] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Core ML's ``nonMaximumSuppression`` model, the last of an object detector's pipeline.
+
+    ``labels`` are the class names; without them ``classes`` numbers are used. An empty name of an input means
+    that the threshold cannot be given with a prediction.
+    """
+
+    description: Description
+    iou_threshold: float
+    confidence_threshold: float
+    per_class: bool
+    labels: tuple[str, ...] | tuple[int, ...]
+    confidence: str
+    coordinates: str
+    iou_threshold_input: str
+    confidence_threshold_input: str
+    confidence_output: str
+    coordinates_output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Models that run one after the other and pass values by name."""
+
+    path: str
+    specification_version: int
+    description: Description
+    models: Mapping[str, Package | Pipeline | Suppression]
     weight_bytes: int

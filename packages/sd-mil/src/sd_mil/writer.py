@@ -9,22 +9,28 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from sd_mil.description_writer import encode_description
 from sd_mil.dtypes import BLOB_DTYPES, PROTO_DTYPES
+from sd_mil.encoding import field, integer, mapping, text, varint
+from sd_mil.ports import Description
 from sd_mil.program import (
     Argument,
     Block,
     Constant,
-    Description,
+    DictionaryType,
     Function,
+    ListType,
     Operation,
-    Port,
+    Payload,
     Program,
+    StateType,
     TensorType,
+    ValueType,
     Variable,
 )
 
@@ -34,17 +40,20 @@ _AUTHOR = "com.apple.CoreML"
 _ALIGNMENT = 64
 _PROTO_NUMBERS = {name: number for number, name in PROTO_DTYPES.items()}
 _BLOB_NUMBERS = {name: number for number, name in BLOB_DTYPES.items()}
-_PORT_NUMBERS = {"float16": 65552, "float32": 65568, "float64": 65600, "int8": 131080, "int32": 131104}
 
 
 def write_package(
-    path: str | os.PathLike[str], program: Program, description: Description, *, version: int = 7
+    path: str | os.PathLike[str],
+    program: Program,
+    description: Description | Mapping[str, Description],
+    *,
+    version: int = 7,
 ) -> Path:
     """Write a folder that ``read_package`` and coremltools read; constants with ``stored`` go to weight.bin.
 
-    weight.bin is put together in memory: this is for examples, tests and small models.
-
-    ``version`` is the specification version: 6 is iOS 15, 7 iOS 16, 8 iOS 17, 9 iOS 18.
+    weight.bin is put together in memory: this is for examples, tests and small models. A program of several
+    functions has a description for each, by name. ``version`` is the specification version: 6 is iOS 15,
+    7 iOS 16, 8 iOS 17, 9 iOS 18.
 
     Raises:
         FileExistsError: there is something at the path.
@@ -74,70 +83,37 @@ def _item(name: str, description: str) -> dict[str, str]:
     return {"author": _AUTHOR, "description": description, "name": name, "path": f"{_AUTHOR}/{name}"}
 
 
-def encode_model(program: Program, description: Description, blobs: bytearray, *, version: int = 7) -> bytes:
+def encode_model(
+    program: Program,
+    description: Description | Mapping[str, Description],
+    blobs: bytearray,
+    *,
+    version: int = 7,
+) -> bytes:
     """``Model`` of Model.proto. Stored constants are appended to ``blobs``, the content of weight.bin."""
-    return _number(1, version) + _field(2, _description(description)) + _field(502, _program(program, blobs))
-
-
-def varint(value: int) -> bytes:
-    """A number in base 128, least significant first; negative ones as 64-bit two's complement."""
-    value &= 0xFFFF_FFFF_FFFF_FFFF
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
-
-
-def _number(number: int, value: int) -> bytes:
-    return varint(number << 3) + varint(value)
-
-
-def _text(number: int, text: str) -> bytes:
-    return _field(number, text.encode())
-
-
-def _map(number: int, entries: Iterable[tuple[str, bytes]]) -> bytes:
-    return b"".join(_field(number, _text(1, key) + _field(2, value)) for key, value in entries)
-
-
-def _description(description: Description) -> bytes:
-    metadata = (
-        _text(1, description.short_description)
-        + _text(2, description.version)
-        + _text(3, description.author)
-        + _text(4, description.license)
-        + b"".join(_field(100, _text(1, k) + _text(2, v)) for k, v in description.user_defined.items())
+    described = (
+        encode_description(description, {}, "")
+        if isinstance(description, Description)
+        else encode_description(description[program.default_function], description, program.default_function)
     )
-    ports = [_field(1, _port(port)) for port in description.inputs]
-    ports += [_field(10, _port(port)) for port in description.outputs]
-    return b"".join(ports) + _field(100, metadata)
-
-
-def _port(port: Port) -> bytes:
-    array = _field(1, b"".join(map(varint, port.shape))) + _number(2, _PORT_NUMBERS[port.dtype])
-    return _text(1, port.name) + _text(2, port.description) + _field(3, _field(5, array))
+    return integer(1, version) + field(2, described) + field(502, _program(program, blobs))
 
 
 def _program(program: Program, blobs: bytearray) -> bytes:
     functions = ((name, _function(function, blobs)) for name, function in program.functions.items())
-    return _number(1, 1) + _map(2, functions)
+    return integer(1, 1) + mapping(2, functions)
 
 
 def _function(function: Function, blobs: bytearray) -> bytes:
     body = Block((), function.body.operations, function.body.outputs)
-    inputs = b"".join(_field(1, _variable(one)) for one in function.inputs)
-    return inputs + _text(2, function.opset) + _map(3, [(function.opset, _block(body, blobs))])
+    inputs = b"".join(field(1, _variable(one)) for one in function.inputs)
+    return inputs + text(2, function.opset) + mapping(3, [(function.opset, _block(body, blobs))])
 
 
 def _block(block: Block, blobs: bytearray) -> bytes:
-    parts = [_field(1, _variable(variable)) for variable in block.inputs]
-    parts += [_text(2, name) for name in block.outputs]
-    parts += [_field(3, _operation(operation, blobs)) for operation in block.operations]
+    parts = [field(1, _variable(variable)) for variable in block.inputs]
+    parts += [text(2, name) for name in block.outputs]
+    parts += [field(3, _operation(operation, blobs)) for operation in block.operations]
     return b"".join(parts)
 
 
@@ -146,56 +122,70 @@ def _operation(operation: Operation, blobs: bytearray) -> bytes:
     if "name" not in attributes:
         attributes = {**attributes, "name": Constant(TensorType("string", ()), operation.name)}
     inputs = [
-        (name, b"".join(_field(1, _argument(one, blobs)) for one in given))
+        (name, b"".join(field(1, _argument(one, blobs)) for one in given))
         for name, given in operation.inputs.items()
     ]
     return (
-        _text(1, operation.type)
-        + _map(2, inputs)
-        + b"".join(_field(3, _variable(variable)) for variable in operation.outputs)
-        + b"".join(_field(4, _block(block, blobs)) for block in operation.blocks)
-        + _map(5, ((name, _value(value, blobs)) for name, value in attributes.items()))
+        text(1, operation.type)
+        + mapping(2, inputs)
+        + b"".join(field(3, _variable(variable)) for variable in operation.outputs)
+        + b"".join(field(4, _block(block, blobs)) for block in operation.blocks)
+        + mapping(5, ((name, _value(value, blobs)) for name, value in attributes.items()))
     )
 
 
 def _argument(argument: Argument, blobs: bytearray) -> bytes:
     if isinstance(argument, Constant):
-        return _field(2, _value(argument, blobs))
-    return _text(1, argument.name)
+        return field(2, _value(argument, blobs))
+    return text(1, argument.name)
 
 
 def _variable(variable: Variable) -> bytes:
-    return _text(1, variable.name) + _field(2, _type(variable.type))
+    return text(1, variable.name) + field(2, _type(variable.type))
 
 
-def _type(kind: TensorType) -> bytes:
-    tensor = _number(1, _PROTO_NUMBERS[kind.dtype]) + _number(2, len(kind.shape))
-    return _field(1, tensor + b"".join(_field(3, _dimension(size)) for size in kind.shape))
+def _type(kind: ValueType) -> bytes:
+    if isinstance(kind, ListType):
+        return field(2, field(1, _type(kind.element)) + field(2, _dimension(kind.length)))
+    if isinstance(kind, StateType):
+        return field(5, field(1, _type(kind.tensor)))
+    if isinstance(kind, DictionaryType):
+        return field(4, field(1, _type(kind.key)) + field(2, _type(kind.value)))
+    tensor = integer(1, _PROTO_NUMBERS[kind.dtype]) + integer(2, len(kind.shape))
+    return field(1, tensor + b"".join(field(3, _dimension(size)) for size in kind.shape))
 
 
 def _dimension(size: int | None) -> bytes:
-    return _field(2, b"") if size is None else _field(1, _number(1, size))
+    return field(2, b"") if size is None else field(1, integer(1, size))
 
 
 def _value(constant: Constant, blobs: bytearray) -> bytes:
     if isinstance(constant.value, Mapping):
         return _dictionary(constant.value, blobs)
+    if isinstance(constant.type, ListType):
+        return _list(constant.value, constant.type, blobs)
     if constant.stored:
-        blob = _text(1, WEIGHT_FILE) + _number(2, _append_blob(constant, blobs))
-        return _field(2, _type(constant.type)) + _field(5, blob)
-    return _field(2, _type(constant.type)) + _field(3, _field(1, _tensor_value(constant)))
+        blob = text(1, WEIGHT_FILE) + integer(2, _append_blob(constant, blobs))
+        return field(2, _type(constant.type)) + field(5, blob)
+    return field(2, _type(constant.type)) + field(3, field(1, _tensor_value(constant)))
+
+
+def _list(values: Payload, kind: ListType, blobs: bytearray) -> bytes:
+    elements = values if isinstance(values, tuple) else np.asarray(values)
+    encoded = (_value(Constant(kind.element, element), blobs) for element in elements)
+    return field(2, _type(kind)) + field(3, field(3, b"".join(field(1, one) for one in encoded)))
 
 
 def _dictionary(pairs: Mapping[str, str], blobs: bytearray) -> bytes:
-    text = TensorType("string", ())
+    kind = TensorType("string", ())
     entries = (
-        _field(
-            1, _field(1, _value(Constant(text, key), blobs)) + _field(2, _value(Constant(text, value), blobs))
+        field(
+            1, field(1, _value(Constant(kind, key), blobs)) + field(2, _value(Constant(kind, value), blobs))
         )
         for key, value in pairs.items()
     )
-    kind = _field(4, _field(1, _type(text)) + _field(2, _type(text)))
-    return _field(2, kind) + _field(3, _field(4, b"".join(entries)))
+    dictionary = field(4, field(1, _type(kind)) + field(2, _type(kind)))
+    return field(2, dictionary) + field(3, field(4, b"".join(entries)))
 
 
 def _tensor_value(constant: Constant) -> bytes:
@@ -203,14 +193,14 @@ def _tensor_value(constant: Constant) -> bytes:
     value, dtype = constant.value, constant.type.dtype
     if dtype == "string":
         texts = (value,) if isinstance(value, str) else tuple(map(str, value))
-        return _field(4, b"".join(_text(1, text) for text in texts))
+        return field(4, b"".join(text(1, one) for one in texts))
     array = np.asarray(value)
     if dtype in ("int32", "int64", "bool"):
-        field = {"int32": 2, "int64": 5, "bool": 3}[dtype]
-        return _field(field, _field(1, b"".join(varint(int(one)) for one in array.ravel())))
+        kind = {"int32": 2, "int64": 5, "bool": 3}[dtype]
+        return field(kind, field(1, b"".join(varint(int(one)) for one in array.ravel())))
     if dtype in ("fp32", "fp64"):
-        return _field({"fp32": 1, "fp64": 6}[dtype], _field(1, array.tobytes()))
-    return _field(7, _field(1, array.tobytes()))
+        return field({"fp32": 1, "fp64": 6}[dtype], field(1, array.tobytes()))
+    return field(7, field(1, array.tobytes()))
 
 
 def _append_blob(constant: Constant, blobs: bytearray) -> int:

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from sd_runtime.bundle import Bundle, BundleComponent, ComputeUnit, PortSpec
 from sd_runtime.errors import EngineError, NumericsError, PortsError
+
+if TYPE_CHECKING:
+    from sd_mil import Package
 
 Array: TypeAlias = npt.NDArray[np.generic]
 Engine: TypeAlias = Literal["auto", "coreml", "portable", "reference"]
@@ -136,13 +139,16 @@ def open_model(
         sd_mil.SdMilError: the package is malformed, or has an operation that the engine does not know.
     """
     resolved = resolve_engine(engine, precision)
+    from sd_mil import MLModel, read_package
+
     path = bundle.package(component)
-    _check_ports(path, component)
+    package = read_package(path)
+    _check_ports(package, component)
     if resolved == "coreml":
         return _open_coreml(path, component.compute_unit)
-    from sd_mil import MLModel
-
-    return MLModel(path, engine="reference" if resolved == "reference" else "portable", precision=precision)
+    return MLModel(
+        package, engine="reference" if resolved == "reference" else "portable", precision=precision
+    )
 
 
 def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:
@@ -152,11 +158,9 @@ def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:
     return model
 
 
-def _check_ports(path: Path, component: BundleComponent) -> None:
+def _check_ports(package: Package, component: BundleComponent) -> None:
     """Hold the package's own description against the manifest."""
-    from sd_mil import read_package
-
-    description = read_package(path).description
+    description = package.description
     sides = ((component.inputs, description.inputs), (component.outputs, description.outputs))
     for ours, theirs in sides:
         stated, found = {str(port) for port in ours}, {str(port) for port in theirs}

@@ -1,4 +1,4 @@
-"""``sdc inspect``: what is in a bundle or in an ``.mlpackage``."""
+"""``sdc inspect``: what is in a bundle or in any model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,39 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import Console
-    from sd_mil import Package, Port
+    from sd_mil import Description, Package, Pipeline, Port, Suppression
+
+
+_PREFIXES = {
+    "CoreML5": "Ios15",
+    "CoreML6": "Ios16",
+    "CoreML7": "Ios17",
+    "CoreML8": "Ios18",
+    "CoreML9": "Ios26",
+}
 
 
 @click.command("inspect", short_help="Show ports, operations, weights and metadata.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(path: Path, *, as_json: bool) -> None:
-    """Show what is in PATH, a bundle or an .mlpackage; nothing is executed."""
-    facts = package_facts(path) if path.suffix == ".mlpackage" else bundle_facts(path)
+    """Show what is in PATH: a bundle, an .mlpackage, .mlmodelc or .mlmodel; nothing is executed."""
+    facts = bundle_facts(path) if _is_bundle(path) else model_facts(path)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
         _print(facts)
+
+
+def _is_bundle(path: Path) -> bool:
+    """A folder that neither its name nor its content makes a model."""
+    inside = ("coremldata.bin", "model.mil", "Manifest.json")
+    return not (
+        path.suffix in (".mlpackage", ".mlmodelc", ".mlmodel")
+        or path.is_file()
+        or any((path / name).exists() for name in inside)
+    )
 
 
 def bundle_facts(path: Path) -> dict[str, Any]:
@@ -47,26 +64,65 @@ def bundle_facts(path: Path) -> dict[str, Any]:
                 "attention_implementation": component.attention_implementation,
                 "compute_unit": component.compute_unit,
                 "deployment_target": component.deployment_target,
-                **package_facts(bundle.package(component)),
+                **model_facts(bundle.package(component)),
             }
             for component in manifest.components
         ],
     }
 
 
-def package_facts(path: Path) -> dict[str, Any]:
+def model_facts(path: Path) -> dict[str, Any]:
+    """What is in a package, a compiled model, a bare model file or a pipeline."""
+    from sd_mil import read_model
+
+    return {"package": path.name, **_facts(read_model(path))}
+
+
+def _facts(model: Package | Pipeline | Suppression) -> dict[str, Any]:
+    from sd_mil import Package, Pipeline
+
+    if isinstance(model, Package):
+        return package_facts(model)
+    facts = {**_described(model.description), "metadata": _metadata(model.description)}
+    if isinstance(model, Pipeline):
+        models = [{"package": name, **_facts(one)} for name, one in model.models.items()]
+        version = model.specification_version
+        return {"kind": "pipeline", "specification_version": version, **facts, "models": models}
+    return {
+        "kind": "nonMaximumSuppression",
+        **facts,
+        "iou_threshold": model.iou_threshold,
+        "confidence_threshold": model.confidence_threshold,
+        "labels": len(model.labels),
+    }
+
+
+def package_facts(package: Package) -> dict[str, Any]:
     """Ports, operations by kind, weights by encoding, and metadata of one package."""
     from sd_compress import storage
-    from sd_mil import read_package
+    from sd_mil import unsupported_operations
 
-    package = read_package(path)
-    description = package.description
+    program = package.program
+    descriptions = package.descriptions or {program.default_function: package.description}
     return {
-        "package": path.name,
+        "kind": "ML Program",
         "specification_version": package.specification_version,
-        "inputs": _ports(description.inputs),
-        "outputs": _ports(description.outputs),
-        "operations": _histogram(package),
+        **_described(package.description),
+        "operations": _histogram(package, program.default_function),
+        "functions": {
+            name: {
+                "opset": program.functions[name].opset,
+                **_described(one),
+                "operations": _compiled_names(package, name),
+            }
+            for name, one in descriptions.items()
+        },
+        "default_function": program.default_function,
+        "compute_precision": _compute_precision(package),
+        "unsupported": {
+            engine: dict(missing)
+            for engine, missing in unsupported_operations(program, program.default_function).items()
+        },
         "weights": [
             {
                 "encoding": row.encoding,
@@ -77,23 +133,61 @@ def package_facts(path: Path) -> dict[str, Any]:
             }
             for row in storage(package).rows
         ],
-        "metadata": {
-            "short_description": description.short_description,
-            "version": description.version,
-            "author": description.author,
-            "license": description.license,
-            **description.user_defined,
-        },
+        "metadata": _metadata(package.description),
     }
 
 
-def _ports(ports: Iterable[Port]) -> list[dict[str, Any]]:
-    return [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in ports]
+def _metadata(description: Description) -> dict[str, str]:
+    return {
+        "short_description": description.short_description,
+        "version": description.version,
+        "author": description.author,
+        "license": description.license,
+        **description.user_defined,
+    }
 
 
-def _histogram(package: Package) -> dict[str, int]:
-    kinds = Counter(operation.type for operation in package.program.operations() if operation.type != "const")
-    return dict(kinds.most_common())
+def _described(description: Description) -> dict[str, Any]:
+    sides = {
+        "inputs": description.inputs,
+        "outputs": description.outputs,
+        "states": description.states,
+    }
+    return {side: [_port(port) for port in ports] for side, ports in sides.items()}
+
+
+def _port(port: Port) -> dict[str, Any]:
+    """Name, shape and dtype, and what is special about the port."""
+    special = {
+        "kind": None if port.kind == "array" else port.kind,
+        "color": port.color,
+        "flexibility": None if port.flexibility is None else str(port.flexibility),
+        "optional": port.optional or None,
+        "default": port.default,
+        "description": port.description or None,
+    }
+    plain = {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
+    return plain | {name: value for name, value in special.items() if value is not None}
+
+
+def _histogram(package: Package, function: str) -> dict[str, int]:
+    operations = package.program.operations(function)
+    return dict(Counter(one.type for one in operations if one.type != "const").most_common())
+
+
+def _compiled_names(package: Package, function: str) -> dict[str, int]:
+    """The histogram under the names that a compiled model's metadata has: ``Ios16.conv``."""
+    opset = package.program.functions[function].opset
+    prefix = _PREFIXES.get(opset, opset)
+    return {f"{prefix}.{kind}": count for kind, count in _histogram(package, function).items()}
+
+
+def _compute_precision(package: Package) -> list[str]:
+    """The dtypes of what the operations compute, the most frequent first."""
+    computed = (one for one in package.program.operations() if not one.type.startswith("const"))
+    return [
+        dtype for dtype, _ in Counter(out.type.dtype for one in computed for out in one.outputs).most_common()
+    ]
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -113,18 +207,48 @@ def _print(facts: dict[str, Any]) -> None:
 
 
 def _print_package(out: Console, facts: dict[str, Any]) -> None:
-    from sdc.console import size, table
-
-    out.print(f"\n[bold]{facts['package']}[/bold] (specification {facts['specification_version']})")
+    version = facts.get("specification_version")
+    out.print(f"\n[bold]{facts['package']}[/bold] ({facts['kind']}, specification {version or 'none'})")
     if "component" in facts:
         keys = ("component", "attention_implementation", "compute_unit", "deployment_target")
         out.print(", ".join(str(facts[key]) for key in keys if facts[key]))
+    functions = facts.get("functions", {})
+    for name, function in (functions if len(functions) > 1 else {"": facts}).items():
+        if name:
+            mark = " (default)" if name == facts["default_function"] else ""
+            out.print(f"[bold]{name}[/bold]{mark}, {function['opset']}")
+        _print_ports(out, function)
+        if "operations" in function:
+            counts = (f"{kind} {count}" for kind, count in function["operations"].items())
+            out.print("operations: " + ", ".join(counts), soft_wrap=True)
+    if facts["kind"] == "ML Program":
+        _print_program(out, facts)
+    for name, value in facts["metadata"].items():
+        if value:
+            out.print(f"{name}: {value}", soft_wrap=True, markup=False)
+    for part in facts.get("models", ()):
+        _print_package(out, part)
+
+
+def _print_ports(out: Console, facts: dict[str, Any]) -> None:
+    from sdc.console import table
+
     ports = table("port", "dtype", "shape")
-    for arrow, side in (("→", "inputs"), ("←", "outputs")):
+    for arrow, side in (("→", "inputs"), ("←", "outputs"), ("↔", "states")):
         for port in facts[side]:
-            ports.add_row(f"{arrow} {port['name']}", port["dtype"], " × ".join(map(str, port["shape"])))
+            what = port.get("color") or port.get("kind") or port["dtype"]
+            sizes = " × ".join("?" if size is None else str(size) for size in port["shape"])
+            ports.add_row(f"{arrow} {port['name']}", what, port.get("flexibility", sizes))
     out.print(ports)
-    out.print("operations: " + ", ".join(f"{kind} {count}" for kind, count in facts["operations"].items()))
+
+
+def _print_program(out: Console, facts: dict[str, Any]) -> None:
+    from sdc.console import size, table
+
+    out.print("computes in: " + ", ".join(facts["compute_precision"]))
+    for engine, missing in facts["unsupported"].items():
+        if missing:
+            out.print(f"[red]not run by the {engine} engine: {', '.join(missing)}[/red]")
     weights = table("weights", "tensors", "elements", "size", "bits")
     for row in facts["weights"]:
         bits = f"{row['bits_per_weight']:.2f}"
@@ -132,6 +256,3 @@ def _print_package(out: Console, facts: dict[str, Any]) -> None:
             row["encoding"], str(row["tensors"]), f"{row['elements']:,}", size(row["bytes"]), bits
         )
     out.print(weights)
-    for name, value in facts["metadata"].items():
-        if value:
-            out.print(f"{name}: {value}", soft_wrap=True, markup=False)

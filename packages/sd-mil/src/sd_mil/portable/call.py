@@ -51,6 +51,14 @@ class Call:
         """
         return constant_array(self._constant(parameter), where=self._where(parameter))
 
+    def arrays(self, parameter: str) -> list[npt.NDArray[np.generic]]:
+        """The constant values of a variadic parameter."""
+        found = [self.scope.constant(argument) for argument in self._arguments(parameter)]
+        constants = [one for one in found if one is not None]
+        if len(constants) != len(found):
+            raise self.unsupported(f"{parameter} that the program computes; expected constants")
+        return [constant_array(one, where=self._where(parameter)) for one in constants]
+
     def ints(self, parameter: str, default: list[int] | None = None) -> list[int]:
         """A constant list of integers (or bools, as 0 and 1); ``default`` when it is not given."""
         if default is not None and parameter not in self:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.engine import Precision
-from sd_mil.errors import EngineError, MissingEngineError, PredictionError
+from sd_mil.errors import EngineError, MissingEngineError, PackageError, PredictionError
 from sd_mil.portable.dtypes import computed_dtype
-from sd_mil.program import Program, TensorType, Variable
+from sd_mil.program import Program, ValueType, Variable
 
 if TYPE_CHECKING:
     import openvino
@@ -37,7 +37,9 @@ class CompiledProgram:
         self._request = compiled.create_infer_request()
         self.arithmetic = arithmetic
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Array], state: MutableMapping[str, npt.NDArray[Any]] | None = None
+    ) -> dict[str, Array]:
         """Execute the default function once.
 
         Shapes and dtypes are those that the program declares; arrays of other numeric dtypes are converted.
@@ -45,7 +47,7 @@ class CompiledProgram:
         Raises:
             PredictionError: a missing or unknown input, or a wrong shape.
         """
-        _check_names(inputs, self._inputs)
+        _check_names({**inputs, **(state or {})}, self._inputs)
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         results = self._request.infer(given, share_inputs=True)
         with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
@@ -70,18 +72,32 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     if precision not in _HINTS:
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
     openvino = _import_openvino()
-    from sd_mil.portable.passes import rewrite
+    from sd_mil.cache import default_cache
+    from sd_mil.portable.passes import compute_in_integers, decode_constants, rewrite
+    from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
-    model = translate_program(rewrite(program))
-    compiled = core.compile_model(model, _DEVICE, _configuration(precision))
-    return CompiledProgram(program, compiled, arithmetic=_describe(openvino.__version__, precision))
+    integers = compute_in_integers(program)
+    rewritten = rewrite(decode_constants(integers, default_cache()))
+    with pages_dropped(mapped_files(rewritten)):
+        model = translate_program(rewritten)
+        compiled = _compile(core, model, precision)
+    arithmetic = _describe(openvino.__version__, precision, quantised=integers is not program)
+    return CompiledProgram(program, compiled, arithmetic=arithmetic)
 
 
-def output_types(program: Program) -> dict[str, TensorType]:
+def _compile(core: openvino.Core, model: openvino.Model, precision: str) -> openvino.CompiledModel:
+    try:
+        return core.compile_model(model, _DEVICE, _configuration(precision))
+    except (RuntimeError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise PackageError(f"expected a program that OpenVINO compiles, got: {reason}") from error
+
+
+def output_types(program: Program) -> dict[str, ValueType]:
     """The declared type of each value that the default function returns, by name."""
     types = {variable.name: variable.type for variable in program.main.inputs}
     for operation in program.main.body.operations:
@@ -108,12 +124,21 @@ def _check_arithmetic(core: openvino.Core, precision: str) -> None:
 
 
 def _configuration(precision: str) -> dict[str, str]:
-    return {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    """Everything that decides what is computed, set: OpenVINO's own choice depends on the processor.
+
+    Dynamic quantization would round the inputs of layers with integer weights to int8.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
 
 
-def _describe(version: str, precision: str) -> str:
+def _describe(version: str, precision: str, *, quantised: bool) -> str:
     release = version.split("-")[0]
-    return f"portable: OpenVINO {release} on {_DEVICE}, {precision} arithmetic; not the Neural Engine"
+    kind = f"{precision} arithmetic{', int8 in quantised layers' if quantised else ''}"
+    return f"portable: OpenVINO {release} on {_DEVICE}, {kind}; not the Neural Engine"
 
 
 def _check_names(inputs: Mapping[str, Array], expected: tuple[Variable, ...]) -> None:

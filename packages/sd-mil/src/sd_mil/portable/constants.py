@@ -32,7 +32,7 @@ def constant_output(constant: Constant) -> Output:
     if array.dtype == np.float16 and array.size >= _SMALL:
         return _decompressed(array)
     widened = np.ascontiguousarray(array, dtype=computed).reshape(array.shape)
-    return _node(widened).output(0)
+    return constant_node(widened).output(0)
 
 
 def constant_array(constant: Constant, *, where: str) -> npt.NDArray[np.generic]:
@@ -46,12 +46,12 @@ def constant_array(constant: Constant, *, where: str) -> npt.NDArray[np.generic]
 
 
 def _decompressed(array: npt.NDArray[np.generic]) -> Output:
-    convert = ov.convert(_node(array), np.float32)
+    convert = ov.convert(constant_node(array), np.float32)
     convert.get_rt_info()[_DECOMPRESSION] = ""
     return convert.output(0)
 
 
-def _node(array: npt.NDArray[np.generic]) -> ConstantNode:
+def constant_node(array: npt.NDArray[np.generic]) -> ConstantNode:
     """A constant node; arrays that OpenVINO may point at (contiguous, writable) are shared, others copied."""
     shareable = array.flags.c_contiguous and array.flags.writeable and array.size > 0
     return ConstantNode(array, shared_memory=bool(shareable))

@@ -13,6 +13,7 @@ import numpy as np
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.errors import UnsupportedModelError
+from sd_mil.program import TensorType
 
 _COMPUTED: dict[str, np.dtype[Any]] = {
     "f": np.dtype(np.float32),
@@ -32,3 +33,12 @@ def computed_dtype(dtype: str, *, where: str) -> np.dtype[Any]:
             f"expected one of {', '.join(NUMPY_DTYPES)} as dtype of {where}, got {dtype!r}"
         )
     return _COMPUTED[NUMPY_DTYPES[dtype].kind]
+
+
+def computed_type(kind: TensorType, *, where: str) -> TensorType:
+    """The type as values of it are computed: ``fp16[2] -> fp32[2]``.
+
+    Raises: UnsupportedModelError as :func:`computed_dtype`.
+    """
+    names = {"f": "fp32", "i": "int32", "b": "bool"}
+    return TensorType(names[computed_dtype(kind.dtype, where=where).kind], kind.shape)

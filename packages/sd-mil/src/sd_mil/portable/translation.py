@@ -9,12 +9,14 @@ from openvino import Model, Node, Output, PartialShape, Type
 
 import sd_mil.portable.ops  # noqa: F401 - registers the translators
 from sd_mil.errors import PackageError, UnsupportedOpError
+from sd_mil.limits import check_translated
 from sd_mil.portable.call import Call
 from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
-from sd_mil.portable.registry import find_translator, translated_types
+from sd_mil.portable.registry import find_translator
 from sd_mil.portable.scope import Scope
 from sd_mil.program import Constant, Operation, Program, Reference, Variable
+from sd_mil.reference.ops import OPS
 
 
 def refuse_unsupported(program: Program) -> None:
@@ -22,7 +24,20 @@ def refuse_unsupported(program: Program) -> None:
 
     Raises: UnsupportedOpError with the name, type and output of the first that has none, and how many others.
     """
-    unknown = [operation for operation in program.operations() if not _is_known(operation)]
+    _refuse([operation for operation in program.operations() if not _is_translated(operation)])
+
+
+def refuse_unknown(program: Program) -> None:
+    """Check that every operation has a translation or is known to the reference engine.
+
+    Raises: UnsupportedOpError as :func:`refuse_unsupported`.
+    """
+    _refuse(
+        [one for one in program.operations() if one.type not in OPS and not _is_translated(one)],
+    )
+
+
+def _refuse(unknown: list[Operation]) -> None:
     if not unknown:
         return
     first = unknown[0]
@@ -30,8 +45,7 @@ def refuse_unsupported(program: Program) -> None:
     kinds = sorted({operation.type for operation in unknown})
     raise UnsupportedOpError(
         f"the portable engine does not run {first.type!r}: operation {first.name!r}, output {outputs}"
-        f" ({len(unknown)} such operations; types {', '.join(kinds)})."
-        f" It runs {len(translated_types())} types; the reference engine may run more"
+        f" ({len(unknown)} such operations; types {', '.join(kinds)})"
     )
 
 
@@ -44,15 +58,15 @@ def translate_program(program: Program) -> Model:
     """
     scope, parameters = Scope(), []
     for variable in program.main.inputs:
-        parameters.append(_parameter(variable))
+        parameters.append(parameter(variable))
         scope.define(variable.name, parameters[-1].output(0))
     for operation in program.main.body.operations:
-        _translate(operation, scope)
+        translate_operation(operation, scope)
     results = [ov.result(scope.output(Reference(name))) for name in program.main.outputs]
     return Model(results, parameters, program.main.name)
 
 
-def _is_known(operation: Operation) -> bool:
+def _is_translated(operation: Operation) -> bool:
     if operation.type == "const" or is_compressed(operation.type):
         return True
     return find_translator(operation.type) is not None and not operation.blocks
@@ -69,13 +83,23 @@ def constant_value(operation: Operation) -> Constant:
     return argument
 
 
-def _parameter(variable: Variable) -> Node:
+def parameter(variable: Variable) -> Node:
+    """A graph input of the variable's shape, in the type it is computed in.
+
+    Raises: UnsupportedModelError for text and sub-byte types.
+    """
     shape = PartialShape([-1 if size is None else size for size in variable.type.shape])
     computed = computed_dtype(variable.type.dtype, where=f"input {variable.name!r}")
     return ov.parameter(shape, Type(computed), name=variable.name)
 
 
-def _translate(operation: Operation, scope: Scope) -> None:
+def translate_operation(operation: Operation, scope: Scope) -> None:
+    """Bind the operation's outputs in the scope: graph outputs, or constants.
+
+    Raises:
+        PackageError: the operation contradicts itself.
+        UnsupportedOpError: it is used in a way that has no translation.
+    """
     if operation.type == "const":
         scope.define(operation.outputs[0].name, constant_value(operation))
         return
@@ -90,6 +114,8 @@ def _translate(operation: Operation, scope: Scope) -> None:
         translated = translator(Call(operation, scope))
     except RuntimeError as error:  # what OpenVINO raises when arguments do not fit each other
         reason = str(error).strip().splitlines()[-1]
+        if "dynamic" in reason:
+            raise Call(operation, scope).unsupported("a shape that is not known before running") from error
         raise PackageError(f"{operation.type} {operation.name!r} contradicts itself: {reason}") from error
     outputs = list(translated) if isinstance(translated, Sequence) else [translated]
     _define_outputs(operation, outputs, scope)
@@ -103,6 +129,8 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
             f" got {len(operation.outputs)}"
         )
     for variable, output in zip(operation.outputs, outputs, strict=True):
+        if output.get_partial_shape().is_static:
+            check_translated(operation.type, operation.name, tuple(output.get_shape()))
         declared = PartialShape([-1 if size is None else size for size in variable.type.shape])
         if not output.get_partial_shape().compatible(declared):
             raise PackageError(

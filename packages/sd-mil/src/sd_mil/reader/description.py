@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from sd_mil.dtypes import NUMPY_DTYPES
-from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Description, Function, Port, TensorType, Variable
+from sd_mil.errors import PackageError
+from sd_mil.ports import Description, Port
+from sd_mil.program import DictionaryType, Function, Program, StateType, TensorType, ValueType, Variable
+from sd_mil.reader.features import read_port
 from sd_mil.reader.wire import Message
 
-_ARRAY_DTYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131080: "int8", 131104: "int32"}
-_FEATURES = {
-    1: "an int64 scalar",
-    2: "a double scalar",
-    3: "a string",
-    4: "an image",
-    6: "a dictionary",
-    7: "a sequence",
-    8: "a state",
-}
-_ARRAY = 5
-_FLEXIBLE = (21, 31)
 _DEFAULT_FUNCTION = "main"
 
 
@@ -27,92 +20,117 @@ def default_function(description: Message) -> str:
     return description.text(21) or _DEFAULT_FUNCTION
 
 
-def read_description(message: Message, function: Function) -> Description:
-    """Ports of the default function and metadata, held against the types that the program declares.
+def read_descriptions(message: Message, program: Program) -> Mapping[str, Description]:
+    """Ports and metadata by function, held against the types that the program declares.
 
     Raises:
         PackageError: the description and the program disagree.
-        UnsupportedModelError: images, sequences, states, flexible shapes.
+        UnsupportedModelError: a kind of feature that is not run here.
     """
-    inputs, outputs, states = _features(message, function.name)
-    if states:
-        raise UnsupportedModelError(f"expected a model without state, got {len(states)} state features")
+    described = {one.text(1): one for one in message.messages(20)}
+    names = {program.default_function: None} | dict.fromkeys(described)
+    missing = [name for name in names if name not in program.functions]
+    if missing:
+        raise PackageError(f"expected functions {sorted(program.functions)} to be described, got {missing}")
+    return {name: _described(message, described.get(name), program.functions[name]) for name in names}
+
+
+def read_model_description(message: Message) -> Description:
+    """Ports and metadata of a model that is no program, as they are stated.
+
+    Raises:
+        UnsupportedModelError: a kind of feature that is not run here.
+    """
+    return _stated(message, None)
+
+
+def _described(message: Message, own: Message | None, function: Function) -> Description:
+    stated = _stated(message, own)
+    kinds = {variable.name: variable.type for variable in function.inputs}
+    states = {name: kind for name, kind in kinds.items() if isinstance(kind, StateType)}
+    inputs = {name: kind for name, kind in kinds.items() if name not in states}
+    return replace(
+        stated,
+        inputs=_agreed(stated.inputs, inputs, "input"),
+        outputs=_agreed(stated.outputs, _outputs(function), "output"),
+        states=_agreed(stated.states, states, "state"),
+    )
+
+
+def _stated(message: Message, own: Message | None) -> Description:
+    """What the description says of one function, or of the model where it has no functions."""
+    source, numbers = (message, (1, 10, 13, 11, 12)) if own is None else (own, (2, 3, 6, 4, 5))
     metadata = message.message(100) or Message(b"")
     return Description(
-        inputs=_ports(inputs, {variable.name: variable for variable in function.inputs}, "input"),
-        outputs=_ports(outputs, _outputs(function), "output"),
+        inputs=_ports(source, numbers[0], "input"),
+        outputs=_ports(source, numbers[1], "output"),
         short_description=metadata.text(1),
         version=metadata.text(2),
         author=metadata.text(3),
         license=metadata.text(4),
         user_defined={entry.text(1): entry.text(2) for entry in metadata.messages(100)},
+        states=_ports(source, numbers[2], "state"),
+        label=source.text(numbers[3]),
+        probabilities=source.text(numbers[4]),
     )
 
 
-def _features(message: Message, function: str) -> tuple[list[Message], list[Message], list[Message]]:
-    for described in message.messages(20):
-        if described.text(1) == function:
-            return described.messages(2), described.messages(3), described.messages(6)
-    return message.messages(1), message.messages(10), message.messages(13)
+def _ports(source: Message, number: int, side: str) -> tuple[Port, ...]:
+    ports = tuple(read_port(one, f"{side} {one.text(1)!r}") for one in source.messages(number))
+    names = [port.name for port in ports]
+    if len(set(names)) != len(names):
+        raise PackageError(f"expected a name for each {side}, got {sorted(names)}")
+    return ports
 
 
-def _outputs(function: Function) -> dict[str, Variable]:
-    """The variables that the function returns; one may be an input passed through."""
-    visible = {variable.name: variable for variable in function.inputs}
+def _outputs(function: Function) -> dict[str, ValueType]:
+    """The values that the function returns; one may be an input passed through."""
+    visible: dict[str, Variable] = {variable.name: variable for variable in function.inputs}
     for operation in function.body.operations:
         visible.update({variable.name: variable for variable in operation.outputs})
-    return {name: visible[name] for name in function.outputs}
+    return {name: visible[name].type for name in function.outputs}
 
 
-def _ports(features: list[Message], declared: dict[str, Variable], side: str) -> tuple[Port, ...]:
-    names = [feature.text(1) for feature in features]
-    if sorted(names) != sorted(declared):
-        raise PackageError(f"expected {side}s {sorted(declared)} as in the program, got {sorted(names)}")
-    return tuple(_port(feature, declared[feature.text(1)], side) for feature in features)
+def _agreed(ports: tuple[Port, ...], declared: Mapping[str, ValueType], side: str) -> tuple[Port, ...]:
+    if sorted(port.name for port in ports) != sorted(declared):
+        names = sorted(port.name for port in ports)
+        raise PackageError(f"expected {side}s {sorted(declared)} as in the program, got {names}")
+    return tuple(_completed(port, declared[port.name], side) for port in ports)
 
 
-def _port(feature: Message, variable: Variable, side: str) -> Port:
-    where = f"{side} {variable.name!r}"
-    array = _array_feature(feature.message(3) or Message(b""), where)
-    number = array.integer(2)
-    if number not in _ARRAY_DTYPES:
-        raise PackageError(f"expected an array dtype for {where}, got number {number}")
-    port = Port(
-        name=variable.name,
-        shape=_port_shape(array, variable.type, where),
-        dtype=_ARRAY_DTYPES[number],
-        description=feature.text(2),
-    )
-    _check_agreement(port, variable.type, where)
-    return port
+def _completed(port: Port, declared: ValueType, side: str) -> Port:
+    """The port with what the description leaves to the program.
 
-
-def _array_feature(kind: Message, where: str) -> Message:
-    array = kind.message(_ARRAY)
-    if array is None:
-        found = next((name for number, name in _FEATURES.items() if number in kind), "nothing")
-        raise UnsupportedModelError(f"expected a multi-array for {where}, got {found}")
-    if any(number in array for number in _FLEXIBLE):
-        raise UnsupportedModelError(f"expected a fixed shape for {where}, got a flexible one")
-    return array
-
-
-def _port_shape(array: Message, declared: TensorType, where: str) -> tuple[int, ...]:
-    """coremltools leaves the shape of some outputs out; the program then has it."""
-    shape = tuple(array.integers(1).tolist()) or declared.shape
-    if any(size is None or size < 0 for size in shape):
-        raise UnsupportedModelError(f"expected a fixed shape for {where}, got {declared}")
-    return tuple(size for size in shape if size is not None)
-
-
-def _check_agreement(port: Port, declared: TensorType, where: str) -> None:
-    same_dtype = NUMPY_DTYPES.get(declared.dtype) == port.dtype
-    same_rank = len(port.shape) == len(declared.shape)
-    if not (same_dtype and same_rank and all(map(_compatible, port.shape, declared.shape))):
-        raise PackageError(
-            f"expected {where} to be {declared} as in the program, got {port.dtype}{list(port.shape)}"
+    coremltools leaves the shape of some outputs out; sizes that the program does not know are not believed.
+    """
+    shape = port.shape or declared.shape
+    if side == "output" and len(shape) == len(declared.shape) and port.flexibility is None:
+        shape = tuple(
+            None if known is None else size for size, known in zip(shape, declared.shape, strict=True)
         )
+    completed = replace(port, shape=shape)
+    if port.kind == "image" and declared.dtype in ("fp16", "fp32"):
+        completed = replace(completed, dtype=NUMPY_DTYPES[declared.dtype].name)
+    if not _agrees(completed, declared) or (side != "output" and None in shape):
+        raise PackageError(
+            f"expected {side} {port.name!r} to be {declared} as in the program, got {port.expected}"
+        )
+    return completed
 
 
-def _compatible(size: int, declared: int | None) -> bool:
+def _agrees(port: Port, declared: ValueType) -> bool:
+    if port.kind == "dictionary":
+        return isinstance(declared, DictionaryType)
+    if port.kind == "string":
+        return isinstance(declared, TensorType) and declared.dtype == "string" and declared.shape == ()
+    if port.kind in ("int64", "double"):
+        integer = declared.dtype.lstrip("u").startswith("int")
+        return integer == (port.kind == "int64") and set(declared.shape) <= {1}
+    dtype = NUMPY_DTYPES.get(declared.dtype)
+    if (port.kind == "state") != isinstance(declared, StateType) or dtype != port.dtype:
+        return False
+    return len(port.shape) == len(declared.shape) and all(map(_compatible, port.shape, declared.shape))
+
+
+def _compatible(size: int | None, declared: int | None) -> bool:
     return declared is None or size == declared

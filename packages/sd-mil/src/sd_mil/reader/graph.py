@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Argument, Block, Function, Operation, Program, Reference, Variable
+from sd_mil.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.values import read_attributes, read_type, read_value
 from sd_mil.reader.wire import Message
@@ -54,10 +56,9 @@ def _operation(message: Message, weights: WeightFiles) -> Operation:
     outputs = _variables(message.messages(3))
     where = f"{kind} {', '.join(output.name for output in outputs)!r}"
     attributes = read_attributes(message.entries(5), where, weights)
-    name = attributes["name"].value if "name" in attributes else ""
     return Operation(
         type=kind,
-        name=name if isinstance(name, str) and name else ", ".join(output.name for output in outputs),
+        name=operation_name(attributes, outputs),
         inputs={
             parameter: tuple(
                 _argument(binding, f"{where}.{parameter}", weights) for binding in bound.messages(1)
@@ -68,6 +69,12 @@ def _operation(message: Message, weights: WeightFiles) -> Operation:
         attributes=attributes,
         blocks=tuple(_block(block, weights) for block in message.messages(4)),
     )
+
+
+def operation_name(attributes: Mapping[str, Constant], outputs: tuple[Variable, ...]) -> str:
+    """The attribute, or the names of the outputs where it is missing."""
+    name = attributes["name"].value if "name" in attributes else ""
+    return name if isinstance(name, str) and name else ", ".join(output.name for output in outputs)
 
 
 def _argument(binding: Message, where: str, weights: WeightFiles) -> Argument:

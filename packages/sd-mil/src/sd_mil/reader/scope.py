@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sd_mil.errors import PackageError
+from sd_mil.limits import check_declared
 from sd_mil.program import Block, Operation, Program, Reference
 
 
@@ -21,11 +22,15 @@ def check_scopes(program: Program) -> None:
 
 def _check_block(block: Block, outer: Iterable[str], where: str) -> None:
     seen = set(outer)
+    for variable in block.inputs:
+        check_declared(variable.type, variable.name)
     _define(seen, (variable.name for variable in block.inputs), where)
     for operation in block.operations:
         _check_operation(operation, seen)
         if operation.type == "const":
             _check_constant(operation)
+        for variable in operation.outputs:
+            check_declared(variable.type, variable.name)
         _define(
             seen, (variable.name for variable in operation.outputs), f"{operation.type} {operation.name!r}"
         )

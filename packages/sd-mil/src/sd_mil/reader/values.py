@@ -10,12 +10,19 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Constant, Payload, TensorType
+from sd_mil.program import Blob, Constant, DictionaryType, ListType, Payload, StateType, TensorType, ValueType
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.wire import Message
 
-_TENSOR, _DICTIONARY = 1, 4
-_OTHER_TYPES = {2: "a list", 3: "a tuple", 4: "a dictionary", 5: "a state"}
+_TENSOR, _LIST, _TUPLE, _DICTIONARY, _STATE = range(1, 6)
+_LIST_VALUE = 3
+_TYPES = {
+    _TENSOR: "a tensor",
+    _LIST: "a list",
+    _TUPLE: "a tuple",
+    _DICTIONARY: "a dictionary",
+    _STATE: "a state",
+}
 
 _FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
 #: Which fields of ``TensorValue`` may carry a dtype, besides raw bytes.
@@ -23,22 +30,35 @@ _FIXED_WIDTH = {_FLOATS: "fp32", _DOUBLES: "fp64"}
 _INTEGER_FIELDS = {_INTS, _LONGS, _BOOLS}
 
 
-def read_type(message: Message | None, where: str) -> TensorType:
-    """A ``ValueType`` that must be a tensor.
+def read_type(message: Message | None, where: str) -> ValueType:
+    """A ``ValueType``: a tensor, a list or dictionary of tensors, or a state.
 
     Raises:
-        UnsupportedModelError: it is a list, tuple, dictionary or state, or its rank is unknown.
+        UnsupportedModelError: it is a tuple or a list of lists, or its rank is unknown.
         PackageError: the type is missing or contradicts itself.
     """
-    kind = () if message is None else message.numbers()
-    if message is None or len(kind) != 1:
-        raise PackageError(f"expected one type for {where}, got {len(kind)}")
-    tensor = message.message(_TENSOR)
-    if tensor is None:
-        raise UnsupportedModelError(
-            f"expected a tensor for {where}, got {_OTHER_TYPES.get(kind[0], f'type {kind[0]}')}"
-        )
-    return _tensor_type(tensor, where)
+    kind, body = _only_type(message, where)
+    if kind == _LIST:
+        return ListType(_tensor(body.message(1), where), _dimension(body.message(2) or Message(b""), where))
+    if kind == _STATE:
+        return StateType(_tensor(body.message(1), where))
+    if kind == _DICTIONARY:
+        return DictionaryType(_tensor(body.message(1), where), _tensor(body.message(2), where))
+    return _tensor(message, where)
+
+
+def _tensor(message: Message | None, where: str) -> TensorType:
+    kind, body = _only_type(message, where)
+    if kind != _TENSOR:
+        raise UnsupportedModelError(f"expected a tensor for {where}, got {_TYPES.get(kind, f'type {kind}')}")
+    return _tensor_type(body, where)
+
+
+def _only_type(message: Message | None, where: str) -> tuple[int, Message]:
+    kinds = () if message is None else message.numbers()
+    if message is None or len(kinds) != 1:
+        raise PackageError(f"expected one type for {where}, got {len(kinds)}")
+    return kinds[0], message.message(kinds[0]) or Message(b"")
 
 
 def _tensor_type(tensor: Message, where: str) -> TensorType:
@@ -66,7 +86,7 @@ def _dimension(dimension: Message, where: str) -> int | None:
 
 
 def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
-    """A ``Value``: a tensor inline or in weight.bin, strings, or a dictionary of strings.
+    """A ``Value``: a tensor inline or in weight.bin, strings, a list of these, or a dictionary of strings.
 
     Raises:
         PackageError: the payload does not have the declared dtype and shape, or lies outside its file.
@@ -79,14 +99,41 @@ def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
     if immediate is not None and _DICTIONARY in immediate:
         return _dictionary(immediate, where, weights)
     kind = read_type(declared, where)
-    shape = _known_shape(kind, where)
+    if isinstance(kind, ListType) and immediate is not None:
+        return _list(immediate, kind, where, weights)
+    if not isinstance(kind, TensorType):
+        raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
     if blob is not None:
-        value = weights.tensor(blob.text(1), blob.integer(2), dtype=_numeric(kind.dtype, where), shape=shape)
-        return Constant(kind, value, stored=value.nbytes)
+        return stored_constant(kind, Blob(blob.text(1), blob.integer(2)), where, weights)
     tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
-    return Constant(kind, _tensor_value(tensor, kind.dtype, shape, where))
+    return Constant(kind, _tensor_value(tensor, kind.dtype, _known_shape(kind, where), where))
+
+
+def stored_constant(kind: TensorType, blob: Blob, where: str, weights: WeightFiles) -> Constant:
+    """A tensor in a weight file.
+
+    Raises:
+        PackageError: the file does not hold the declared type there.
+    """
+    shape, dtype = _known_shape(kind, where), _numeric(kind.dtype, where)
+    value = weights.tensor(blob.file, blob.offset, dtype=dtype, shape=shape)
+    return Constant(kind, value, stored=value.nbytes, blob=blob)
+
+
+def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) -> Constant:
+    values = (immediate.message(_LIST_VALUE) or Message(b"")).messages(1)
+    if kind.length not in (None, len(values)):
+        raise PackageError(f"expected {kind.length} elements for {where}, got {len(values)}")
+    elements = [read_value(value, where, weights) for value in values]
+    if any(element.type != kind.element for element in elements):
+        raise PackageError(f"expected elements of type {kind.element} for {where}, got others")
+    payloads = [element.value for element in elements]
+    if kind.dtype == "string":
+        return Constant(kind, tuple(text for text in payloads if isinstance(text, str)))
+    arrays = [np.asarray(payload) for payload in payloads]
+    return Constant(kind, np.stack(arrays) if arrays else np.empty(0, stored_dtype(kind.dtype)))
 
 
 def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constant:
@@ -137,7 +184,7 @@ def _array(
     values: Message, kind: int, dtype: str, shape: tuple[int, ...], where: str
 ) -> npt.NDArray[np.generic]:
     if kind in _INTEGER_FIELDS and dtype in NUMPY_DTYPES and NUMPY_DTYPES[dtype].kind in "iub":
-        return _shaped(_narrow(values.integers(1), dtype, where), dtype, shape, where)
+        return _shaped(narrowed(values.integers(1), dtype, where), dtype, shape, where)
     if kind == _BYTES or _FIXED_WIDTH.get(kind) == dtype:
         payload = values.payload(1)
         expected = stored_bytes(dtype, shape)
@@ -150,13 +197,18 @@ def _array(
     raise PackageError(f"expected values of dtype {dtype} for {where}, got field {kind} of TensorValue")
 
 
-def _narrow(values: npt.NDArray[np.int64], dtype: str, where: str) -> npt.NDArray[np.generic]:
+def narrowed(values: npt.NDArray[np.int64], dtype: str, where: str) -> npt.NDArray[np.generic]:
+    """Integers in the dtype, where they all fit.
+
+    Raises:
+        PackageError: one does not.
+    """
     if dtype == "uint64":
         return values.view(np.uint64)
-    narrowed = values.astype(NUMPY_DTYPES[dtype])
-    if not np.array_equal(narrowed.astype(np.int64), values):
+    cast = values.astype(NUMPY_DTYPES[dtype])
+    if not np.array_equal(cast.astype(np.int64), values):
         raise PackageError(f"expected values that fit {dtype} for {where}, got larger ones")
-    return narrowed
+    return cast
 
 
 def _shaped(

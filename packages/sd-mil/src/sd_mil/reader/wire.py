@@ -9,6 +9,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
+import struct
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_DEPTH = 100
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZE = {_FIXED64: 8, _FIXED32: 4}
+_REALS = {4: "<f", 8: "<d"}
 
 #: A varint is an int; everything else is the span ``start, end`` of its payload.
 _Raw: TypeAlias = "int | tuple[int, int]"
@@ -69,6 +71,16 @@ class Message:
     def signed(self, number: int, default: int = 0) -> int:
         """A varint as a two's complement 64-bit integer (``int32`` is written sign-extended)."""
         return _signed64(self.integer(number, default))
+
+    def real(self, number: int) -> float | None:
+        """A ``float`` or ``double``, or None where absent."""
+        raw = self._single(number)
+        if raw is None:
+            return None
+        payload = self.payload(number)
+        if len(payload) not in _REALS:
+            raise self._wrong_kind(number, "a float")
+        return float(struct.unpack(_REALS[len(payload)], payload)[0])
 
     def text(self, number: int, default: str = "") -> str:
         """A UTF-8 string."""

@@ -1,5 +1,24 @@
 """The reference engine: plain numpy, one op = one function, slow and exact. The oracle of the others."""
 
-from sd_mil.reference.interpreter import ReferenceProgram, compile_program
+from sd_mil.reference.decoding import decode
+from sd_mil.reference.interpreter import (
+    CompiledBlock,
+    Event,
+    Observer,
+    ReferenceProgram,
+    compile_block,
+    compile_program,
+)
+from sd_mil.reference.values import Cell, ListValue
 
-__all__ = ["ReferenceProgram", "compile_program"]
+__all__ = [
+    "Cell",
+    "CompiledBlock",
+    "Event",
+    "ListValue",
+    "Observer",
+    "ReferenceProgram",
+    "compile_block",
+    "compile_program",
+    "decode",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from sd_mil.errors import PackageError, UnsupportedOpError
-from sd_mil.program import Argument, Constant, Operation, Reference
+from sd_mil.program import Argument, Block, Constant, Operation, Reference, Variable
 from sd_mil.reference.ops import OPS
 from sd_mil.reference.payload import computed_dtype
 from sd_mil.reference.registry import Op
@@ -21,10 +22,59 @@ class Step:
     operation: Operation
     op: Op
     arguments: Mapping[str, tuple[Argument, ...]]
+    blocks: tuple[BlockPlan, ...]
     releases: tuple[str, ...]
 
 
-def split_constants(operations: Iterable[Operation]) -> tuple[dict[str, Constant], list[Operation]]:
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """A block planned for numpy: constants apart (also those of outer scopes), the others in order.
+
+    ``free`` has the values of outer scopes that it uses, which have to be given besides its inputs.
+    """
+
+    constants: Mapping[str, Constant]
+    inputs: tuple[Variable, ...]
+    free: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def plan(block: Block, outer: Mapping[str, Constant] | None = None) -> BlockPlan:
+    """Bind the operations and find the last use of every value.
+
+    Walks backwards: the first use that is seen is the last one, after which the value is released.
+
+    Raises:
+        UnsupportedOpError: an operation, parameter or choice that is not known.
+        UnsupportedModelError: a value of a dtype that is not computed here.
+        PackageError: a required parameter is missing, or has several values.
+    """
+    own, computations = _split_constants(block.operations)
+    constants = ChainMap(own, dict(outer or {}))
+    _check_types(computations)
+    needed = {*constants, *block.outputs}
+    steps = []
+    for operation in reversed(computations):
+        step, used = _bind(operation, constants, needed)
+        needed |= used
+        steps.append(step)
+    return BlockPlan(
+        constants=constants,
+        inputs=block.inputs,
+        free=_free(block, needed - constants.keys()),
+        outputs=block.outputs,
+        steps=tuple(reversed(steps)),
+    )
+
+
+def where(operation: Operation) -> str:
+    """The operation as error messages say it: type, name and typed outputs."""
+    outputs = ", ".join(f"{variable.name!r}: {variable.type}" for variable in operation.outputs)
+    return f"operation {operation.type!r} named {operation.name!r} (output {outputs})"
+
+
+def _split_constants(operations: Iterable[Operation]) -> tuple[dict[str, Constant], list[Operation]]:
     """The constants by name, and everything that has to be computed."""
     constants, computations = {}, []
     for operation in operations:
@@ -35,35 +85,10 @@ def split_constants(operations: Iterable[Operation]) -> tuple[dict[str, Constant
     return constants, computations
 
 
-def plan(
-    operations: list[Operation], constants: Mapping[str, Constant], outputs: tuple[str, ...]
-) -> tuple[Step, ...]:
-    """Bind the operations and find the last use of every value.
-
-    Walks backwards: the first use that is seen is the last one, after which the value is released.
-
-    Raises:
-        UnsupportedOpError: an operation, parameter or choice that is not known.
-        UnsupportedModelError: a value of a dtype that is not computed here.
-        PackageError: a required parameter is missing, or has several values.
-    """
-    _check_types(operations)
-    needed = {*constants, *outputs}
-    steps = []
-    for operation in reversed(operations):
-        op, arguments = _bind(operation, constants)
-        own = [variable.name for variable in operation.outputs]
-        used = {one.name for given in arguments.values() for one in given if isinstance(one, Reference)}
-        releases = [*sorted(used - needed), *(name for name in own if name not in needed)]
-        needed |= used
-        steps.append(Step(operation, op, arguments, tuple(releases)))
-    return tuple(reversed(steps))
-
-
-def where(operation: Operation) -> str:
-    """The operation as error messages say it: type, name and typed outputs."""
-    outputs = ", ".join(f"{variable.name!r}: {variable.type}" for variable in operation.outputs)
-    return f"operation {operation.type!r} named {operation.name!r} (output {outputs})"
+def _free(block: Block, used: Set[str]) -> tuple[str, ...]:
+    defined = {variable.name for variable in block.inputs}
+    defined.update(variable.name for operation in block.operations for variable in operation.outputs)
+    return tuple(sorted(used - defined))
 
 
 def _check_types(operations: list[Operation]) -> None:
@@ -76,18 +101,36 @@ def _check_types(operations: list[Operation]) -> None:
         )
 
 
-def _bind(
-    operation: Operation, constants: Mapping[str, Constant]
-) -> tuple[Op, Mapping[str, tuple[Argument, ...]]]:
+def _bind(operation: Operation, constants: Mapping[str, Constant], needed: Set[str]) -> tuple[Step, set[str]]:
+    """The step, and the names that it uses."""
     op = OPS[operation.type]
+    arguments = _arguments(operation, op, constants)
+    if len(operation.blocks) != op.blocks:
+        raise PackageError(
+            f"expected {op.blocks} nested blocks in {where(operation)}, got {len(operation.blocks)}"
+        )
+    blocks = tuple(plan(block, constants) for block in operation.blocks)
+    used = {one.name for given in arguments.values() for one in given if isinstance(one, Reference)}
+    used.update(name for block in blocks for name in block.free)
+    own = [variable.name for variable in operation.outputs]
+    releases = (*sorted(used - needed), *(name for name in own if name not in needed))
+    return Step(operation, op, arguments, blocks, releases), used
+
+
+def _arguments(
+    operation: Operation, op: Op, constants: Mapping[str, Constant]
+) -> Mapping[str, tuple[Argument, ...]]:
     given = {name: (value,) for name, value in operation.attributes.items() if name != "name"}
-    arguments: dict[str, tuple[Argument, ...]] = {**given, **{k: v for k, v in operation.inputs.items() if v}}
+    arguments: dict[str, tuple[Argument, ...]] = {
+        **given,
+        **{k: v for k, v in operation.inputs.items() if v or k in op.variadic},
+    }
     _check_names(operation, op, arguments.keys())
     for name, values in arguments.items():
         _check_argument(operation, op, name, values, constants)
     for variable in operation.outputs:
         computed_dtype(variable.type.dtype, where(operation))
-    return op, {name: values for name, values in arguments.items() if name not in op.ignored}
+    return {name: values for name, values in arguments.items() if name not in op.ignored}
 
 
 def _check_names(operation: Operation, op: Op, given: Set[str]) -> None:
@@ -107,7 +150,7 @@ def _check_argument(
     values: tuple[Argument, ...],
     constants: Mapping[str, Constant],
 ) -> None:
-    if len(values) > 1 and name != op.variadic:
+    if len(values) > 1 and name not in op.variadic:
         raise PackageError(f"expected one value for {name!r} of {where(operation)}, got {len(values)}")
     choices = op.choices.get(name)
     if choices is None:

@@ -4,6 +4,9 @@ An op is a function with the op's own name and the specification's parameter nam
 ``str`` for text) to an array, or to a tuple of arrays where the op has several outputs. Optional parameters
 have MIL's own defaults. Floats arrive as fp32 whatever their declared type, and integers as declared; the
 interpreter brings results into the declared type.
+
+A form is an op with nested blocks: its function gets them first, as functions from values to a tuple of
+values, and then its parameters.
 """
 
 from __future__ import annotations
@@ -14,29 +17,36 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Array: TypeAlias = "npt.NDArray[Any]"
-Implementation: TypeAlias = Callable[..., "Array | tuple[Array, ...]"]
+from sd_mil.reference.values import Array, Value
+
+Implementation: TypeAlias = Callable[..., "Value | tuple[Value, ...]"]
+#: A nested block, ready to run: from the values of its inputs to those of its outputs.
+BlockFunction: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
 _F = TypeVar("_F", bound=Implementation)
+
+__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "form", "op"]
 
 
 @dataclass(frozen=True)
 class Op:
     """An implementation.
 
-    ``variadic`` names the parameter, if any, that takes a tuple of arrays; ``choices`` has the values that
+    ``variadic`` names the parameters that take tuples of arrays; ``choices`` has the values that
     some parameters are limited to, so that others are refused before anything runs; ``ignored`` are
     parameters that change nothing in the result, because its dtype follows from the declared type, or because
-    they only allow an implementation to do less.
+    they only allow an implementation to do less. ``blocks`` is the number of nested blocks that a form takes;
+    ``stored`` says that numbers are taken and given in the dtypes they are stored in, fp16 as fp16.
     """
 
     function: Implementation
     signature: inspect.Signature
-    variadic: str | None
+    variadic: frozenset[str]
     choices: Mapping[str, Collection[object]]
     ignored: frozenset[str]
+    blocks: int = 0
+    stored: bool = False
 
 
 #: Filled by the modules of :mod:`sd_mil.reference.ops` as they are imported.
@@ -46,9 +56,10 @@ OPS: dict[str, Op] = {}
 def op(
     name: str,
     *,
-    variadic: str | None = None,
+    variadic: str | tuple[str, ...] = (),
     choices: Mapping[str, Collection[object]] | None = None,
     ignored: tuple[str, ...] = (),
+    stored: bool = False,
 ) -> Callable[[_F], _F]:
     """Register the decorated function as the implementation of a MIL operation.
 
@@ -57,13 +68,39 @@ def op(
     """
 
     def register(function: _F) -> _F:
-        if name in OPS:
-            raise ValueError(f"expected one implementation of {name!r}, got a second: {function.__module__}")
         signature = inspect.signature(function)
-        OPS[name] = Op(function, signature, variadic, choices or {}, frozenset(ignored))
+        _register(
+            name, Op(function, signature, _names(variadic), choices or {}, frozenset(ignored), stored=stored)
+        )
         return function
 
     return register
+
+
+def form(name: str, *, blocks: int, variadic: str | tuple[str, ...] = ()) -> Callable[[_F], _F]:
+    """Register the decorated function as the implementation of an operation with nested blocks.
+
+    Raises:
+        ValueError: the operation already has one.
+    """
+
+    def register(function: _F) -> _F:
+        whole = inspect.signature(function)
+        signature = whole.replace(parameters=list(whole.parameters.values())[1:])
+        _register(name, Op(function, signature, _names(variadic), {}, frozenset(), blocks))
+        return function
+
+    return register
+
+
+def _names(variadic: str | tuple[str, ...]) -> frozenset[str]:
+    return frozenset((variadic,) if isinstance(variadic, str) else variadic)
+
+
+def _register(name: str, made: Op) -> None:
+    if name in OPS:
+        raise ValueError(f"expected one implementation of {name!r}, got a second: {made.function.__module__}")
+    OPS[name] = made
 
 
 def alias(name: str, function: np.ufunc) -> None:

@@ -45,7 +45,7 @@ def clamped_relu(call: Call) -> Output:
 def thresholded_relu(call: Call) -> Output:
     """``x`` where at least ``alpha``, 0 elsewhere."""
     x = call.output("x")
-    return ov.select(ov.greater_equal(x, _alpha(call, 1.0)), x, np.float32(0)).output(0)
+    return ov.select(ov.less_equal(_alpha(call, 1.0), x), x, np.float32(0)).output(0)
 
 
 @translate("elu")

@@ -18,11 +18,18 @@ def scaled_dot_product_attention(call: Call) -> Output:
     [B, *, L, S] and is bool (false hides) or added. The scale is 1/√E.
     """
     query, key, value = call.output("query"), call.output("key"), call.output("value")
-    scale = query.get_partial_shape()[-1].get_length() ** -0.5
-    scores = ov.matmul(ov.multiply(query, np.float32(scale)), key, False, True).output(0)
+    scores = ov.matmul(ov.multiply(query, _scale(query)), key, False, True).output(0)
     if "attn_mask" in call:
         scores = _mask(scores, call.output("attn_mask"))
     return ov.matmul(ov.softmax(scores, -1), value, False, False).output(0)
+
+
+def _scale(query: Output) -> Output:
+    width = query.get_partial_shape()[-1]
+    if width.is_static:
+        return ov.constant(np.float32(width.get_length() ** -0.5)).output(0)
+    size = ov.gather(ov.shape_of(query, "i32"), np.int32(-1), np.int32(0))
+    return ov.power(ov.convert(size, np.float32), np.float32(-0.5)).output(0)
 
 
 def _mask(scores: Output, mask: Output) -> Output:

@@ -89,6 +89,8 @@ def conv_transpose(call: Call) -> Output:
 
 def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]]:
     """Crops at begin and end and rows to add, so that the output has the size that MIL asks for."""
+    if not window.pad_type.startswith("same") and "output_shape" not in call:
+        return window.pads_begin, window.pads_end, [0] * len(window.strides)
     sizes = [int(size) for size in list(call.output("x").get_shape())[2:]]
     kernel = [int(size) for size in list(call.output("weight").get_shape())[2:]]
     full = [
@@ -99,11 +101,12 @@ def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]
     begins, ends = list(window.pads_begin), list(window.pads_end)
     if window.pad_type.startswith("same"):
         wanted = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
+    if "output_shape" in call:
+        wanted = call.ints("output_shape")[2:]
+    if window.pad_type.startswith("same"):
         spare = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
         begins = [(total + (window.pad_type == "same_lower")) // 2 for total in spare]
         ends = [total - begin for total, begin in zip(spare, begins, strict=True)]
-    if "output_shape" in call:
-        wanted = call.ints("output_shape")[2:]
     missing = [
         size - (whole - begin - end)
         for size, whole, begin, end in zip(wanted, full, begins, ends, strict=True)

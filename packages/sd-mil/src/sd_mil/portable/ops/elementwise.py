@@ -24,7 +24,6 @@ _UNARY: dict[str, Callable[[Output], Node]] = {
     "cos": ov.cos,
     "cosh": ov.cosh,
     "erf": ov.erf,
-    "exp": ov.exp,
     "floor": ov.floor,
     "logical_not": ov.logical_not,
     "sign": ov.sign,
@@ -37,16 +36,11 @@ _UNARY: dict[str, Callable[[Output], Node]] = {
 _BINARY: dict[str, Callable[[Output, Output], Node]] = {
     "add": ov.add,
     "equal": ov.equal,
-    "greater": ov.greater,
-    "greater_equal": ov.greater_equal,
     "less": ov.less,
     "less_equal": ov.less_equal,
     "logical_and": ov.logical_and,
     "logical_or": ov.logical_or,
     "logical_xor": ov.logical_xor,
-    "maximum": ov.maximum,
-    "minimum": ov.minimum,
-    "mod": ov.floor_mod,  # the divisor's sign, as in Python
     "mul": ov.multiply,
     "not_equal": ov.not_equal,
     "pow": ov.power,
@@ -77,6 +71,35 @@ def identity(call: Call) -> Output:
     return call.output("x")
 
 
+@translate("greater")
+def greater(call: Call) -> Output:
+    """``x > y``, asked the other way round: OpenVINO's Greater holds for NaN."""
+    return ov.less(call.output("y"), call.output("x")).output(0)
+
+
+@translate("greater_equal")
+def greater_equal(call: Call) -> Output:
+    """``x ≥ y``, asked the other way round as ``greater`` is."""
+    return ov.less_equal(call.output("y"), call.output("x")).output(0)
+
+
+@translate("maximum", "minimum")
+def extreme(call: Call) -> Output:
+    """The larger, or smaller, of two values; NaN if either is."""
+    x, y = call.output("x"), call.output("y")
+    chosen = (ov.maximum if call.operation.type == "maximum" else ov.minimum)(x, y)
+    if is_integral(x):
+        return chosen.output(0)
+    return ov.select(ov.not_equal(x, x), x, ov.select(ov.not_equal(y, y), y, chosen)).output(0)
+
+
+@translate("exp")
+def exp(call: Call) -> Output:
+    """``e^x``; OpenVINO's own makes infinity of NaN."""
+    x = call.output("x")
+    return ov.select(ov.not_equal(x, x), x, ov.exp(x)).output(0)
+
+
 @translate("real_div")
 def real_div(call: Call) -> Output:
     """``x / y``; integers are divided as floats and truncated, because the result is declared an integer."""
@@ -89,11 +112,41 @@ def real_div(call: Call) -> Output:
 
 @translate("floor_div")
 def floor_div(call: Call) -> Output:
-    """``floor(x / y)``; of integers ``(x - x mod y) / y``, which is exact below 2²⁴."""
+    """``floor(x / y)``."""
     x, y = call.output("x"), call.output("y")
     if not is_integral(x):
         return ov.floor(ov.divide(x, y)).output(0)
-    return ov.divide(ov.subtract(x, ov.floor_mod(x, y)), y).output(0)
+    return _divided(x, y)[0]
+
+
+@translate("mod")
+def mod(call: Call) -> Output:
+    """``x - y · floor(x / y)``: the divisor's sign, as in Python."""
+    x, y = call.output("x"), call.output("y")
+    return ov.floor_mod(x, y).output(0) if not is_integral(x) else _divided(x, y)[1]
+
+
+def _divided(x: Output, y: Output) -> tuple[Output, Output]:
+    """Floor and remainder of a division of integers, which OpenVINO does in fp32: three rounds make it exact.
+
+    The first is off by up to 2⁸, the second by one; the last looks at the remainder's sign and size.
+    """
+    quotient, remainder = _corrected(x, y, ov.convert_like(0, x).output(0), x)
+    quotient, remainder = _corrected(x, y, quotient, remainder)
+    zero = ov.convert_like(0, x)
+    opposite = ov.logical_and(
+        ov.not_equal(remainder, zero), ov.logical_xor(ov.less(remainder, zero), ov.less(y, zero))
+    )
+    too_large = ov.logical_not(ov.less(ov.abs(remainder), ov.abs(y)))
+    step = ov.subtract(ov.convert(too_large, np.int32), ov.convert(opposite, np.int32))
+    both = ov.multiply(step, ov.convert(ov.logical_xor(opposite, too_large), np.int32)).output(0)
+    return ov.add(quotient, both).output(0), ov.subtract(remainder, ov.multiply(both, y)).output(0)
+
+
+def _corrected(x: Output, y: Output, quotient: Output, remainder: Output) -> tuple[Output, Output]:
+    floats = ov.divide(ov.convert(remainder, np.float32), ov.convert(y, np.float32))
+    better = ov.add(quotient, ov.convert(ov.floor(floats), np.int32)).output(0)
+    return better, ov.subtract(x, ov.multiply(better, y)).output(0)
 
 
 @translate("square")
@@ -106,7 +159,9 @@ def square(call: Call) -> Output:
 @translate("exp2")
 def exp2(call: Call) -> Output:
     """``2^x``."""
-    return ov.power(np.float32(2), call.output("x")).output(0)
+    x = call.output("x")
+    powers = ov.power(np.float32(2), ov.convert(x, np.float32)).output(0)
+    return ov.convert(powers, np.int32).output(0) if is_integral(x) else powers
 
 
 @translate("round")

@@ -67,8 +67,22 @@ def one_hot(call: Call) -> Output:
 def band_part(call: Call) -> Output:
     """``x``, zero where more than ``lower`` below or ``upper`` above the diagonal; -1 keeps all."""
     x = call.output("x")
-    rows, columns = (int(size) for size in list(x.get_shape())[-2:])
     lower, upper = call.integer("lower", -1), call.integer("upper", -1)
-    below = np.arange(rows)[:, None] - np.arange(columns)[None, :]
-    kept = ((lower < 0) | (below <= lower)) & ((upper < 0) | (-below <= upper))
-    return ov.select(ov.constant(kept), x, ov.convert_like(0, x)).output(0)
+    rank = len(x.get_partial_shape())
+    rows, columns = _positions(x, rank - 2), _positions(x, rank - 1)
+    below = ov.subtract(ov.unsqueeze(rows, int_list([1])), ov.unsqueeze(columns, int_list([0]))).output(0)
+    zeros = ov.convert_like(0, x)
+    if lower >= 0:
+        x = ov.select(ov.less_equal(below, np.int32(lower)), x, zeros).output(0)
+    if upper >= 0:
+        x = ov.select(ov.less_equal(np.int32(-upper), below), x, zeros).output(0)
+    return x
+
+
+def _positions(x: Output, axis: int) -> Output:
+    """0, 1, … along an axis, whose size may not be known before running."""
+    size = x.get_partial_shape()[axis]
+    if size.is_static:
+        return ov.constant(np.arange(size.get_length(), dtype=np.int32)).output(0)
+    found = ov.gather(ov.shape_of(x, "i32"), np.int32(axis), np.int32(0))
+    return ov.range(np.int32(0), found, np.int32(1), "i32").output(0)

@@ -60,6 +60,16 @@ def l2_norm(call: Call) -> Output:
     return ov.divide(x, ov.sqrt(ov.add(squares, np.float32(call.number("epsilon", 1e-6))))).output(0)
 
 
+@translate("local_response_norm")
+def local_response_norm(call: Call) -> Output:
+    """``x / (k + alpha / size · Σ x²) ^ beta``, over ``size`` channels, as many on each side."""
+    size = call.integer("size")
+    if size % 2 == 0:
+        raise call.unsupported(f"size={size}; expected an odd one")
+    alpha, beta, k = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("k", 1.0)
+    return ov.lrn(call.output("x"), int_list([1]), alpha, beta, k, size).output(0)
+
+
 def _standardise(call: Call, x: Output, axes: list[int]) -> Output:
     epsilon = call.number("epsilon", 1e-5)
     return ov.mvn(x, int_list(axes), True, epsilon, "inside_sqrt").output(0)

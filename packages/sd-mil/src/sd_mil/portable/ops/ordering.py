@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
@@ -20,10 +21,11 @@ def topk(call: Call) -> list[Output]:
 def argsort(call: Call) -> Output:
     """The indices that sort ``x`` along ``axis``, descending unless ``ascending``."""
     x = call.output("x")
-    return _sorted(call, x.get_partial_shape()[call.integer("axis", -1)].get_length())[1]
+    axis = call.integer("axis", -1) % len(x.get_partial_shape())
+    return _sorted(call, ov.gather(ov.shape_of(x, "i32"), np.int32(axis), np.int32(0)).output(0))[1]
 
 
-def _sorted(call: Call, count: int) -> list[Output]:
+def _sorted(call: Call, count: int | Output) -> list[Output]:
     mode = "min" if call.flag("ascending") else "max"
     axis = call.integer("axis", -1)
     return list(ov.topk(call.output("x"), count, axis, mode, "value", "i32", True).outputs())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
@@ -14,25 +15,44 @@ _AUTO_PAD = {"valid": "valid", "custom": "explicit", "same": "same_upper", "same
 @translate("max_pool")
 def max_pool(call: Call) -> Output:
     """The largest value of each window of ``x`` [N, C, *D]."""
-    strides, begins, ends, kernel, pad = _windows(call)
+    strides, begins, ends, kernel, rounding, pad = _windows(call)
     dilations = [1] * len(kernel)
-    pooled = ov.max_pool(call.output("x"), strides, dilations, begins, ends, kernel, auto_pad=pad)
-    return pooled.output(0)
+    return ov.max_pool(call.output("x"), strides, dilations, begins, ends, kernel, rounding, pad).output(0)
 
 
 @translate("avg_pool")
 def avg_pool(call: Call) -> Output:
     """The mean of each window of ``x``, over all its elements or over those that are not padding."""
-    strides, begins, ends, kernel, pad = _windows(call)
-    exclude = call.flag("exclude_padding_from_average")
-    return ov.avg_pool(call.output("x"), strides, begins, ends, kernel, exclude, auto_pad=pad).output(0)
+    return _mean(call, call.output("x"), exclude=call.flag("exclude_padding_from_average"))
 
 
-def _windows(call: Call) -> tuple[list[int], list[int], list[int], list[int], str]:
-    """Strides, pads at begin and end, kernel and the kind of padding."""
+@translate("l2_pool")
+def l2_pool(call: Call) -> Output:
+    """The root of each window's sum of squares."""
+    x = call.output("x")
     if call.flag("ceil_mode"):
-        raise call.unsupported("ceil_mode=true; expected false")
+        raise call.unsupported("ceil_mode=true, whose last windows are smaller")
+    means = _mean(call, ov.multiply(x, x).output(0), exclude=False)
+    return ov.sqrt(ov.multiply(means, np.float32(np.prod(call.ints("kernel_sizes"))))).output(0)
+
+
+def _mean(call: Call, x: Output, *, exclude: bool) -> Output:
+    strides, begins, ends, kernel, rounding, pad = _windows(call)
+    if rounding != "floor" and not exclude and any((*begins, *ends)):
+        raise call.unsupported(
+            "ceil_mode=true and padding that counts; OpenVINO counts what lies beyond it, too"
+        )
+    return ov.avg_pool(x, strides, begins, ends, kernel, exclude, rounding, pad).output(0)
+
+
+def _windows(call: Call) -> tuple[list[int], list[int], list[int], list[int], str, str]:
+    """Strides, pads at begin and end, kernel, how sizes are rounded, and the kind of padding."""
     kernel = call.ints("kernel_sizes")
     pad_type = call.choice("pad_type", "valid", among=tuple(_AUTO_PAD))
     pads = call.ints("pad", [0, 0] * len(kernel)) if pad_type == "custom" else [0, 0] * len(kernel)
-    return call.ints("strides", [1] * len(kernel)), pads[0::2], pads[1::2], kernel, _AUTO_PAD[pad_type]
+    if pad_type.startswith("same") or not call.flag("ceil_mode"):
+        rounding = "floor"
+    else:
+        rounding, pad_type = "ceil_torch", "custom"
+    strides = call.ints("strides", [1] * len(kernel))
+    return strides, pads[0::2], pads[1::2], kernel, rounding, _AUTO_PAD[pad_type]

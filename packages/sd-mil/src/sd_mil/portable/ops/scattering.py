@@ -28,7 +28,8 @@ def scatter_along_axis(call: Call) -> Output:
     """``data`` with ``updates`` combined into one index along ``axis`` per element."""
     data = call.output("data")
     axis = call.integer("axis", 0) % len(data.get_partial_shape())
-    return _scatter_elements(call, data, wrapped(call.output("indices"), data, axis), axis)
+    indices = wrapped(call.output("indices"), data, axis)
+    return _scatter_elements(call, data, indices, call.output("updates"), axis)
 
 
 @translate("scatter")
@@ -42,13 +43,16 @@ def scatter(call: Call) -> Output:
     rank = len(data.get_partial_shape())
     axis = call.integer("axis", 0) % rank
     if len(indices.get_partial_shape()) != 1:
-        raise call.unsupported(f"indices of shape {indices.get_partial_shape()}; expected one dimension")
+        sizes = [-1 if position == axis else int(size) for position, size in enumerate(data.get_shape())]
+        updates = ov.reshape(updates, int_list(sizes), False).output(0)
+        indices = ov.reshape(indices, int_list([-1]), False).output(0)
     column = ov.reshape(indices, int_list([-1 if position == axis else 1 for position in range(rank)]), False)
     spread = ov.broadcast(column, ov.shape_of(updates, "i32")).output(0)
-    return _scatter_elements(call, data, wrapped(spread, data, axis), axis)
+    return _scatter_elements(call, data, wrapped(spread, data, axis), updates, axis)
 
 
-def _scatter_elements(call: Call, data: Output, indices: Output, axis: int) -> Output:
-    mode = call.choice("mode", "add", among=("add", "mul", "min", "max", "update"))
-    updates = call.output("updates")
+def _scatter_elements(call: Call, data: Output, indices: Output, updates: Output, axis: int) -> Output:
+    mode = call.choice("mode", "add", among=("add", "sub", "mul", "min", "max", "update"))
+    if mode == "sub":
+        mode, updates = "add", ov.negative(updates).output(0)
     return ov.scatter_elements_update(data, indices, updates, axis, _MODES[mode], True).output(0)

@@ -47,12 +47,11 @@ def transpose(call: Call) -> Output:
 def flatten2d(call: Call) -> Output:
     """``x`` as a matrix: the dimensions before ``axis`` times those from it on."""
     x = call.output("x")
-    sizes = x.get_shape()
     axis = call.integer("axis", 1)
-    rows = 1
-    for size in list(sizes)[: axis if axis >= 0 else axis + len(sizes)]:
-        rows *= int(size)
-    return ov.reshape(x, int_list([rows, -1]), False).output(0)
+    before = list(range(len(x.get_partial_shape())))[:axis]
+    sizes = ov.gather(ov.shape_of(x, "i32"), int_list(before), 0)
+    rows = ov.reduce_prod(sizes, int_list([0]), True)
+    return ov.reshape(x, ov.concat([rows, int_list([-1])], 0), False).output(0)
 
 
 @translate("shape")

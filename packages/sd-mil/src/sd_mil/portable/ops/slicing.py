@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
+from openvino.opset15 import slice_scatter
 
 from sd_mil.portable.call import Call
 from sd_mil.portable.registry import translate
@@ -39,6 +41,40 @@ def slice_by_size(call: Call) -> Output:
     to_the_end = [int(size == -1) for size in sizes]
     ones, zeros = int_list([1] * len(sizes)), [0] * len(sizes)
     return ov.strided_slice(x, begin, stop, ones, begin_mask=zeros, end_mask=to_the_end).output(0)
+
+
+@translate("slice_update")
+def slice_update(call: Call) -> Output:
+    """``x`` in which the slice ``begin:end:stride``, as in ``slice_by_index``, is ``update``."""
+    x, update = call.output("x"), call.output("update")
+    none = [0] * len(x.get_partial_shape())
+    stride = call.ints("stride", [1] * len(none))
+    if min(stride, default=1) < 0:
+        raise call.unsupported(f"stride={stride}; expected positive ones")
+    open_begin, open_end, squeezed = (
+        call.ints(name, none) for name in ("begin_mask", "end_mask", "squeeze_mask")
+    )
+    begin, last = call.output("begin"), int_list([np.iinfo(np.int32).max])
+    one_after = ov.select(ov.equal(begin, int_list([-1])), last, ov.add(begin, int_list([1])))
+    end = ov.select(np.array(squeezed, np.bool_), one_after, call.output("end"))
+    end = ov.select(np.array(open_end, np.bool_), last, end)
+    start = ov.select(np.array(open_begin, np.bool_), int_list([0]), begin)
+    if any(squeezed):
+        update = ov.unsqueeze(update, int_list([axis for axis, one in enumerate(squeezed) if one])).output(0)
+    if call.is_constant("begin") and call.is_constant("end"):
+        return slice_scatter(x, update, start, end, int_list(stride)).output(0)
+    return _put(call, x, update, start.output(0), stride)
+
+
+def _put(call: Call, x: Output, update: Output, start: Output, stride: list[int]) -> Output:
+    """OpenVINO 2026.4.1's SliceScatter writes nothing sensible where the bounds are computed, or crashes."""
+    if update.get_partial_shape().is_dynamic:
+        raise call.unsupported("an update of unknown shape at computed bounds")
+    places = np.moveaxis(np.indices(tuple(update.get_shape())), 0, -1) * np.array(stride)
+    sizes = ov.shape_of(x, "i32")
+    first = ov.select(ov.less(start, int_list([0])), ov.add(start, sizes), start)
+    indices = ov.add(ov.constant(places.astype(np.int32)), first)
+    return ov.scatter_nd_update(x, indices, update).output(0)
 
 
 @translate("split")

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sd_mil.portable.passes.attention_rows import attend_over_rows
+from sd_mil.portable.passes.casts import drop_casts
+from sd_mil.portable.passes.decoding import decode_constants
+from sd_mil.portable.passes.folding import fold_constants
+from sd_mil.portable.passes.integers import compute_in_integers
 from sd_mil.portable.passes.merge_heads import merge_heads
 from sd_mil.portable.passes.rows import compute_in_rows
+from sd_mil.portable.passes.standardise import standardise
 from sd_mil.portable.passes.unused import drop_unused
 from sd_mil.program import Program
 
-#: In order: attention first, because it leaves transposes that the third finds; what they all leave without a
-#: user, the last drops.
+__all__ = ["PASSES", "compute_in_integers", "decode_constants", "rewrite"]
+
+#: In order, after :func:`decode_constants`: casts and what is done to constants first, because they hide
+#: patterns; attention before rows, because it leaves transposes that those undo; what they all leave without
+#: a user, the last drops.
 PASSES: tuple[Callable[[Program], Program], ...] = (
+    drop_casts,
+    fold_constants,
+    standardise,
     merge_heads,
     attend_over_rows,
     compute_in_rows,

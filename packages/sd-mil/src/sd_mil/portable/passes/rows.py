@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sd_mil.portable.passes.views import Definitions
-from sd_mil.program import Argument, Constant, Operation, Program, Reference, TensorType, Variable
+from sd_mil.program import Argument, Constant, Operation, Payload, Program, Reference, TensorType, Variable
 
 #: From columns to rows, and back.
 _SWAP = (0, 3, 2, 1)
 _UNARY = frozenset({"gelu", "relu", "sigmoid", "silu", "tanh"})
 _BINARY = frozenset({"add", "mul", "sub"})
+#: MIL's names of the dtypes that weights of a linear layer have.
+_WEIGHTS = {"float16": "fp16", "float32": "fp32", "int8": "int8"}
 
 
 def compute_in_rows(program: Program) -> Program:
@@ -89,6 +91,8 @@ class _Layout:
             return self._layer_norm
         if operation.type == "split" and self._starts_as_rows(operation, ("x",)):
             return self._split if self.definitions.ints(operation, "axis") in ([1], [-3]) else None
+        if operation.type == "dequantize" and "output_dtype" in operation.inputs:
+            return self._elementwise if self.definitions.operand(operation, "input") in self.rows else None
         if operation.type in _UNARY and self._starts_as_rows(operation, ("x",)):
             return self._elementwise
         if operation.type in _BINARY and self._starts_as_rows(operation, ("x", "y")):
@@ -117,10 +121,11 @@ class _Layout:
 
     def _is_linear(self, operation: Operation) -> bool:
         """Whether a convolution is one matrix product: 1x1, one group, unit strides, no padding."""
-        weight = self.definitions.constant(operation, "weight")
+        weight = self._weight(operation)
         ints = self.definitions.ints
         return (
             isinstance(weight, np.ndarray)
+            and weight.dtype.name in _WEIGHTS
             and weight.ndim == 4
             and weight.shape[2:] == (1, 1)
             and self._is_columns(self.definitions.operand(operation, "x"))
@@ -130,14 +135,31 @@ class _Layout:
         )
 
     def _linear(self, operation: Operation) -> list[Operation]:
-        weight = np.asarray(self.definitions.constant(operation, "weight"))
+        weight = np.asarray(self._weight(operation))
         matrix = weight.reshape(weight.shape[:2])
-        dtype = {"float16": "fp16", "float32": "fp32"}[matrix.dtype.name]
+        dtype = _WEIGHTS[matrix.dtype.name]
         constant = Constant(TensorType(dtype, matrix.shape), matrix, stored=matrix.nbytes)
-        inputs: dict[str, tuple[Argument, ...]] = {"x": self._as_rows(operation, "x"), "weight": (constant,)}
+        given = self._dequantized(operation, constant) if dtype == "int8" else constant
+        inputs: dict[str, tuple[Argument, ...]] = {"x": self._as_rows(operation, "x"), "weight": (given,)}
         if "bias" in operation.inputs:
             inputs["bias"] = operation.inputs["bias"]
         return [_on_rows(operation, "linear", inputs)]
+
+    def _weight(self, operation: Operation) -> Payload | None:
+        """The constant weight, or the integers of one that is dequantized."""
+        dequantize = self.definitions.producer(self.definitions.operand(operation, "weight"), "dequantize")
+        if dequantize is None:
+            return self.definitions.constant(operation, "weight")
+        return self.definitions.constant(dequantize, "input")
+
+    def _dequantized(self, operation: Operation, matrix: Constant) -> Reference:
+        """``matrix`` times the scales of the weight that it is a reshaped form of."""
+        dequantize = self.definitions.producers[self.definitions.operand(operation, "weight")]
+        name = f"{operation.outputs[0].name}_matrix"
+        output = Variable(name, TensorType(dequantize.outputs[0].type.dtype, matrix.type.shape))
+        inputs = {**dequantize.inputs, "input": (matrix,)}
+        self.operations.append(Operation("dequantize", name, inputs, (output,)))
+        return Reference(name)
 
     def _layer_norm(self, operation: Operation) -> list[Operation]:
         inputs = {**operation.inputs, "x": self._as_rows(operation, "x"), "axes": (_ints(3),)}
@@ -151,7 +173,7 @@ class _Layout:
     def _elementwise(self, operation: Operation) -> list[Operation]:
         operands = {
             parameter: self._as_rows(operation, parameter)
-            for parameter in ("x", "y")
+            for parameter in ("x", "y", "input")
             if parameter in operation.inputs and not self._is_scalar(operation, parameter)
         }
         return [_on_rows(operation, operation.type, {**operation.inputs, **operands})]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sd_mil.limits import check_computed
 from sd_mil.reference.registry import Array, op
 
 _UPDATES: dict[str, Callable[..., Any]] = {
@@ -119,6 +120,7 @@ def one_hot(
     off_value: Array | int = 0,
 ) -> Array:
     """``on_value`` at the index along a new axis, ``off_value`` elsewhere."""
+    check_computed(indices.size, int(one_hot_vector_size))
     hot = np.expand_dims(indices, -1) == np.arange(int(one_hot_vector_size))
     return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
 
@@ -147,6 +149,7 @@ def argsort(x: Array, axis: Array | int = -1, ascending: Array | bool = False) -
 @op("fill")
 def fill(shape: Array, value: Array | float = 0.0) -> Array:
     """A tensor of one value."""
+    check_computed(*(int(size) for size in shape))
     return np.full([int(size) for size in shape], value)
 
 
@@ -159,4 +162,5 @@ def fill_like(ref_tensor: Array, value: Array | float = 0.0) -> Array:
 @op("range_1d")
 def range_1d(start: Array, end: Array, step: Array) -> Array:
     """From start on by steps, short of end."""
+    check_computed(abs((float(end) - float(start)) / float(step)))
     return np.arange(start, end, step)

@@ -30,7 +30,7 @@ def einsum(values: tuple[Array, ...], equation: str) -> Array:
 
     The letters fall into four groups: in both operands and the output (batch), in both operands only
     (contracted), in the left or the right one and the output. numpy's own einsum takes a scalar loop for
-    ``bkhc,bchq->bkhq``.
+    ``bkhc,bchq->bkhq``. An axis of size 1 is repeated to its letter's size.
     """
     operands, _, output = equation.replace(" ", "").partition("->")
     left, right = operands.split(",")
@@ -42,7 +42,13 @@ def einsum(values: tuple[Array, ...], equation: str) -> Array:
     columns = [letter for letter in right if letter not in shared]
     if sorted(batch + rows + columns) != sorted(output):
         raise ValueError(f"expected every letter to be contracted or kept, got {equation!r}")
-    sizes = dict(zip(left, x.shape, strict=True)) | dict(zip(right, y.shape, strict=True))
+    sizes = dict(zip(left, x.shape, strict=True))
+    for letter, size in zip(right, y.shape, strict=True):
+        sizes[letter] = max(size, sizes.get(letter, 1))
+    x, y = (
+        np.broadcast_to(one, [sizes[letter] for letter in letters])
+        for one, letters in ((x, left), (y, right))
+    )
     product = _blocks(x, left, (batch, rows, contracted), sizes) @ _blocks(
         y, right, (batch, contracted, columns), sizes
     )

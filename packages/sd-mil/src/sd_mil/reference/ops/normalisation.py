@@ -53,6 +53,26 @@ def l2_norm(x: Array, epsilon: Array | float = 1e-6) -> Array:
     return np.asarray(x / np.sqrt(np.square(x).sum(axis=(-3, -2, -1), keepdims=True) + np.float32(epsilon)))
 
 
+@op("local_response_norm")
+def local_response_norm(
+    x: Array,
+    size: Array,
+    alpha: Array | float = 1e-4,
+    beta: Array | float = 0.75,
+    k: Array | float = 1.0,
+) -> Array:
+    """x / (k + alpha / size * sum of squares over neighbouring channels) ** beta.
+
+    Source: Krizhevsky, Sutskever and Hinton, 2012, section 3.3, with the mean in the place of the sum.
+    """
+    width = int(size)
+    around = [(0, 0), (width // 2, (width - 1) // 2), *[(0, 0)] * (x.ndim - 2)]
+    squares = np.cumsum(np.pad(np.square(x, dtype=np.float64), around), axis=1)
+    sums = squares[:, width - 1 :].copy()
+    sums[:, 1:] -= squares[:, :-width]
+    return np.asarray(x / (k + np.float32(alpha) / width * sums.astype(np.float32)) ** np.float32(beta))
+
+
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: Array | float) -> Array:
     centred = x - x.mean(axis=axes, keepdims=True)
     variance = np.square(centred).mean(axis=axes, keepdims=True)

@@ -10,7 +10,7 @@ from sd_mil.reference.registry import Array, op
 
 
 def _log_sum_exp(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
-    largest = x.max(axis=axis, keepdims=True)
+    largest = np.nan_to_num(x.max(axis=axis, keepdims=True))  # an infinite one cannot be subtracted
     total = np.log(np.exp(x - largest).sum(axis=axis, keepdims=True)) + largest
     return np.asarray(total if keepdims else total.squeeze(axis))
 

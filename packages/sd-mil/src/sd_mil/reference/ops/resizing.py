@@ -6,29 +6,35 @@ import math
 
 import numpy as np
 
+from sd_mil.limits import check_computed
 from sd_mil.reference.registry import Array, op
 
-_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
+SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
 
 @op("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(
     x: Array, scale_factor_height: Array | float = 1, scale_factor_width: Array | float = 1
 ) -> Array:
-    """Output element i copies input element floor(i / scale)."""
-    tall = _nearest(x, math.floor(x.shape[-2] * float(scale_factor_height)), float(scale_factor_height), -2)
-    return _nearest(tall, math.floor(x.shape[-1] * float(scale_factor_width)), float(scale_factor_width), -1)
+    """Output element i copies input element floor(i in / out): the sizes count, not the scales."""
+    height = math.floor(x.shape[-2] * float(scale_factor_height))
+    width = math.floor(x.shape[-1] * float(scale_factor_width))
+    return _nearest(_nearest(x, height, -2, offset=0), width, -1, offset=0)
 
 
 @op("resize_nearest_neighbor")
 def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_width: Array) -> Array:
-    """Output element i copies input element floor(i * in / out)."""
-    height, width = int(target_size_height), int(target_size_width)
-    return _nearest(_nearest(x, height, height / x.shape[-2], -2), width, width / x.shape[-1], -1)
+    """Output element i copies input element floor((i + 1/2) in / out), the one under its centre.
+
+    Source: coremltools makes it of TensorFlow's ``ResizeNearestNeighbor(half_pixel_centers=True)``.
+    """
+    tall = _nearest(x, int(target_size_height), -2, offset=0.5)
+    return _nearest(tall, int(target_size_width), -1, offset=0.5)
 
 
-def _nearest(x: Array, size: int, scale: float, axis: int) -> Array:
-    sources = np.floor(np.arange(size) / scale).astype(np.int64)
+def _nearest(x: Array, size: int, axis: int, *, offset: float) -> Array:
+    check_computed(x.size // max(1, x.shape[axis]), size)
+    sources = np.floor((np.arange(size) + offset) * (x.shape[axis] / size)).astype(np.int64)
     return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
 
 
@@ -50,7 +56,7 @@ def upsample_bilinear(
     return _bilinear(x, height, width, mode)
 
 
-@op("resize_bilinear", choices={"sampling_mode": _MODES})
+@op("resize_bilinear", choices={"sampling_mode": SAMPLING_MODES})
 def resize_bilinear(
     x: Array,
     target_size_height: Array | int = 1,
@@ -61,7 +67,33 @@ def resize_bilinear(
     return _bilinear(x, int(target_size_height), int(target_size_width), sampling_mode)
 
 
+@op(
+    "resize",
+    choices={"interpolation_mode": ("LINEAR", "NEAREST_NEIGHBOR"), "sampling_mode": SAMPLING_MODES},
+)
+def resize(
+    x: Array,
+    shape: Array,
+    resized_dims: Array,
+    interpolation_mode: str = "LINEAR",
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """The last ``resized_dims`` axes to the last sizes of ``shape``; 0 keeps a size."""
+    count = int(resized_dims)
+    for axis, size in zip(range(-count, 0), shape[len(shape) - count :].tolist(), strict=True):
+        target = size or x.shape[axis]
+        if interpolation_mode == "LINEAR":
+            x = _interpolate(x, _grid(x.shape[axis], target, sampling_mode), axis)
+        elif sampling_mode == "DEFAULT":
+            x = _nearest(x, target, axis, offset=0.5)
+        else:
+            sources = np.floor(_grid(x.shape[axis], target, sampling_mode) + 0.5).astype(np.int64)
+            x = np.take(x, sources, axis)
+    return x
+
+
 def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
+    check_computed(*x.shape[:-2], max(height, x.shape[-2]), max(width, x.shape[-1]))
     tall = _interpolate(x, _grid(x.shape[-2], height, mode), -2)
     return _interpolate(tall, _grid(x.shape[-1], width, mode), -1)
 
@@ -70,7 +102,7 @@ def _interpolate(x: Array, points: Array, axis: int) -> Array:
     low = np.floor(points).astype(np.int64)
     high = np.minimum(low + 1, x.shape[axis] - 1)
     weight = (points - low).astype(np.float32)
-    weight = weight[:, None] if axis == -2 else weight
+    weight = weight.reshape(-1, *[1] * (-1 - axis))
     return np.asarray(np.take(x, low, axis) * (1 - weight) + np.take(x, high, axis) * weight)
 
 

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+from sd_mil.limits import check_computed
 from sd_mil.reference.registry import Array, op
 
 
 @op("reshape")
 def reshape(x: Array, shape: Array) -> Array:
-    """-1 is inferred; 0 keeps the size of the same axis where the rank stays."""
+    """-1 is inferred; 0 keeps the size of the same axis, counted from the last one, or is 1 before the first.
+
+    Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
+    """
     sizes = [int(size) for size in shape]
-    if len(sizes) == x.ndim:
-        sizes = [kept if size == 0 else size for size, kept in zip(sizes, x.shape, strict=True)]
+    kept = (*[1] * (len(sizes) - x.ndim), *x.shape[max(0, x.ndim - len(sizes)) :])
+    if x.size or -1 in sizes:
+        sizes = [same if size == 0 else size for size, same in zip(sizes, kept, strict=True)]
     return x.reshape(sizes)
+
+
+@op("reshape_like", variadic=("ref_tensors", "begins", "ends", "end_masks"))
+def reshape_like(
+    x: Array,
+    ref_tensors: tuple[Array, ...],
+    begins: tuple[Array, ...],
+    ends: tuple[Array, ...],
+    end_masks: tuple[Array, ...],
+) -> Array:
+    """In the shape that slices of other tensors' shapes make together."""
+    slices = zip(ref_tensors, begins, ends, end_masks, strict=True)
+    sizes = [one.shape[int(begin) : None if mask else int(end)] for one, begin, end, mask in slices]
+    return x.reshape([size for part in sizes for size in part])
 
 
 @op("transpose")
@@ -82,6 +101,7 @@ def split(
 @op("tile")
 def tile(x: Array, reps: Array) -> Array:
     """Repeated along every axis."""
+    check_computed(x.size, *(int(count) for count in reps))
     return np.tile(x, [int(count) for count in reps])
 
 
@@ -96,6 +116,7 @@ def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Array | floa
     """``pad`` has before and after for each of the last ``len(pad) / 2`` axes."""
     pairs = pad.reshape(-1, 2).tolist()
     widths = [(0, 0)] * (x.ndim - len(pairs)) + [(before, after) for before, after in pairs]
+    check_computed(*(size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)))
     if mode == "constant":
         return np.pad(x, widths, constant_values=constant_val)
     return np.pad(x, widths, mode="edge" if mode == "replicate" else "reflect")

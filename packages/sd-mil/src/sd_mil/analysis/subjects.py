@@ -1,0 +1,78 @@
+"""A program under analysis: from what the caller names to a program and the arrays that it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from sd_mil.classifier import without_classifier
+from sd_mil.dtypes import NUMPY_DTYPES
+from sd_mil.errors import PredictionError, UnsupportedModelError
+from sd_mil.features import check_names, taken
+from sd_mil.model import MLModel
+from sd_mil.ports import Description, Port
+from sd_mil.program import Package, Program
+from sd_mil.reader import read_model
+from sd_mil.running import Settings
+from sd_mil.state import State
+
+#: A path, what was read from it, or a model with its engine, precision and rounding.
+Analysable: TypeAlias = "str | os.PathLike[str] | Package | MLModel"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A program, its ports, and how it is to be executed."""
+
+    program: Program
+    description: Description
+    settings: Settings
+
+    def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the program takes for what the caller gives, as ``predict`` does it.
+
+        Raises:
+            PredictionError: a name, shape or dtype does not fit.
+        """
+        ports = self.description.inputs
+        check_names(inputs, ports)
+        types = {variable.name: variable.type for variable in self.program.main.inputs}
+        return {port.name: _taken(inputs, port, types[port.name]) for port in ports}
+
+    def state(self, given: State | None) -> dict[str, Any] | None:
+        """The arrays of the states, zero unless they are given; copies, so that nothing changes."""
+        ports = self.description.states
+        if not ports:
+            return None
+        arrays = (State(ports) if given is None else given).arrays
+        return {name: array.copy() for name, array in arrays.items()}
+
+
+def _taken(inputs: Mapping[str, Any], port: Port, declared: Any) -> Any:
+    return taken(inputs, port, declared.shape, NUMPY_DTYPES[declared.dtype].name)
+
+
+def subject(model: Analysable, function: str | None = None) -> Subject:
+    """Open a model; a path or package is executed by the reference engine, exactly.
+
+    Raises:
+        UnsupportedModelError: a pipeline; its models have to be analysed one by one.
+        PredictionError: the program has no such function.
+    """
+    if isinstance(model, MLModel):
+        return _chosen(model.package, model.settings, function or model.function_name)
+    package = model if isinstance(model, Package) else read_model(model)
+    return _chosen(package, Settings("reference", "fp32", None), function)
+
+
+def _chosen(package: object, settings: Settings, function: str | None) -> Subject:
+    if not isinstance(package, Package):
+        raise UnsupportedModelError("expected one ML Program, got a pipeline; analyse its models one by one")
+    name = function or package.program.default_function
+    descriptions = {package.program.default_function: package.description, **package.descriptions}
+    if name not in descriptions:
+        raise PredictionError(f"expected one of the functions {sorted(descriptions)}, got {name!r}")
+    program, _ = without_classifier(replace(package.program, default_function=name))
+    return Subject(program, descriptions[name], settings)

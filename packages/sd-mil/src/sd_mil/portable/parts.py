@@ -1,0 +1,172 @@
+"""What a program that OpenVINO does not run alone is made of, ready to run.
+
+Values are arrays in the types they are computed in (floats as fp32), lists, and cells of states, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from sd_mil.errors import PackageError
+from sd_mil.portable.compiled import CompiledProgram
+from sd_mil.reference import CompiledBlock
+
+Values: TypeAlias = "dict[str, Any]"
+
+
+class Part(Protocol):
+    """Takes values by name and gives others."""
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The names of the values that it needs."""
+        ...
+
+    @property
+    def in_numpy(self) -> frozenset[str]:
+        """The types of the operations that numpy executes."""
+        ...
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What its compiled operations are computed with, if it has any."""
+        ...
+
+    def run(self, values: Values) -> Values:
+        """The results, from values that hold at least ``uses``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NativePart:
+    """A segment that OpenVINO runs."""
+
+    uses: frozenset[str]
+    compiled: CompiledProgram
+    in_numpy: frozenset[str] = frozenset()
+
+    @property
+    def arithmetic(self) -> str:
+        """What OpenVINO computes with."""
+        return self.compiled.arithmetic
+
+    def run(self, values: Values) -> Values:
+        """One inference."""
+        return dict(self.compiled.run({name: values[name] for name in self.uses}))
+
+
+@dataclass(frozen=True, slots=True)
+class NumpyPart:
+    """A segment that the reference engine interprets."""
+
+    block: CompiledBlock
+    in_numpy: frozenset[str]
+    arithmetic: None = None
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """The names of the values that it needs."""
+        return frozenset(self.block.inputs)
+
+    def run(self, values: Values) -> Values:
+        """Every operation in turn."""
+        return self.block.run({name: values[name] for name in self.block.inputs})
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Parts one after the other, and the values they end with.
+
+    ``fixed`` are constants that control flow or the outputs need; ``releases`` has, for each part, the values
+    that nothing needs after it.
+    """
+
+    parts: tuple[Part, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fixed: Mapping[str, Any]
+    releases: tuple[frozenset[str], ...]
+
+    @property
+    def in_numpy(self) -> frozenset[str]:
+        """The types of the operations that numpy executes."""
+        return frozenset[str]().union(*(part.in_numpy for part in self.parts))
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What the compiled operations are computed with, if there are any."""
+        return next((part.arithmetic for part in self.parts if part.arithmetic), None)
+
+    def run(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The outputs, in order."""
+        scope = {**self.fixed, **values}
+        for part, releases in zip(self.parts, self.releases, strict=True):
+            scope.update(part.run(scope))
+            for name in releases:
+                scope.pop(name, None)
+        return tuple(scope[name] for name in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """``cond``, with both blocks compiled."""
+
+    predicate: str
+    blocks: tuple[Chain, Chain]
+    outputs: tuple[str, ...]
+    uses: frozenset[str]
+
+    @property
+    def in_numpy(self) -> frozenset[str]:
+        """The types of the operations that numpy executes, in either block."""
+        return self.blocks[0].in_numpy | self.blocks[1].in_numpy
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What the compiled operations are computed with."""
+        return self.blocks[0].arithmetic or self.blocks[1].arithmetic
+
+    def run(self, values: Values) -> Values:
+        """One of the blocks."""
+        taken, otherwise = self.blocks
+        results = (taken if values[self.predicate].item() else otherwise).run(values)
+        return _bound(self.outputs, results)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """``while_loop``, with the condition and the body compiled."""
+
+    variables: tuple[str, ...]
+    condition: Chain
+    body: Chain
+    outputs: tuple[str, ...]
+    uses: frozenset[str]
+
+    @property
+    def in_numpy(self) -> frozenset[str]:
+        """The types of the operations that numpy executes, in condition or body."""
+        return self.condition.in_numpy | self.body.in_numpy
+
+    @property
+    def arithmetic(self) -> str | None:
+        """What the compiled operations are computed with."""
+        return self.body.arithmetic or self.condition.arithmetic
+
+    def run(self, values: Values) -> Values:
+        """The body, for as long as the condition holds."""
+        current = tuple(values[name] for name in self.variables)
+        while self._inside(self.condition, current, values)[0].item():
+            current = self._inside(self.body, current, values)
+        return _bound(self.outputs, current)
+
+    def _inside(self, block: Chain, current: tuple[Any, ...], values: Values) -> tuple[Any, ...]:
+        return block.run({**values, **_bound(block.inputs, current)})
+
+
+def _bound(names: tuple[str, ...], values: tuple[Any, ...]) -> Values:
+    if len(names) != len(values):
+        raise PackageError(f"expected {len(names)} values for {', '.join(names)}, got {len(values)}")
+    return dict(zip(names, values, strict=True))

@@ -1,0 +1,195 @@
+"""Pipelines: models that pass values by name, and the suppression at the end of object detectors."""
+
+import functools
+
+import mil_graphs as graphs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sd_mil import (
+    Description,
+    MLModel,
+    Pipeline,
+    Port,
+    PredictionError,
+    Suppression,
+    UnsupportedModelError,
+    read_model,
+    read_package,
+)
+from sd_mil.suppression import suppress
+from sd_mil.writer import encode_model
+
+proto = pytest.importorskip("coremltools.proto.Model_pb2")
+
+
+def scaled(name_in, name_out, factor, dtype="fp32", shape=(3, 2)):
+    """A model of one multiplication, whose factor lies in a weight file."""
+    array = np.full(shape, factor, graphs.NUMPY_DTYPES[dtype])
+    made = graphs.program(
+        {name_in: (dtype, *shape)},
+        [
+            graphs.const("factor", array, stored=True),
+            graphs.call("mul", name_out, (dtype, *shape), x=name_in, y="factor"),
+        ],
+        [name_out],
+    )
+    port = "float16" if dtype == "fp16" else "float32"
+    return made, Description((Port(name_in, shape, port),), (Port(name_out, shape, port),))
+
+
+def pipeline(folder, *parts, kind="pipeline", names=()):
+    """A bare ``.mlmodel`` with its weights beside it."""
+    model = proto.Model(specificationVersion=7)
+    inner = getattr(model, kind)
+    inner = inner if kind == "pipeline" else inner.pipeline
+    blobs = bytearray((0).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(56))
+    for part in parts:
+        if isinstance(part, proto.Model):
+            inner.models.append(part)
+        else:
+            inner.models.append(proto.Model.FromString(encode_model(*part, blobs)))
+    inner.names.extend(names)
+    model.description.input.extend(inner.models[0].description.input)
+    model.description.output.extend(inner.models[-1].description.output)
+    (folder / "weights").mkdir()
+    (folder / "weights" / "weight.bin").write_bytes(blobs)
+    path = folder / "model.mlmodel"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "pipelineClassifier", "pipelineRegressor"])
+def test_values_pass_by_name_and_between_float_types(tmp_path, kind):
+    path = pipeline(tmp_path, scaled("x", "h", 3, "fp16"), scaled("h", "y", 5), kind=kind, names=("a", "b"))
+    read = read_model(path)
+    assert isinstance(read, Pipeline)
+    assert list(read.models) == ["a", "b"]
+    model = MLModel(path, engine="reference")
+    result = model.predict({"x": np.ones((3, 2), np.float16)})
+    assert list(result) == ["y"]
+    np.testing.assert_array_equal(result["y"], np.full((3, 2), 15, np.float32))
+    with pytest.raises(PredictionError, match=r"missing: \['x'\]"):
+        model.predict({})
+    with pytest.raises(PredictionError, match=r"'a' of the pipeline: expected float16\[3, 2\]"):
+        model.predict({"x": np.ones((2, 2), np.float16)})
+
+
+def test_a_pipeline_is_no_package(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="got a pipeline; read_model reads it"):
+        read_package(pipeline(tmp_path, scaled("x", "y", 2)))
+
+
+def test_other_models_are_refused_by_place_name_and_kind(tmp_path):
+    network = proto.Model()
+    network.neuralNetwork.SetInParent()
+    with pytest.raises(
+        UnsupportedModelError, match=r"model 2 of 2, 'nn', of the pipeline: .* got a neural network"
+    ):
+        read_model(pipeline(tmp_path, scaled("x", "h", 2), network, names=("a", "nn")))
+
+
+def suppression(rows=None, *, per_class=True, iou=0.5):
+    model = proto.Model()
+    nms = model.nonMaximumSuppression
+    nms.pickTop.perClass = per_class
+    nms.iouThreshold, nms.confidenceThreshold = iou, 0.25
+    nms.stringClassLabels.vector.extend(["cat", "dog"])
+    names = (
+        "raw_confidence",
+        "raw_coordinates",
+        "iouThreshold",
+        "confidenceThreshold",
+        "confidence",
+        "coordinates",
+    )
+    fields = ("confidenceInput", "coordinatesInput", "iouThresholdInput", "confidenceThresholdInput")
+    for field, name in zip((*fields, "confidenceOutput", "coordinatesOutput"), names, strict=True):
+        setattr(nms, f"{field}FeatureName", name)
+    for name, side in zip(names, ("input",) * 4 + ("output",) * 2, strict=True):
+        feature = getattr(model.description, side).add(name=name)
+        if name.endswith("Threshold"):
+            feature.type.doubleType.SetInParent()
+            feature.type.isOptional = True
+            continue
+        array = feature.type.multiArrayType
+        array.dataType = 65600
+        if side == "output" and rows is not None:
+            columns = 2 if name == "confidence" else 4
+            for low, high in (rows, (columns, columns)):
+                array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
+    return model
+
+
+CONFIDENCE = np.array([[0.9, 0.1], [0.8, 0.0], [0.1, 0.7], [0.1, 0.2]])
+#: The first three overlap, the third with another class; the fourth is not confident enough.
+BOXES = np.array([[5, 5, 4, 4], [5.1, 5, 4, 4], [5, 5.1, 4, 4], [20, 20, 4, 4]], float)
+
+
+def detector(tmp_path, model):
+    """A program that hands boxes and confidences through, and the suppression after it."""
+    shape = {"raw_confidence": (4, 2), "raw_coordinates": (4, 4)}
+    made = graphs.program({name: ("fp32", *sizes) for name, sizes in shape.items()}, [], list(shape))
+    ports = tuple(Port(name, sizes, "float32") for name, sizes in shape.items())
+    path = pipeline(tmp_path, (made, Description(ports, ports)), model)
+    whole = proto.Model.FromString(path.read_bytes())
+    whole.description.input.extend(model.description.input[2:])
+    path.write_bytes(whole.SerializeToString())
+    return MLModel(path, engine="reference")
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "kept"),
+    [
+        ((0, -1), {}, [0, 2]),
+        (None, {}, [0, 2]),
+        ((0, -1), {"iouThreshold": 1.0}, [0, 1, 2]),
+        ((0, -1), {"confidenceThreshold": 0.15}, [0, 2, 3]),
+        ((0, 1), {}, [0]),
+        ((3, 3), {}, [0, 2, None]),
+    ],
+)
+def test_the_end_of_an_object_detector(tmp_path, rows, more, kept):
+    model = detector(tmp_path, suppression(rows))
+    assert isinstance(list(model.package.models.values())[-1], Suppression)
+    given = {"raw_confidence": CONFIDENCE.astype(np.float32), "raw_coordinates": BOXES.astype(np.float32)}
+    result = model.predict({**given, **more})
+    for name, values in (("confidence", CONFIDENCE), ("coordinates", BOXES)):
+        expected = [np.zeros(values.shape[1]) if row is None else values[row] for row in kept]
+        assert result[name].dtype == np.float64
+        np.testing.assert_allclose(result[name], expected, rtol=1e-6)
+
+
+def test_without_classes_of_their_own_all_boxes_suppress_each_other(tmp_path):
+    model = detector(tmp_path, suppression(per_class=False))
+    given = {"raw_confidence": CONFIDENCE.astype(np.float32), "raw_coordinates": BOXES.astype(np.float32)}
+    assert model.predict(given)["confidence"].shape == (1, 2)
+
+
+@functools.cache
+def openvino_suppression():
+    """Boxes N x 4 (centre, size), scores N x C and a threshold to the boxes that stay, best first."""
+    ov = pytest.importorskip("openvino")
+    ops = pytest.importorskip("openvino.opset9")
+    boxes, scores = (ops.parameter(shape, np.float32) for shape in ([1, -1, 4], [1, 2, -1]))
+    iou = ops.parameter([], np.float32)
+    limits = ops.constant(np.int64(1000)), iou, ops.constant(np.float32(0.01))
+    node = ops.non_max_suppression(boxes, scores, *limits, box_encoding="center")
+    return ov.Core().compile_model(ov.Model([node.output(0)], [boxes, scores, iou]), "CPU")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([0.1, 0.5, 0.9]))
+def test_suppression_against_openvino(seed, count, iou):
+    generator = np.random.default_rng(seed)
+    best = generator.permutation(np.linspace(0.3, 1, count))
+    confidence = np.zeros((count, 2))
+    confidence[np.arange(count), generator.integers(0, 2, count)] = best
+    boxes = np.hstack([generator.uniform(0, 10, (count, 2)), generator.uniform(1, 6, (count, 2))])
+    ports = (Port("k", (), "float64"), Port("l", (), "float64"))
+    model = Suppression(Description((), ports), iou, 0.0, True, (), "c", "b", "", "", "k", "l")
+    arguments = [boxes[None], confidence.T[None], np.array(iou)]
+    results = openvino_suppression()([one.astype(np.float32) for one in arguments])[0]
+    order = results[results[:, 2] >= 0, 2]
+    np.testing.assert_array_equal(suppress(model, {"c": confidence, "b": boxes})["k"], confidence[order])

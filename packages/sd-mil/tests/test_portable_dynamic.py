@@ -1,0 +1,184 @@
+"""Operations on inputs of unknown sizes: in OpenVINO where it can, held to the reference engine."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino")
+
+from mil_graphs import _MIL_NAMES, call, program, tensor, variable
+from sd_mil import Operation, Reference, reference
+from sd_mil.portable import compile_program
+
+RNG = np.random.default_rng(21)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int32)
+
+
+IMAGE, MATRIX = normal(2, 4, 6, 5), normal(3, 8)
+#: Operation: its data, its parameters, and the ranks of its results.
+CASES = {
+    "add": ({"x": MATRIX, "y": normal(3, 8)}, {}, [2]),
+    "argsort": ({"x": MATRIX}, {"axis": np.int32(1)}, [2]),
+    "avg_pool": (
+        {"x": IMAGE},
+        {"kernel_sizes": ints(2, 2), "strides": ints(2, 2), "pad_type": "custom", "pad": ints(1, 0, 0, 1)},
+        [4],
+    ),
+    "band_part": ({"x": normal(4, 5)}, {"lower": np.int32(0)}, [2]),
+    "batch_norm": ({"x": IMAGE}, {"mean": normal(4), "variance": abs(normal(4))}, [4]),
+    "concat": ({"values": (MATRIX, normal(2, 8))}, {"axis": np.int32(0)}, [2]),
+    "conv": ({"x": IMAGE}, {"weight": normal(3, 4, 3, 3), "pad_type": "same"}, [4]),
+    "conv_transpose": ({"x": IMAGE}, {"weight": normal(4, 3, 3, 3), "strides": ints(2, 2)}, [4]),
+    "crop": ({"x": IMAGE}, {"crop_height": ints(1, 2), "crop_width": ints(0, 1)}, [4]),
+    "cumsum": ({"x": MATRIX}, {"axis": np.int32(1)}, [2]),
+    "depth_to_space": ({"x": IMAGE}, {"block_size": np.int32(2)}, [4]),
+    "einsum": ({"values": (normal(2, 3, 4, 5), normal(2, 5, 4, 6))}, {"equation": "nchw,nwhu->nchu"}, [4]),
+    "expand_dims": ({"x": MATRIX}, {"axes": ints(1)}, [3]),
+    "fill_like": ({"ref_tensor": MATRIX}, {"value": np.float32(2)}, [2]),
+    "flatten2d": ({"x": IMAGE}, {"axis": np.int32(2)}, [2]),
+    "floor_div": ({"x": ints(7, -7), "y": ints(2, 2)}, {}, [1]),
+    "gather": ({"x": MATRIX, "indices": ints(2, -1)}, {"axis": np.int32(1)}, [2]),
+    "gather_along_axis": ({"x": MATRIX, "indices": RNG.integers(-3, 3, (2, 8)).astype(np.int32)}, {}, [2]),
+    "gather_nd": ({"x": MATRIX, "indices": np.array([[1], [0]], np.int32)}, {}, [2]),
+    "instance_norm": ({"x": IMAGE}, {}, [4]),
+    "l2_norm": ({"x": IMAGE}, {}, [4]),
+    "layer_norm": ({"x": MATRIX}, {"axes": ints(-1), "gamma": normal(8), "beta": normal(8)}, [2]),
+    "linear": ({"x": MATRIX}, {"weight": normal(5, 8), "bias": normal(5)}, [2]),
+    "lstm": (
+        {"x": normal(5, 2, 3), "initial_h": normal(2, 4), "initial_c": normal(2, 4)},
+        {"weight_ih": normal(16, 3), "weight_hh": normal(16, 4), "output_sequence": np.bool_(True)},
+        [3, 2, 2],
+    ),
+    "matmul": ({"x": MATRIX, "y": normal(8, 2)}, {}, [2]),
+    "max_pool": ({"x": IMAGE}, {"kernel_sizes": ints(3, 3), "strides": ints(2, 2), "pad_type": "same"}, [4]),
+    "non_zero": ({"x": ints(0, 3, 0, 1)}, {}, [2]),
+    "one_hot": ({"indices": ints(1, 0)}, {"one_hot_vector_size": np.int32(3)}, [2]),
+    "pad": ({"x": IMAGE}, {"pad": ints(1, 1, 2, 0), "mode": "reflect"}, [4]),
+    "reduce_argmax": ({"x": MATRIX}, {"axis": np.int32(1)}, [1]),
+    "reduce_mean": ({"x": IMAGE}, {"axes": ints(2, 3)}, [2]),
+    "reshape": ({"x": IMAGE}, {"shape": ints(0, -1, 6, 5)}, [4]),
+    "reshape_like": (
+        {"x": MATRIX, "ref_tensors": (normal(4, 2), normal(9, 3))},
+        {
+            "begins": (np.int32(0), np.int32(1)),
+            "ends": (np.int32(2), np.int32(2)),
+            "end_masks": (False, True),
+        },
+        [3],
+    ),
+    "resize_bilinear": (
+        {"x": IMAGE},
+        {
+            "target_size_height": np.int32(4),
+            "target_size_width": np.int32(9),
+            "sampling_mode": "UNALIGN_CORNERS",
+        },
+        [4],
+    ),
+    "reverse": ({"x": MATRIX}, {"axes": ints(-1)}, [2]),
+    "scatter": ({"data": MATRIX, "indices": ints(1, 0), "updates": normal(2, 8)}, {"mode": "update"}, [2]),
+    "scatter_nd": ({"data": MATRIX, "indices": ints(1, 0)[:, None], "updates": normal(2, 8)}, {}, [2]),
+    "scaled_dot_product_attention": (
+        {"query": normal(1, 2, 3, 4), "key": normal(1, 2, 5, 4), "value": normal(1, 2, 5, 4)},
+        {},
+        [4],
+    ),
+    "select": ({"cond": MATRIX > 0, "a": MATRIX, "b": -MATRIX}, {}, [2]),
+    "shape": ({"x": IMAGE}, {}, [1]),
+    "slice_by_index": ({"x": IMAGE}, {"begin": ints(0, 1, -3, 0), "end": ints(1, 4, -1, 4)}, [4]),
+    "slice_by_size": ({"x": MATRIX}, {"begin": ints(1, 2), "size": ints(-1, 3)}, [2]),
+    "slice_update": (
+        {"x": MATRIX, "update": normal(2, 8), "begin": ints(1, 0), "end": ints(3, 8)},
+        {},
+        [2],
+    ),
+    "softmax": ({"x": MATRIX}, {"axis": np.int32(-1)}, [2]),
+    "split": ({"x": MATRIX}, {"axis": np.int32(1), "num_splits": np.int32(2)}, [2, 2]),
+    "squeeze": ({"x": normal(1, 4)}, {"axes": ints(0)}, [1]),
+    "stack": ({"values": (MATRIX, MATRIX)}, {"axis": np.int32(1)}, [3]),
+    "tile": ({"x": MATRIX}, {"reps": ints(2, 1)}, [2]),
+    "topk": ({"x": MATRIX}, {"k": np.int32(3), "axis": np.int32(1)}, [2, 2]),
+    "transpose": ({"x": IMAGE}, {"perm": ints(0, 2, 3, 1)}, [4]),
+    "upsample_bilinear": (
+        {"x": IMAGE},
+        {"scale_factor_height": np.float32(1.5), "scale_factor_width": np.float32(2)},
+        [4],
+    ),
+    "upsample_nearest_neighbor": ({"x": IMAGE}, {"scale_factor_height": np.float32(1.5)}, [4]),
+}
+#: What has to know a size before running: the width of an index.
+IN_NUMPY = {"gather_nd", "scatter_nd"}
+INTEGERS = {"argsort", "floor_div", "non_zero", "one_hot", "reduce_argmax", "shape"}
+
+
+def single(kind):
+    """The operation on inputs of unknown sizes, and arrays for them."""
+    data, parameters, ranks = CASES[kind]
+    arrays = {f"{key}{i}": one for key, value in data.items() for i, one in enumerate(_tuple(value))}
+    inputs = {
+        key: tuple(Reference(f"{key}{i}") for i in range(len(_tuple(value)))) for key, value in data.items()
+    }
+    inputs |= {key: tuple(map(_constant, _tuple(value))) for key, value in parameters.items()}
+    dtypes = ["int32" if kind in INTEGERS or (kind, i) == ("topk", 1) else "fp32" for i in range(len(ranks))]
+    outputs = [(dtype, *[None] * rank) for dtype, rank in zip(dtypes, ranks, strict=True)]
+    results = tuple(variable(f"out{i}", one) for i, one in enumerate(outputs))
+    declared = {name: (_MIL_NAMES[array.dtype], *[None] * array.ndim) for name, array in arrays.items()}
+    operation = Operation(kind, "under_test", inputs, results)
+    return program(declared, [operation], [one.name for one in results]), arrays
+
+
+def _constant(value):
+    return tensor(value if isinstance(value, str) else np.asarray(value))
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def agree(made, compiled, arrays):
+    expected = reference.compile_program(made).run(arrays)
+    for name, value in compiled.run(arrays).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+        assert value.shape == expected[name].shape
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_unknown_sizes(kind):
+    made, arrays = single(kind)
+    compiled = compile_program(made)
+    agree(made, compiled, arrays)
+    assert ("in numpy" in compiled.arithmetic) == (kind in IN_NUMPY)
+
+
+def test_one_program_takes_many_sizes():
+    made, _ = single("softmax")
+    compiled = compile_program(made)
+    for size in (1, 7, 0, 3):
+        agree(made, compiled, {"x0": normal(size, 4)})
+
+
+def test_sizes_that_depend_on_the_data():
+    """The mean of what is positive: its positions, how many, and the values there."""
+    made = program(
+        {"x": ("fp32", 6)},
+        [
+            call("greater", "positive", ("bool", 6), x="x", y=tensor(np.float32(0))),
+            call("non_zero", "where", ("int32", None, 1), x="positive"),
+            call("gather_nd", "found", ("fp32", None), x="x", indices="where"),
+            call("shape", "sizes", ("int32", 1), x="found"),
+            call("cast", "count", ("fp32", 1), x="sizes", dtype=tensor("fp32")),
+            call("reduce_sum", "total", ("fp32", 1), x="found", keep_dims=tensor(np.bool_(True))),
+            call("real_div", "y", ("fp32", 1), x="total", y="count"),
+        ],
+        ["y", "found"],
+    )
+    compiled = compile_program(made)
+    assert "in numpy" not in compiled.arithmetic
+    for values in ([1, -1, 2, -3, 4, 0], [-1, -1, -1, 5, -1, -1]):
+        agree(made, compiled, {"x": np.float32(values)})
