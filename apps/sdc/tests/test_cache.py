@@ -18,7 +18,9 @@ def folders(tmp_path, monkeypatch):
 def test_it_shows_folders_bounds_and_entries(sdc, folders):
     assert f"decoded weights: 0 entries, 0 B of 2.0 MB in {folders / 'decoded'}" in sdc("cache").out
     array = np.zeros(100_000, np.uint8)
-    Cache(folders / "decoded", 1 << 30).store(bytes(range(32)), Layout(((array.dtype, array.shape),)), [array])
+    Cache(folders / "decoded", 1 << 30).store(
+        bytes(range(32)), Layout(((array.dtype, array.shape),)), [array]
+    )
     ConversionCache().write("key", b"content")
     shown = sdc("cache", "show").out
     assert "decoded weights: 1 entry, 104.1 kB" in shown

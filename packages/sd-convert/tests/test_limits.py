@@ -1,4 +1,4 @@
-"""Full disks, little memory, folders that cannot be written, being killed: one line, and nothing left behind."""
+"""Full disks, little memory, folders not to be written, being killed: one line, nothing left behind."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sd_mil import PackageError
-from sd_mil.reader.wire import MAX_DEPTH, Message
 from sd_mil.encoding import varint
+from sd_mil.reader.wire import MAX_DEPTH, Message
 
 
 def field(number, payload):

@@ -14,7 +14,7 @@ _WEIGHT_FILE: Final = "@model_path/weights/weight.bin"
 
 
 def program_message(lowered: Lowered, layout: Layout, *, specification: int) -> Any:
-    """The ``MILSpec.Program`` message; ``layout`` receives the constants that go to the file, in program order.
+    """The ``MILSpec.Program`` message; ``layout`` receives the constants that go to the file, in order.
 
     Source: ``MILProtoExporter`` in coremltools' converters/mil/backend/mil/load.py.
     """
