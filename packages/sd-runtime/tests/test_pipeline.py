@@ -140,6 +140,16 @@ def test_models_load_late_and_are_let_go(toy_pipeline: Build, toy_networks: Any)
     assert toy_networks.opened[4:] == ["text_encoder", "unet", "vae_decoder"]
 
 
+def test_a_denoiser_that_is_alone_draws_the_same(toy_pipeline: Build, toy_networks: Any) -> None:
+    (expected,) = toy_pipeline().generate("a", num_inference_steps=1)
+    toy_networks.opened.clear()
+    frugal = toy_pipeline()
+    frugal.reduce_memory = True
+    first, _ = frugal.generate("a", num_inference_steps=1, image_count=2)
+    assert np.array_equal(np.asarray(first.image), np.asarray(expected.image))
+    assert toy_networks.opened == ["text_encoder", "unet", "vae_decoder", "unet", "vae_decoder"]
+
+
 def test_a_long_prompt_is_cut_with_a_warning(toy_pipeline: Build) -> None:
     pipeline = toy_pipeline()
     letters = " ".join("abcdefghij" * 8)

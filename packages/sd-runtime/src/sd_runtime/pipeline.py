@@ -44,7 +44,8 @@ _REMEMBERED = 4
 class Pipeline:
     """A bundle that draws. Models load when they are first needed and stay until :meth:`release`.
 
-    Where memory is short, those that wait are let go before the next one loads.
+    Where memory is short, those that wait are let go before the next one loads; with ``reduce_memory`` the
+    denoiser, by far the largest, never stays beside others, and loads anew for every picture.
     """
 
     def __init__(
@@ -54,18 +55,27 @@ class Pipeline:
         *,
         engine: str = "custom",
         precision: str = "fp32",
+        reduce_memory: bool = False,
     ) -> None:
         """Draw with the models that ``open_model`` returns; :meth:`open` is the usual way in.
 
         ``engine`` and ``precision`` are what the settings of a picture say about them.
         """
         self.bundle, self.engine, self.precision = bundle, engine, precision
+        self.reduce_memory = reduce_memory
         self._open_model = open_model
         self._loaded: dict[str, LoadedModel] = {}
         self._texts: dict[str, EncodedText] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, engine: Engine = "auto", precision: Precision = "fp32") -> Pipeline:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        engine: Engine = "auto",
+        precision: Precision = "fp32",
+        reduce_memory: bool = False,
+    ) -> Pipeline:
         """The pipeline of the bundle at ``path``.
 
         ``engine`` is ``coreml`` (macOS only), ``portable`` (OpenVINO), ``reference`` (numpy, slow), or
@@ -83,6 +93,7 @@ class Pipeline:
             partial(open_model, bundle, engine=resolved, precision=precision),
             engine=resolved,
             precision="package" if resolved == "coreml" else precision,
+            reduce_memory=reduce_memory,
         )
 
     def settings(self, prompt: str, **options: Unpack[SamplingOptions]) -> ImageSettings:
@@ -243,7 +254,7 @@ class Pipeline:
         for step in steps:
             yield dataclasses.replace(step, total=max(step.total, settings.num_inference_steps))
         del steps  # and with it the hold on the base's denoiser
-        if refiner.is_short_of_memory():
+        if self.reduce_memory or refiner.is_short_of_memory():
             self.release("denoiser")
         for later in refiner._resume(Resumed(step.latent, progress), settings, noise):
             done = step.index + 1
@@ -309,10 +320,15 @@ class Pipeline:
 
     def _component(self, component: BundleComponent) -> LoadedModel:
         if component.name not in self._loaded:
-            if memory.is_short_for(component, self.bundle):
+            if memory.is_short_for(component, self.bundle) or self._must_be_alone(component):
                 self._loaded.clear()
             self._loaded[component.name] = LoadedModel(component, self._open_model(component))
         return self._loaded[component.name]
+
+    def _must_be_alone(self, component: BundleComponent) -> bool:
+        """Whether memory is to be saved, and the denoiser is this one or among those loaded."""
+        roles = [component.role, *(model.component.role for model in self._loaded.values())]
+        return self.reduce_memory and "denoiser" in roles
 
 
 def _with_seed(request: Request, seed: int) -> Request:
