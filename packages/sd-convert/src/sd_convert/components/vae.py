@@ -97,8 +97,9 @@ def _instantiate(checkpoint: Checkpoint) -> Any:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[vae_kind(checkpoint)]
-    known = (*inspect.signature(kind.__init__).parameters, "block_out_channels")  # the tiny one saves it too
-    check_known_options(config, known, where=where)
+    if kind is AutoencoderTiny:  # it saves the decoder's channels under a second name, and ignores that one
+        config = {key: value for key, value in config.items() if key != "block_out_channels"}
+    check_known_options(config, inspect.signature(kind.__init__).parameters, where=where)
     return on_meta_device(lambda: kind.from_config(dict(config)), where=where)
 
 
