@@ -132,9 +132,9 @@ def test_picture_with_nowhere_to_go(sdc, converted, tmp_path):
 def test_verify_against_another_checkpoint(sdc, converted, damaged):
     config = json.loads((damaged / "model_index.json").read_text())
     (damaged / "model_index.json").write_text(
-        json.dumps(config | {"_class_name": "StableDiffusionXLPipeline"})
+        json.dumps(config | {"_class_name": "StableDiffusion3Pipeline"})
     )
-    refused(sdc("verify", converted, "--against", damaged), "StableDiffusionXLPipeline")
+    refused(sdc("verify", converted, "--against", damaged), "StableDiffusion3Pipeline")
 
 
 def test_inspecting_what_is_neither(sdc, tmp_path):
