@@ -142,7 +142,7 @@ def print_conversion(report: ConversionReport) -> None:
     """A row for each component, then the sum."""
     from sdc.console import console, peak_memory, size, table
 
-    rows = table("component", "s", "size", "peak memory", "precision", "blueprint")
+    rows = table("component", "s", "size", "peak memory", "precision", "program")
     for part in report.components:
         rows.add_row(
             part.name,
@@ -150,7 +150,7 @@ def print_conversion(report: ConversionReport) -> None:
             size(part.bytes),
             size(part.peak_memory or 0),
             part.precision,
-            "reused" if part.is_reused else "drawn",
+            "from the cache" if part.is_reused else "new",
         )
     console().print(rows)
     for part in report.components:
@@ -171,14 +171,14 @@ def _print_plan(
     from sdc.console import console, size, table
 
     planned = plan(checkpoint, options, cache=cache)
-    rows = table("component", "package", "size", "precision", "blueprint", "inputs", "outputs")
+    rows = table("component", "package", "size", "precision", "program", "inputs", "outputs")
     for part in planned.components:
         rows.add_row(
             part.name,
             part.package,
             size(part.package_bytes),
             part.precision or "to be checked",
-            "in the cache" if part.is_reused else "to be drawn",
+            "in the cache" if part.is_reused else "new",
             "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.inputs),
             "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.outputs),
         )
