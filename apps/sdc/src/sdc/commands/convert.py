@@ -171,18 +171,19 @@ def _print_plan(
     from sdc.console import console, size, table
 
     planned = plan(checkpoint, options, cache=cache)
-    rows = table("component", "package", "size", "precision", "program", "inputs", "outputs")
+    rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
             part.name,
-            part.package,
             size(part.package_bytes),
             part.precision or "to be checked",
             "in the cache" if part.is_reused else "new",
-            "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.inputs),
-            "\n".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in part.outputs),
         )
     console().print(rows)
+    for part in planned.components:
+        ports = [f"  {port.name}: {port.dtype}{list(port.shape)}" for port in part.inputs]
+        ports += [f"  -> {port.name}: {port.dtype}{list(port.shape)}" for port in part.outputs]
+        console().print("\n".join([part.package, *ports]), soft_wrap=True, markup=False)
     console().print(
         f"would write {output} ({options.attention_implementation}, {options.resolved_compute_unit}, "
         f"{options.target}), {size(planned.disk_bytes)}, with about {size(planned.memory_bytes)} of memory; "
