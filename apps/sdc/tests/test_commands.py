@@ -43,7 +43,7 @@ def test_convert_says_what_it_did(sdc, checkpoint, tmp_path):
 def test_dry_run_writes_nothing(sdc, checkpoint, tmp_path):
     done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--dry-run")
     assert done.status == 0, done.err
-    assert "noise_pred float32[2, 4, 16, 16]" in done.out
+    assert "-> noise_pred: float32[2, 4, 16, 16]" in done.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -51,9 +51,9 @@ def test_dry_run_shows_the_ports_that_were_asked_for(sdc, checkpoint, tmp_path):
     arguments = ("--unet-support-controlnet", "--unet-batch-one", "--text-token-sequence-length", "20")
     done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--dry-run", *arguments)
     assert done.status == 0, done.err
-    assert "additional_residual_0 float16[1, " in done.out
-    assert "input_ids float32[1, 20]" in done.out
-    assert "noise_pred float32[1, 4, 16, 16]" in done.out
+    assert "additional_residual_0: float16[1, " in done.out
+    assert "input_ids: float32[1, 20]" in done.out
+    assert "-> noise_pred: float32[1, 4, 16, 16]" in done.out
 
 
 def test_convert_checks_itself_when_asked(sdc, checkpoint, tmp_path):
