@@ -59,7 +59,10 @@ def test_a_decoder_that_overflows_is_float32_and_says_why(tiny: Path, tmp_path: 
     assert said["compute_precision_reason"] == decoder.reason
     assert min(row.psnr for row in verify(report.bundle, checkpoint).rows) > 50
     assert open_bundle(report.bundle).manifest.components[0].outputs[0].dtype == "float32"
-    assert plan(checkpoint, options, cache=cache).components[0].precision == "float32"
+    planned = plan(checkpoint, options, cache=cache).components[0]
+    assert planned.precision == "float32"
+    ports = open_bundle(report.bundle).manifest.components[0].inputs
+    assert [port.dtype for port in ports] == [port.dtype for port in planned.inputs] == ["float32"]
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, "float16"), (1e3, "float16"), (1e5, "float32")])

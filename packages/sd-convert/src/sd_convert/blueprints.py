@@ -51,7 +51,7 @@ class Blueprints:
 
         precision = known_precision(name, self.checkpoint, self.options, self.cache)
         precision = precision or check_precision(name, self.checkpoint, self.options, self.cache)
-        component = _reasoned(build_component(name, self.checkpoint, self.options), precision)
+        component = in_precision(build_component(name, self.checkpoint, self.options), precision)
         blueprint = draw(
             component,
             attention=self.options.attention_implementation,
@@ -69,10 +69,14 @@ class Blueprints:
         return blueprint_key(self.checkpoint, self.options, name, self.checkpoint.weights(name), **decided)
 
 
-def _reasoned(component: Component, precision: Precision) -> Component:
-    """The component, whose metadata say why it is not float16."""
-    if precision.dtype == "float16":
+def in_precision(component: Component, precision: Precision | None) -> Component:
+    """The component in that precision: if it is float32, so are its inputs, and the metadata say why."""
+    if precision is None or precision.dtype == "float16":
         return component
     said = {"compute_precision": precision.dtype}
     said |= {"compute_precision_reason": precision.reason} if precision.reason else {}
-    return dataclasses.replace(component, user_defined={**component.user_defined, **said})
+    return dataclasses.replace(
+        component,
+        inputs=tuple(dataclasses.replace(port, dtype="float32") for port in component.inputs),
+        user_defined={**component.user_defined, **said},
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .blueprint import Blueprint
-from .blueprints import Blueprints
+from .blueprints import Blueprints, in_precision
 from .cache import ConversionCache
 from .checkpoint import FOLDERS, Checkpoint
 from .component import Component, PortSpec
@@ -104,8 +104,10 @@ def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tup
 def _plan_component(blueprints: Blueprints, name: str) -> ComponentPlan:
     checkpoint, options = blueprints.checkpoint, blueprints.options
     known = blueprints.known(name)
-    component = known.blueprint if known else build_component(name, checkpoint, options)
     precision = known_precision(name, checkpoint, options, blueprints.cache)
+    component = (
+        known.blueprint if known else in_precision(build_component(name, checkpoint, options), precision)
+    )
     return ComponentPlan(
         name=name,
         package=package_name(model_version(checkpoint, options), name),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,9 @@ def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> 
                 f"{bundle.path}: {entry.name}: expected the ports {expected} of {checkpoint.name}, "
                 f"got {got}: the bundle was made from another checkpoint"
             )
-    return component
+    dtypes: dict[str, Any] = {port.name: port.dtype for port in entry.inputs}
+    inputs = tuple(dataclasses.replace(port, dtype=dtypes[port.name]) for port in component.inputs)
+    return dataclasses.replace(component, inputs=inputs)
 
 
 def _options_of(bundle: Bundle) -> ConversionOptions:
