@@ -98,3 +98,21 @@ def test_enumerated_shapes(folder):
     port = read_package(path).description.inputs[0]
     assert isinstance(port.flexibility, EnumeratedShapes)
     assert sorted(port.flexibility.shapes) == [(1, 3, 4, 4), (1, 3, 8, 2)]
+
+
+@pytest.mark.parametrize("engine", ["reference", "portable"])
+def test_a_tensor_that_is_returned_twice(folder, engine):
+    mb = pytest.importorskip("coremltools.converters.mil").Builder
+    if engine == "portable":
+        pytest.importorskip("openvino")
+
+    @mb.program(input_specs=[mb.TensorSpec((2, 3))], opset_version=ct.target.iOS16)
+    def program(x):
+        y = mb.add(x=x, y=np.float32(2), name="y")
+        return y, y
+
+    path = converted(folder / f"twice-{engine}.mlpackage", program)
+    function = read_package(path).program.main
+    assert len(function.outputs) == 2
+    (result,) = MLModel(path, engine).predict({"x": np.ones((2, 3), np.float32)}).values()
+    np.testing.assert_array_equal(result, np.full((2, 3), 3, np.float32))

@@ -77,6 +77,8 @@ def _stated(message: Message, own: Message | None) -> Description:
 
 def _ports(source: Message, number: int, side: str) -> tuple[Port, ...]:
     ports = tuple(read_port(one, f"{side} {one.text(1)!r}") for one in source.messages(number))
+    if side == "output":  # coremltools describes a tensor that is returned twice as often
+        ports = tuple(dict.fromkeys(ports))
     names = [port.name for port in ports]
     if len(set(names)) != len(names):
         raise PackageError(f"expected a name for each {side}, got {sorted(names)}")
