@@ -9,6 +9,7 @@ from mil_graphs import call, const, program, tensor, variable
 from sd_mil import (
     Block,
     Operation,
+    PackageError,
     PredictionError,
     Reference,
     StateType,
@@ -204,6 +205,25 @@ def test_a_loop_over_products_is_compiled():
     compiled, got, _ = both(counted(body), {"x": normal(2, 4)})
     assert got["last"] == 5
     assert "in numpy" not in compiled.arithmetic
+
+
+def test_a_compiled_loop_that_never_ends_is_stopped(monkeypatch):
+    body = (call("matmul", "next_h", ("fp32", 2, 4), x="h", y="w"),)
+    compiled = compile_program(counted(body))
+    assert compiled.run({"x": normal(2, 4)})["last"] == 5
+    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 4)
+    with pytest.raises(PackageError, match="while_loop of 'last, final' to end, got more than 4 iterations"):
+        compiled.run({"x": normal(2, 4)})
+
+
+def test_what_openvino_refuses_while_it_runs_is_typed():
+    rows = call("reshape", "y", ("fp32", None, 4), x="x", shape=tensor(np.int32([-1, 4])))
+    compiled = compile_program(program({"x": ("fp32", None)}, [rows], ["y"]))
+    assert compiled.run({"x": normal(8)})["y"].shape == (2, 4)
+    with pytest.raises(
+        PackageError, match=r"OpenVINO runs for inputs of shapes \{'x': \[7\]\}, got: .*reshape"
+    ):
+        compiled.run({"x": normal(7)})
 
 
 def test_a_loop_over_little_runs_in_numpy():
