@@ -140,7 +140,7 @@ def test_a_loop_that_never_ends_is_stopped(monkeypatch):
 
     given = {"x": np.float32([1, 2])}
     assert run(counted(3), given)["n"] == 3
-    with pytest.raises(PackageError, match="'while_loop' named 'l'.*more than 3 iterations"):
+    with pytest.raises(PackageError, match=r"'while_loop' named 'l'.*more than 3 iterations"):
         run(counted(4), given)
 
 
