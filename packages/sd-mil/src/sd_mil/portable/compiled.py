@@ -59,7 +59,7 @@ class CompiledProgram:
 
     def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
-        results = _inferred(self._request, given)
+        results = self._request.infer(given, share_inputs=True)
         with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
             return {
                 name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
@@ -97,16 +97,6 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
         compiled = _compile(core, model, precision)
     arithmetic = _describe(openvino.__version__, precision, quantised=integers is not program)
     return CompiledProgram(program, compiled, arithmetic=arithmetic)
-
-
-def _inferred(request: openvino.InferRequest, given: list[Array]) -> Any:
-    try:
-        return request.infer(given, share_inputs=True)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise PackageError(
-            f"expected a program that these inputs can be put through, got: {reason}"
-        ) from error
 
 
 def _compile(core: openvino.Core, model: openvino.Model, precision: str) -> openvino.CompiledModel:

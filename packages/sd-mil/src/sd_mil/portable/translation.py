@@ -145,7 +145,9 @@ def _refuse_contradiction(operation: Operation, scope: Scope, reason: str) -> No
         name: np.zeros(tuple(shapes[name].to_shape()), scope.output(one).get_element_type().to_dtype())
         for name, one in data.items()
     }
-    inputs = {key: tuple(scope.constant(one) or one for one in given) for key, given in operation.inputs.items()}
+    inputs = {
+        key: tuple(scope.constant(one) or one for one in given) for key, given in operation.inputs.items()
+    }
     outputs = tuple(variable.name for variable in operation.outputs)
     try:
         compile_block(Block((), (replace(operation, inputs=inputs),), outputs)).run(zeros)
