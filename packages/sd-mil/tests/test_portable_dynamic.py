@@ -203,8 +203,8 @@ def test_layer_norm_over_unknown_sizes(axes):
 
 def test_group_norm_of_unknown_sizes():
     """As converters write it, without scale: a pass makes it one operation, which is not refused."""
-    shape, kept = ("fp32", 1, 2, None), ("fp32", 1, 2, 1)
-    over = {"axes": tensor(ints(2)), "keep_dims": tensor(np.bool_(True))}
+    shape, kept = ("fp32", 1, 2, 3, None), ("fp32", 1, 2, 1, 1)
+    over = {"axes": tensor(ints(2, 3)), "keep_dims": tensor(np.bool_(True))}
     made = program(
         {"x": shape},
         [
@@ -220,8 +220,8 @@ def test_group_norm_of_unknown_sizes():
     )
     compiled = compile_program(made)
     assert "in numpy" not in compiled.arithmetic
-    x = normal(1, 2, 7)
-    expected = (x - x.mean(axis=2, keepdims=True)) / np.sqrt(x.var(axis=2, keepdims=True) + 1e-5)
+    x = normal(1, 2, 3, 7)
+    expected = (x - x.mean(axis=(2, 3), keepdims=True)) / np.sqrt(x.var(axis=(2, 3), keepdims=True) + 1e-5)
     np.testing.assert_allclose(compiled.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
 
 

@@ -18,7 +18,7 @@ from sd_mil import (
     Variable,
     reference,
 )
-from sd_mil.portable import CompiledProgram, HybridProgram, compile_program
+from sd_mil.portable import CompiledProgram, HybridProgram, compile_program, translation
 from sd_mil.portable.partition import partition
 from sd_mil.portable.states import states_as_values
 
@@ -390,3 +390,23 @@ def test_a_compressed_weight_on_both_sides_of_a_segment():
     )
     compiled, _, _ = both(made, {"x": normal(2, 2)})
     assert "in numpy: scatter_nd" in compiled.arithmetic
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_what_openvino_refuses_of_one_operation_runs_in_numpy(monkeypatch, size):
+    def refusing(kind):
+        def translator(_):
+            raise RuntimeError("Check 'rank' failed\nexpected something else")
+
+        return translator if kind == "softmax" else found(kind)
+
+    found = translation.find_translator
+    monkeypatch.setattr(translation, "find_translator", refusing)
+    rows = call("softmax", "z", ("fp32", 2, size), x="y", axis=tensor(np.int32(-1)))
+    made = program({"x": ("fp32", 2, size)}, [call("exp", "y", ("fp32", 2, size), x="x"), rows], ["z"])
+    compiled = compile_program(made)
+    assert compiled.arithmetic.endswith("in numpy: softmax")
+    x = normal(2, 4)
+    powers = np.exp(np.exp(x))
+    result = compiled.run({"x": x})["z"]
+    np.testing.assert_allclose(result, powers / powers.sum(-1, keepdims=True), rtol=1e-4)

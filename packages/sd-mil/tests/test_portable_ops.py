@@ -465,13 +465,13 @@ def test_products_of_floats_and_integers():
 
 def test_integer_coordinates():
     image = RNG.standard_normal((1, 1, 3, 4)).astype(np.float32)
-    points = np.array([[[[3, 0], [1, 2]]]], np.int32)
+    points = np.array([[[[1, -1], [-1, 0]]]], np.int32)
     (found,) = portable(
         "resample", {"x": image, "coordinates": points}, [("fp32", 1, 1, 1, 2)],
         sampling_mode="nearest", padding_mode="constant", padding_value=np.float32(0),
-        coordinates_mode="unnormalized", align_corners=np.bool_(True),
+        coordinates_mode="normalized_minus_one_to_one", align_corners=np.bool_(True),
     )  # fmt: skip
-    np.testing.assert_allclose(found.ravel(), [image[0, 0, 0, 3], image[0, 0, 2, 1]], rtol=1e-6)
+    np.testing.assert_allclose(found.ravel(), [image[0, 0, 0, 3], image[0, 0, 1, 0]], rtol=1e-6)
 
 
 def test_more_initial_rows_than_sequences():
