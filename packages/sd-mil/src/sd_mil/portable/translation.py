@@ -18,7 +18,16 @@ from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.portable.registry import find_translator
 from sd_mil.portable.scope import Scope
-from sd_mil.program import Block, Constant, Operation, Program, Reference, Variable
+from sd_mil.program import (
+    Block,
+    Constant,
+    Operation,
+    Program,
+    Reference,
+    UnrankedType,
+    ValueType,
+    Variable,
+)
 from sd_mil.reference import compile_block
 from sd_mil.reference.ops import OPS
 
@@ -90,12 +99,18 @@ def constant_value(operation: Operation) -> Constant:
     return argument
 
 
+def _partial_shape(kind: ValueType) -> PartialShape:
+    if isinstance(kind, UnrankedType):
+        return PartialShape.dynamic()
+    return PartialShape([-1 if size is None else size for size in kind.shape])
+
+
 def parameter(variable: Variable) -> Node:
     """A graph input of the variable's shape, in the type it is computed in.
 
     Raises: UnsupportedModelError for text and sub-byte types.
     """
-    shape = PartialShape([-1 if size is None else size for size in variable.type.shape])
+    shape = _partial_shape(variable.type)
     computed = computed_dtype(variable.type.dtype, where=f"input {variable.name!r}")
     return ov.parameter(shape, Type(computed), name=variable.name)
 
@@ -168,9 +183,11 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
             f" got {len(operation.outputs)}"
         )
     for variable, output in zip(operation.outputs, outputs, strict=True):
+        if output.get_partial_shape().rank.is_dynamic:  # OpenVINO's plugin for processors takes none
+            raise Call(operation, scope).unsupported("a rank that is not known before running")
         if output.get_partial_shape().is_static:
             check_translated(operation.type, operation.name, tuple(output.get_shape()))
-        declared = PartialShape([-1 if size is None else size for size in variable.type.shape])
+        declared = _partial_shape(variable.type)
         if not output.get_partial_shape().compatible(declared):
             raise PackageError(
                 f"{operation.type} {operation.name!r} computes {variable.name!r} of shape"
