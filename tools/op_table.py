@@ -24,9 +24,10 @@ when a model is loaded, to the bits that coremltools decodes them to. States are
 is compiled.
 
 OpenVINO differs from numpy, torch and the reference engine in these: `relu`, `relu6`, `clip`,
-`clamped_relu`, `sigmoid_hard`, `reduce_max` and `reduce_min` lose NaN; `softmax` of nothing but minus
-infinity is 0, not NaN. Random operations draw from numpy's generator: the same seed gives other numbers in
-Core ML.
+`clamped_relu`, `sigmoid_hard`, `threshold`, `max_pool`, `reduce_max` and `reduce_min` lose NaN;
+`reduce_argmax` and `reduce_argmin` give the place of another value than NaN, and `topk` and `argsort` may
+put NaN elsewhere; `softmax` of nothing but minus infinity is 0, not NaN. Random operations draw from numpy's
+generator: the same seed gives other numbers in Core ML.
 """
 
 _STATES = {"read_state", "write_state", "coreml_update_state"}

@@ -98,3 +98,49 @@ def test_enumerated_shapes(folder):
     port = read_package(path).description.inputs[0]
     assert isinstance(port.flexibility, EnumeratedShapes)
     assert sorted(port.flexibility.shapes) == [(1, 3, 4, 4), (1, 3, 8, 2)]
+
+
+@pytest.mark.parametrize("engine", ["reference", "portable"])
+def test_a_tensor_that_is_returned_twice(folder, engine):
+    mb = pytest.importorskip("coremltools.converters.mil").Builder
+    if engine == "portable":
+        pytest.importorskip("openvino")
+
+    @mb.program(input_specs=[mb.TensorSpec((2, 3))], opset_version=ct.target.iOS16)
+    def program(x):
+        y = mb.add(x=x, y=np.float32(2), name="y")
+        return y, y
+
+    path = converted(folder / f"twice-{engine}.mlpackage", program)
+    function = read_package(path).program.main
+    assert len(function.outputs) == 2
+    (result,) = MLModel(path, engine).predict({"x": np.ones((2, 3), np.float32)}).values()
+    np.testing.assert_array_equal(result, np.full((2, 3), 3, np.float32))
+
+
+@pytest.mark.parametrize("engine", ["reference", "portable"])
+def test_tensors_of_unknown_rank(folder, engine):
+    mil = pytest.importorskip("coremltools.converters.mil.mil")
+    mb = pytest.importorskip("coremltools.converters.mil").Builder
+    if engine == "portable":
+        pytest.importorskip("openvino")
+
+    @mb.program(
+        input_specs=[mb.TensorSpec((mil.get_new_symbol(),), dtype=mil.types.int32)],
+        opset_version=ct.target.iOS16,
+    )
+    def program(sizes):
+        filled = mb.fill(shape=sizes, value=np.float32(2))
+        return mb.add(x=filled, y=np.float32(1), name="y")
+
+    path = converted(
+        folder / f"unranked-{engine}.mlpackage",
+        program,
+        inputs=[ct.TensorType(name="sizes", shape=(ct.RangeDim(1, 4),), dtype=np.int32)],
+    )
+    types = {str(one.type) for op in read_package(path).program.operations() for one in op.outputs}
+    assert "fp16[...]" in types
+    model = MLModel(path, engine)
+    for shape in [(2,), (2, 3), (1, 2, 1, 4)]:
+        result = model.predict({"sizes": np.int32(shape)})["y"]
+        np.testing.assert_array_equal(result, np.full(shape, 3, np.float32))

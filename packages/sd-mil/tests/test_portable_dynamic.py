@@ -112,7 +112,7 @@ CASES = {
     ),
     "upsample_nearest_neighbor": ({"x": IMAGE}, {"scale_factor_height": np.float32(1.5)}, [4]),
 }
-#: What has to know a size before running: the width of an index.
+#: What has to know a size before running: the width of an index, the shape of an update.
 IN_NUMPY = {"gather_nd", "scatter_nd", "slice_update"}
 INTEGERS = {"argsort", "floor_div", "non_zero", "one_hot", "reduce_argmax", "shape"}
 
@@ -182,3 +182,73 @@ def test_sizes_that_depend_on_the_data():
     assert "in numpy" not in compiled.arithmetic
     for values in ([1, -1, 2, -3, 4, 0], [-1, -1, -1, 5, -1, -1]):
         agree(made, compiled, {"x": np.float32(values)})
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (0, 2), (-1,)])
+def test_layer_norm_over_unknown_sizes(axes):
+    x = normal(3, 4, 5)
+    sizes = [size for axis, size in enumerate(x.shape) if axis in {one % 3 for one in axes}]
+    gamma, beta = normal(*sizes), normal(*sizes)
+    normalise = call(
+        "layer_norm", "y", ("fp32", None, None, None), x="x",
+        axes=tensor(ints(*axes)), gamma=tensor(gamma), beta=tensor(beta),
+    )  # fmt: skip
+    compiled = compile_program(program({"x": ("fp32", None, None, None)}, [normalise], ["y"]))
+    assert "in numpy" not in compiled.arithmetic
+    deviation = np.sqrt(x.var(axis=axes, keepdims=True) + 1e-5)
+    along = [size if axis in {one % 3 for one in axes} else 1 for axis, size in enumerate(x.shape)]
+    expected = (x - x.mean(axis=axes, keepdims=True)) / deviation * gamma.reshape(along) + beta.reshape(along)
+    np.testing.assert_allclose(compiled.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_group_norm_of_unknown_sizes():
+    """As converters write it, without scale: a pass makes it one operation, which is not refused."""
+    shape, kept = ("fp32", 1, 2, 3, None), ("fp32", 1, 2, 1, 1)
+    over = {"axes": tensor(ints(2, 3)), "keep_dims": tensor(np.bool_(True))}
+    made = program(
+        {"x": shape},
+        [
+            call("reduce_mean", "mean", kept, x="x", **over),
+            call("sub", "centred", shape, x="x", y="mean"),
+            call("square", "squares", shape, x="centred"),
+            call("reduce_mean", "variance", kept, x="squares", **over),
+            call("add", "shifted", kept, x="variance", y=tensor(np.float32(1e-5))),
+            call("sqrt", "deviation", kept, x="shifted"),
+            call("real_div", "y", shape, x="centred", y="deviation"),
+        ],
+        ["y"],
+    )
+    compiled = compile_program(made)
+    assert "in numpy" not in compiled.arithmetic
+    x = normal(1, 2, 3, 7)
+    expected = (x - x.mean(axis=(2, 3), keepdims=True)) / np.sqrt(x.var(axis=(2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(compiled.run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [5, 2])
+def test_transposed_convolution_of_what_was_padded(size):
+    """torch's output padding as coremltools writes it: OpenVINO takes the padding as the result's."""
+    torch = pytest.importorskip("torch")
+    x, weight = normal(1, 3, size), normal(3, 2, 1)
+    made = program(
+        {"x": ("fp32", 1, 3, None)},
+        [
+            call("pad", "wide", ("fp32", 1, 3, None), x="x", pad=tensor(ints(0, 0, 0, 1)),
+                 mode=tensor("constant"), constant_val=tensor(np.float32(0))),
+            call("conv_transpose", "y", ("fp32", 1, 2, None), x="wide", weight=tensor(weight),
+                 strides=tensor(ints(3)), pad_type=tensor("custom"), pad=tensor(ints(1, 1))),
+        ],
+        ["y"],
+    )  # fmt: skip
+    padded = torch.nn.functional.pad(torch.from_numpy(x), (0, 1))
+    expected = torch.nn.functional.conv_transpose1d(padded, torch.from_numpy(weight), stride=3, padding=1)
+    found = compile_program(made).run({"x": x})["y"]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_zeros_in_a_shape_of_another_rank():
+    rows = call("reshape", "y", ("fp32", 1, None, None, None), x="x", shape=tensor(ints(1, 0, -1, 0)))
+    compiled = compile_program(program({"x": ("fp32", None, None)}, [rows], ["y"]))
+    found = compiled.run({"x": MATRIX})["y"]
+    np.testing.assert_array_equal(found, MATRIX.reshape(1, 1, 3, 8))

@@ -9,6 +9,7 @@ from mil_graphs import call, const, program, tensor, variable
 from sd_mil import (
     Block,
     Operation,
+    PackageError,
     PredictionError,
     Reference,
     StateType,
@@ -17,7 +18,7 @@ from sd_mil import (
     Variable,
     reference,
 )
-from sd_mil.portable import CompiledProgram, HybridProgram, compile_program
+from sd_mil.portable import CompiledProgram, HybridProgram, compile_program, translation
 from sd_mil.portable.partition import partition
 from sd_mil.portable.states import states_as_values
 
@@ -206,6 +207,25 @@ def test_a_loop_over_products_is_compiled():
     assert "in numpy" not in compiled.arithmetic
 
 
+def test_a_compiled_loop_that_never_ends_is_stopped(monkeypatch):
+    body = (call("matmul", "next_h", ("fp32", 2, 4), x="h", y="w"),)
+    compiled = compile_program(counted(body))
+    assert compiled.run({"x": normal(2, 4)})["last"] == 5
+    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 4)
+    with pytest.raises(PackageError, match="while_loop of 'last, final' to end, got more than 4 iterations"):
+        compiled.run({"x": normal(2, 4)})
+
+
+def test_what_openvino_refuses_while_it_runs_is_typed():
+    rows = call("reshape", "y", ("fp32", None, 4), x="x", shape=tensor(np.int32([-1, 4])))
+    compiled = compile_program(program({"x": ("fp32", None)}, [rows], ["y"]))
+    assert compiled.run({"x": normal(8)})["y"].shape == (2, 4)
+    with pytest.raises(
+        PackageError, match=r"OpenVINO runs for inputs of shapes \{'x': \[7\]\}, got: .*reshape"
+    ):
+        compiled.run({"x": normal(7)})
+
+
 def test_a_loop_over_little_runs_in_numpy():
     compiled, _, _ = both(
         counted((call("add", "next_h", ("fp32", 2, 4), x="h", y="x"),)), {"x": normal(2, 4)}
@@ -370,3 +390,23 @@ def test_a_compressed_weight_on_both_sides_of_a_segment():
     )
     compiled, _, _ = both(made, {"x": normal(2, 2)})
     assert "in numpy: scatter_nd" in compiled.arithmetic
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_what_openvino_refuses_of_one_operation_runs_in_numpy(monkeypatch, size):
+    def refusing(kind):
+        def translator(_):
+            raise RuntimeError("Check 'rank' failed\nexpected something else")
+
+        return translator if kind == "softmax" else found(kind)
+
+    found = translation.find_translator
+    monkeypatch.setattr(translation, "find_translator", refusing)
+    rows = call("softmax", "z", ("fp32", 2, size), x="y", axis=tensor(np.int32(-1)))
+    made = program({"x": ("fp32", 2, size)}, [call("exp", "y", ("fp32", 2, size), x="x"), rows], ["z"])
+    compiled = compile_program(made)
+    assert compiled.arithmetic.endswith("in numpy: softmax")
+    x = normal(2, 4)
+    powers = np.exp(np.exp(x))
+    result = compiled.run({"x": x})["z"]
+    np.testing.assert_allclose(result, powers / powers.sum(-1, keepdims=True), rtol=1e-4)

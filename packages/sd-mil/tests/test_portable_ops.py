@@ -452,3 +452,42 @@ def test_every_translated_operation_has_a_reference():
     from sd_mil.portable.registry import translated_types
 
     assert set(translated_types()) <= set(OPS)
+
+
+def test_products_of_floats_and_integers():
+    weight = RNG.integers(-3, 4, (5, 4)).astype(np.int32)
+    x = RNG.standard_normal((3, 4)).astype(np.float32)
+    (found,) = portable("linear", {"x": x}, [("fp32", 3, 5)], weight=weight)
+    np.testing.assert_allclose(found, x @ weight.T, rtol=1e-5, atol=1e-5)
+    (found,) = portable("matmul", {"x": x}, [("fp32", 3, 5)], y=weight.T.copy())
+    np.testing.assert_allclose(found, x @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_integer_coordinates():
+    image = RNG.standard_normal((1, 1, 3, 4)).astype(np.float32)
+    points = np.array([[[[1, -1], [-1, 0]]]], np.int32)
+    (found,) = portable(
+        "resample", {"x": image, "coordinates": points}, [("fp32", 1, 1, 1, 2)],
+        sampling_mode="nearest", padding_mode="constant", padding_value=np.float32(0),
+        coordinates_mode="normalized_minus_one_to_one", align_corners=np.bool_(True),
+    )  # fmt: skip
+    np.testing.assert_allclose(found.ravel(), [image[0, 0, 0, 3], image[0, 0, 1, 0]], rtol=1e-6)
+
+
+def test_more_initial_rows_than_sequences():
+    """coremltools gives packed sequences as many rows of zeros as they have steps."""
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.LSTM(3, 4).eval()
+    x = RNG.standard_normal((5, 2, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected, _ = layer(torch.from_numpy(x))
+        weights = {name: one.numpy() for name, one in layer.named_parameters()}
+    gates = np.r_[0:8, 12:16, 8:12]  # torch has i f z o, MIL i f o z
+    zeros = np.zeros((5, 4), np.float32)
+    found, *_ = portable(
+        "lstm", {"x": x}, [("fp32", 5, 2, 4), ("fp32", 2, 4), ("fp32", 2, 4)],
+        initial_h=zeros, initial_c=zeros,
+        weight_ih=weights["weight_ih_l0"][gates], weight_hh=weights["weight_hh_l0"][gates],
+        bias=(weights["bias_ih_l0"] + weights["bias_hh_l0"])[gates], output_sequence=np.bool_(True),
+    )  # fmt: skip
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)

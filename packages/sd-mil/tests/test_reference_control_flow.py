@@ -127,6 +127,23 @@ def test_a_loop_that_never_ends_can_be_interrupted(monkeypatch):
         run(made, {"x": np.float32([1, 2])})
 
 
+def test_a_loop_that_never_ends_is_stopped(monkeypatch):
+    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 3)
+    body = step(call("identity", "b", PAIR, x="a"))
+    start = const("zero", np.int32(0))
+
+    def counted(limit):
+        outputs = {"n": COUNT, "y": PAIR}
+        return graphs.program(
+            {"x": PAIR}, [start, loop("l", ["zero", "x"], below(limit), body, outputs)], ["n"]
+        )
+
+    given = {"x": np.float32([1, 2])}
+    assert run(counted(3), given)["n"] == 3
+    with pytest.raises(PackageError, match=r"'while_loop' named 'l'.*more than 3 iterations"):
+        run(counted(4), given)
+
+
 def vars_of(op):
     return {name: getattr(op, name) for name in op.__dataclass_fields__}
 

@@ -1,22 +1,27 @@
 """MIL's text: what compiled models hold, in both dialects, is the program that the protobuf holds."""
 
 import time
+from dataclasses import replace
 
 import mil_graphs as graphs
 import numpy as np
 import pytest
 from sd_mil import (
     Constant,
+    Description,
     ListType,
     MLModel,
     PackageError,
     Pipeline,
+    Port,
     Program,
     Reference,
     SdMilError,
     StateType,
     TensorType,
+    UnrankedType,
     UnsupportedModelError,
+    Variable,
     print_program,
     read_model,
     read_package,
@@ -88,6 +93,20 @@ def test_peculiar_spacing_and_every_literal():
 def test_printing_and_parsing_are_inverse(dialect):
     program = parsed(TERSE)
     assert_same(parsed(print_program(program, dialect=dialect)), program)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_unknown_ranks_are_written_and_read(tmp_path, dialect):
+    kind = UnrankedType("fp32")
+    fill = graphs.call("fill", "y", ("fp32",), shape="x", value=graphs.tensor(np.float32(1)))
+    fill = replace(fill, outputs=(Variable("y", kind),))
+    made = graphs.program({"x": ("int32", None)}, [fill], ["y"])
+    printed = print_program(made, dialect=dialect)
+    assert parsed(printed).main.body.operations[0].outputs[0].type == kind
+    described = Description((Port("x", (2,), "int32"),), (Port("y", (), "float32"),))
+    package = read_package(graphs.write(tmp_path, made, described))
+    assert package.program.main.body.operations[0].outputs[0].type == kind
+    assert package.description.outputs[0].expected == "float32[...]"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

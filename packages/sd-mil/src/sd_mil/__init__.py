@@ -45,6 +45,7 @@ from sd_mil.program import (
     StateType,
     Suppression,
     TensorType,
+    UnrankedType,
     ValueType,
     Variable,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "StateType",
     "Suppression",
     "TensorType",
+    "UnrankedType",
     "UnsupportedModelError",
     "UnsupportedOpError",
     "ValueType",

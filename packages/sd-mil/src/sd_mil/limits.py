@@ -1,4 +1,4 @@
-"""How big a tensor may be: programs are untrusted, and one line of them can ask for a terabyte."""
+"""How big a tensor may be, and how long a loop: one line of an untrusted program can ask for a terabyte."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sd_mil.program import ValueType
 MAX_DECLARED_BYTES = 1 << 34
 #: Of one tensor that numpy computes in 4 bytes per element.
 MAX_COMPUTED_ELEMENTS = 1 << 30
+#: Of one loop. A decoder makes a few hundred; no program that ends makes as many.
+MAX_ITERATIONS = 1 << 17
 
 
 def check_declared(kind: ValueType, name: str) -> None:
@@ -55,3 +57,13 @@ def check_computed(*sizes: float) -> None:
     if math.prod(sizes) > MAX_COMPUTED_ELEMENTS:
         shape = [int(size) if math.isfinite(size) else size for size in sizes]
         raise ValueError(f"more than {MAX_COMPUTED_ELEMENTS} elements, in shape {shape}")
+
+
+def check_iterations(count: int) -> None:
+    """Refuse to go on with a loop that has run so often.
+
+    Raises:
+        ValueError: more than ``MAX_ITERATIONS``; whoever runs the loop says which it is.
+    """
+    if count > MAX_ITERATIONS:
+        raise ValueError(f"more than {MAX_ITERATIONS} iterations")

@@ -46,6 +46,19 @@ class ShapeRange:
         return f"[{', '.join(_bounds(low, high) for low, high in self.bounds)}]"
 
 
+@dataclass(frozen=True, slots=True)
+class AnyShape:
+    """An output of which not even the rank is known before running."""
+
+    def allows(self, _: Shape) -> bool:
+        """Every shape is one."""
+        return True
+
+    def __str__(self) -> str:
+        """``[...]``."""
+        return "[...]"
+
+
 def _bounds(low: int, high: int | None) -> str:
     if low == high:
         return str(low)
@@ -68,7 +81,7 @@ class Port:
     description: str = ""
     kind: PortKind = "array"
     color: ColorSpace | None = None
-    flexibility: EnumeratedShapes | ShapeRange | None = None
+    flexibility: EnumeratedShapes | ShapeRange | AnyShape | None = None
     optional: bool = False
     default: float | None = None
 

@@ -38,6 +38,20 @@ class TensorType:
 
 
 @dataclass(frozen=True, slots=True)
+class UnrankedType(TensorType):
+    """A tensor of which not even the rank is known, as ``fill`` to a shape of unknown length makes it.
+
+    Its shape is what coremltools writes for it: one size that is not known, standing for any number of them.
+    """
+
+    shape: tuple[int | None, ...] = (None,)
+
+    def __str__(self) -> str:
+        """``fp16[...]``."""
+        return f"{self.dtype}[...]"
+
+
+@dataclass(frozen=True, slots=True)
 class ListType:
     """A list of tensors of one type; a ``length`` of ``None`` is not known before running."""
 

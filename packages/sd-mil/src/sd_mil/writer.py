@@ -30,6 +30,7 @@ from sd_mil.program import (
     Program,
     StateType,
     TensorType,
+    UnrankedType,
     ValueType,
     Variable,
 )
@@ -152,6 +153,8 @@ def _type(kind: ValueType) -> bytes:
     if isinstance(kind, DictionaryType):
         return field(4, field(1, _type(kind.key)) + field(2, _type(kind.value)))
     tensor = integer(1, _PROTO_NUMBERS[kind.dtype]) + integer(2, len(kind.shape))
+    if isinstance(kind, UnrankedType):
+        return field(1, tensor + field(3, field(2, integer(1, 1))))
     return field(1, tensor + b"".join(field(3, _dimension(size)) for size in kind.shape))
 
 

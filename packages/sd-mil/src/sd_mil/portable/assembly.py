@@ -127,7 +127,10 @@ def _part(
     if not wanted and not any(isinstance(scope.types[name], StateType) for name in uses):
         return None
     if kind == "native":
-        return _native(operations, uses, wanted, scope, precision)
+        try:
+            return _native(operations, uses, wanted, scope, precision)
+        except UnsupportedOpError:  # a pass made of them what has no translation here
+            kind = "numpy"
     if kind == "numpy":
         return _in_numpy(operations, wanted, scope)
     (operation,) = operations

@@ -46,8 +46,18 @@ class CompiledProgram:
 
         Raises:
             PredictionError: a missing or unknown input, or a wrong shape.
+            PackageError: an operation fails for these inputs, or memory does not suffice.
         """
         _check_names({**inputs, **(state or {})}, self._inputs)
+        try:
+            return self._results(inputs)
+        except (RuntimeError, MemoryError) as error:
+            shapes = {name: list(array.shape) for name, array in inputs.items()}
+            raise PackageError(
+                f"expected a program that OpenVINO runs for inputs of shapes {shapes}, got: {_reason(error)}"
+            ) from error
+
+    def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         results = self._request.infer(given, share_inputs=True)
         with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
@@ -93,8 +103,13 @@ def _compile(core: openvino.Core, model: openvino.Model, precision: str) -> open
     try:
         return core.compile_model(model, _DEVICE, _configuration(precision))
     except (RuntimeError, MemoryError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise PackageError(f"expected a program that OpenVINO compiles, got: {reason}") from error
+        raise PackageError(f"expected a program that OpenVINO compiles, got: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what OpenVINO says; the others are places in its source."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def output_types(program: Program) -> dict[str, ValueType]:

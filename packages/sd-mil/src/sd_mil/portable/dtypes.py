@@ -7,6 +7,7 @@ int32, the only integer that MIL's arithmetic knows; bool stays bool.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,4 +42,4 @@ def computed_type(kind: TensorType, *, where: str) -> TensorType:
     Raises: UnsupportedModelError as :func:`computed_dtype`.
     """
     names = {"f": "fp32", "i": "int32", "b": "bool"}
-    return TensorType(names[computed_dtype(kind.dtype, where=where).kind], kind.shape)
+    return replace(kind, dtype=names[computed_dtype(kind.dtype, where=where).kind])

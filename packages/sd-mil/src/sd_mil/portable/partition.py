@@ -21,6 +21,7 @@ from sd_mil.program import (
     Reference,
     StateType,
     TensorType,
+    UnrankedType,
     ValueType,
     Variable,
 )
@@ -45,7 +46,11 @@ def is_translated(operation: Operation, types: Mapping[str, ValueType]) -> bool:
         return False
     kinds = [types[name] for name in names_used(operation) if name in types]
     kinds += [variable.type for variable in operation.outputs]
-    return all(isinstance(kind, TensorType) for kind in kinds)
+    return all(_is_ranked(kind) for kind in kinds)
+
+
+def _is_ranked(kind: ValueType) -> bool:
+    return isinstance(kind, TensorType) and not isinstance(kind, UnrankedType)
 
 
 def refused(
@@ -102,7 +107,7 @@ class _Trial(Scope):
 
 def _declare(variable: Variable, scope: Scope) -> None:
     """Lists, states and text are left out: only operations that are refused anyway use them."""
-    if isinstance(variable.type, TensorType) and variable.type.dtype in NUMPY_DTYPES:
+    if _is_ranked(variable.type) and variable.type.dtype in NUMPY_DTYPES:
         scope.define(variable.name, parameter(variable).output(0))
 
 

@@ -5,11 +5,13 @@ Values are arrays in the types they are computed in (floats as fp32), lists, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from sd_mil.errors import PackageError
+from sd_mil.limits import check_iterations
 from sd_mil.portable.compiled import CompiledProgram
 from sd_mil.reference import CompiledBlock
 
@@ -158,9 +160,19 @@ class Loop:
     def run(self, values: Values) -> Values:
         """The body, for as long as the condition holds."""
         current = tuple(values[name] for name in self.variables)
-        while self._inside(self.condition, current, values)[0].item():
+        for count in itertools.count(1):
+            if not self._inside(self.condition, current, values)[0].item():
+                break
+            self._check(count)
             current = self._inside(self.body, current, values)
         return _bound(self.outputs, current)
+
+    def _check(self, count: int) -> None:
+        try:
+            check_iterations(count)
+        except ValueError as error:
+            names = ", ".join(self.outputs)
+            raise PackageError(f"expected the while_loop of {names!r} to end, got {error}") from error
 
     def _inside(self, block: Chain, current: tuple[Any, ...], values: Values) -> tuple[Any, ...]:
         return block.run({**values, **_bound(block.inputs, current)})

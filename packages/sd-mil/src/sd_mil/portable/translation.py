@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Model, Node, Output, PartialShape, Type
 
@@ -15,8 +18,21 @@ from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.portable.registry import find_translator
 from sd_mil.portable.scope import Scope
-from sd_mil.program import Constant, Operation, Program, Reference, Variable
+from sd_mil.program import (
+    Block,
+    Constant,
+    Operation,
+    Program,
+    Reference,
+    UnrankedType,
+    ValueType,
+    Variable,
+)
+from sd_mil.reference import compile_block
 from sd_mil.reference.ops import OPS
+
+#: The largest values with which the reference engine is asked about an operation while translating.
+_TRIED_ELEMENTS = 1 << 20
 
 
 def refuse_unsupported(program: Program) -> None:
@@ -83,12 +99,18 @@ def constant_value(operation: Operation) -> Constant:
     return argument
 
 
+def _partial_shape(kind: ValueType) -> PartialShape:
+    if isinstance(kind, UnrankedType):
+        return PartialShape.dynamic()
+    return PartialShape([-1 if size is None else size for size in kind.shape])
+
+
 def parameter(variable: Variable) -> Node:
     """A graph input of the variable's shape, in the type it is computed in.
 
     Raises: UnsupportedModelError for text and sub-byte types.
     """
-    shape = PartialShape([-1 if size is None else size for size in variable.type.shape])
+    shape = _partial_shape(variable.type)
     computed = computed_dtype(variable.type.dtype, where=f"input {variable.name!r}")
     return ov.parameter(shape, Type(computed), name=variable.name)
 
@@ -112,13 +134,45 @@ def translate_operation(operation: Operation, scope: Scope) -> None:
         raise UnsupportedOpError(f"the portable engine does not run {operation.type!r}: {operation.name!r}")
     try:
         translated = translator(Call(operation, scope))
-    except RuntimeError as error:  # what OpenVINO raises when arguments do not fit each other
+    except (RuntimeError, TypeError) as error:  # what OpenVINO raises when arguments do not fit each other
         reason = str(error).strip().splitlines()[-1]
+        _refuse_contradiction(operation, scope, reason)
         if "dynamic" in reason:
-            raise Call(operation, scope).unsupported("a shape that is not known before running") from error
-        raise PackageError(f"{operation.type} {operation.name!r} contradicts itself: {reason}") from error
+            reason = "a shape that is not known before running"
+        raise Call(operation, scope).unsupported(f"these arguments: {reason}") from error
     outputs = list(translated) if isinstance(translated, Sequence) else [translated]
     _define_outputs(operation, outputs, scope)
+
+
+def _refuse_contradiction(operation: Operation, scope: Scope, reason: str) -> None:
+    """Tell arguments that do not fit each other from those that only OpenVINO does not take.
+
+    The reference engine is asked, with zeros for what is computed, if they are few and their shapes known.
+
+    Raises: PackageError when it cannot compute the operation either.
+    """
+    data = {one.name: one for one in _references(operation) if scope.constant(one) is None}
+    shapes = {name: scope.output(one).get_partial_shape() for name, one in data.items()}
+    known = all(shape.is_static and prod(shape.to_shape()) <= _TRIED_ELEMENTS for shape in shapes.values())
+    if not known or operation.type not in OPS:
+        return
+    zeros = {
+        name: np.zeros(tuple(shapes[name].to_shape()), scope.output(one).get_element_type().to_dtype())
+        for name, one in data.items()
+    }
+    inputs = {
+        key: tuple(scope.constant(one) or one for one in given) for key, given in operation.inputs.items()
+    }
+    outputs = tuple(variable.name for variable in operation.outputs)
+    try:
+        compile_block(Block((), (replace(operation, inputs=inputs),), outputs)).run(zeros)
+    except PackageError as error:
+        raise PackageError(f"{operation.type} {operation.name!r} contradicts itself: {reason}") from error
+
+
+def _references(operation: Operation) -> Iterator[Reference]:
+    for given in operation.inputs.values():
+        yield from (one for one in given if isinstance(one, Reference))
 
 
 def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -> None:
@@ -129,9 +183,11 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
             f" got {len(operation.outputs)}"
         )
     for variable, output in zip(operation.outputs, outputs, strict=True):
+        if output.get_partial_shape().rank.is_dynamic:  # OpenVINO's plugin for processors takes none
+            raise Call(operation, scope).unsupported("a rank that is not known before running")
         if output.get_partial_shape().is_static:
             check_translated(operation.type, operation.name, tuple(output.get_shape()))
-        declared = PartialShape([-1 if size is None else size for size in variable.type.shape])
+        declared = _partial_shape(variable.type)
         if not output.get_partial_shape().compatible(declared):
             raise PackageError(
                 f"{operation.type} {operation.name!r} computes {variable.name!r} of shape"

@@ -7,8 +7,17 @@ from dataclasses import replace
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.errors import PackageError
-from sd_mil.ports import Description, Port
-from sd_mil.program import DictionaryType, Function, Program, StateType, TensorType, ValueType, Variable
+from sd_mil.ports import AnyShape, Description, Port
+from sd_mil.program import (
+    DictionaryType,
+    Function,
+    Program,
+    StateType,
+    TensorType,
+    UnrankedType,
+    ValueType,
+    Variable,
+)
 from sd_mil.reader.features import read_port
 from sd_mil.reader.wire import Message
 
@@ -77,6 +86,8 @@ def _stated(message: Message, own: Message | None) -> Description:
 
 def _ports(source: Message, number: int, side: str) -> tuple[Port, ...]:
     ports = tuple(read_port(one, f"{side} {one.text(1)!r}") for one in source.messages(number))
+    if side == "output":  # coremltools describes a tensor that is returned twice as often
+        ports = tuple(dict.fromkeys(ports))
     names = [port.name for port in ports]
     if len(set(names)) != len(names):
         raise PackageError(f"expected a name for each {side}, got {sorted(names)}")
@@ -103,6 +114,8 @@ def _completed(port: Port, declared: ValueType, side: str) -> Port:
 
     coremltools leaves the shape of some outputs out; sizes that the program does not know are not believed.
     """
+    if isinstance(declared, UnrankedType) and side == "output" and not port.shape:
+        return replace(port, flexibility=AnyShape())
     shape = port.shape or declared.shape
     if side == "output" and len(shape) == len(declared.shape) and port.flexibility is None:
         shape = tuple(
@@ -129,6 +142,8 @@ def _agrees(port: Port, declared: ValueType) -> bool:
     dtype = NUMPY_DTYPES.get(declared.dtype)
     if (port.kind == "state") != isinstance(declared, StateType) or dtype != port.dtype:
         return False
+    if isinstance(declared, UnrankedType):
+        return port.kind != "state"
     return len(port.shape) == len(declared.shape) and all(map(_compatible, port.shape, declared.shape))
 
 

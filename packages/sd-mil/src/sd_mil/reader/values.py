@@ -10,7 +10,17 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.program import Blob, Constant, DictionaryType, ListType, Payload, StateType, TensorType, ValueType
+from sd_mil.program import (
+    Blob,
+    Constant,
+    DictionaryType,
+    ListType,
+    Payload,
+    StateType,
+    TensorType,
+    UnrankedType,
+    ValueType,
+)
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.wire import Message
 
@@ -34,7 +44,7 @@ def read_type(message: Message | None, where: str) -> ValueType:
     """A ``ValueType``: a tensor, a list or dictionary of tensors, or a state.
 
     Raises:
-        UnsupportedModelError: it is a tuple or a list of lists, or its rank is unknown.
+        UnsupportedModelError: it is a tuple or a list of lists.
         PackageError: the type is missing or contradicts itself.
     """
     kind, body = _only_type(message, where)
@@ -66,12 +76,18 @@ def _tensor_type(tensor: Message, where: str) -> TensorType:
     if number not in PROTO_DTYPES:
         raise PackageError(f"expected a MIL dtype for {where}, got number {number}")
     rank = tensor.signed(2)
-    if rank < 0:
-        raise UnsupportedModelError(f"expected a known rank for {where}, got a tensor of any rank")
+    if rank < 0 or any(_is_variadic(dimension) for dimension in tensor.messages(3)):
+        return UnrankedType(PROTO_DTYPES[number])
     shape = tuple(_dimension(dimension, where) for dimension in tensor.messages(3))
     if len(shape) != rank:
         raise PackageError(f"expected {rank} dimensions for {where}, got {len(shape)}")
     return TensorType(PROTO_DTYPES[number], shape)
+
+
+def _is_variadic(dimension: Message) -> bool:
+    """Whether it stands for any number of dimensions."""
+    unknown = dimension.message(2)
+    return unknown is not None and bool(unknown.integer(1))
 
 
 def _dimension(dimension: Message, where: str) -> int | None:
@@ -80,8 +96,6 @@ def _dimension(dimension: Message, where: str) -> int | None:
         raise PackageError(f"expected a dimension of {where} to be known or unknown, got neither or both")
     if constant is not None:
         return constant.integer(1)
-    if unknown is not None and unknown.integer(1):
-        raise UnsupportedModelError(f"expected a known rank for {where}, got a variadic dimension")
     return None
 
 

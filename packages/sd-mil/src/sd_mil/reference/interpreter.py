@@ -12,7 +12,17 @@ import numpy as np
 from sd_mil.engine import Arrays, Rounding
 from sd_mil.errors import PackageError, PredictionError, SdMilError
 from sd_mil.limits import check_computed
-from sd_mil.program import Argument, Block, Constant, Operation, Program, StateType, TensorType, Variable
+from sd_mil.program import (
+    Argument,
+    Block,
+    Constant,
+    Operation,
+    Program,
+    StateType,
+    TensorType,
+    UnrankedType,
+    Variable,
+)
 from sd_mil.reference.payload import computed, dense, unpacked
 from sd_mil.reference.plan import BlockPlan, Step, plan, where
 from sd_mil.reference.values import Array, Cell, Value
@@ -244,6 +254,8 @@ def _widened(value: Value) -> Value:
 
 
 def _check_shape(operation: Operation, variable: Variable, result: Array) -> None:
+    if isinstance(variable.type, UnrankedType):
+        return
     declared = variable.type.shape
     fits = len(declared) == result.ndim and all(
         size is None or size == got for size, got in zip(declared, result.shape, strict=True)

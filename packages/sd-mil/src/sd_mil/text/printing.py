@@ -21,6 +21,7 @@ from sd_mil.program import (
     Program,
     StateType,
     TensorType,
+    UnrankedType,
     ValueType,
     Variable,
 )
@@ -103,6 +104,8 @@ class _Printer:
             return f"dict<{self._type(kind.key)}, {self._type(kind.value)}>"
         if kind.shape == () and self._dialect == "1.3":
             return kind.dtype
+        if isinstance(kind, UnrankedType):
+            return f"tensor<{kind.dtype}, ?>"
         sizes = ", ".join("?" if size is None else str(size) for size in kind.shape)
         return f"tensor<{kind.dtype}, [{sizes}]>"
 

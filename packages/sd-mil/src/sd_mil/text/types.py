@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sd_mil.dtypes import PROTO_DTYPES
 from sd_mil.errors import UnsupportedModelError
-from sd_mil.program import DictionaryType, ListType, StateType, TensorType, ValueType
+from sd_mil.program import DictionaryType, ListType, StateType, TensorType, UnrankedType, ValueType
 from sd_mil.text.tokens import Tokens
 
 _DTYPES = frozenset(PROTO_DTYPES.values())
@@ -57,7 +57,10 @@ def _tensor(tokens: Tokens) -> TensorType:
     dtype = tokens.next()
     if dtype not in _DTYPES:
         raise tokens.error(f"a MIL dtype instead of {dtype[:40]!r} before")
-    tokens.expect(",", "[")
+    tokens.expect(",")
+    if tokens.accept("?"):
+        return UnrankedType(dtype)
+    tokens.expect("[")
     shape: list[int | None] = []
     while not tokens.accept("]"):
         if shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
@@ -71,6 +72,10 @@ def conv_transpose(call: Call) -> Output:
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
     pads_begin, pads_end, extra = _crops(call, window)
+    if x.get_node().get_type_name() == "Pad":  # OpenVINO 2026.4.1 takes such padding as that of the result
+        crops, pads_begin, pads_end = (pads_begin, pads_end), [0] * len(extra), [0] * len(extra)
+    else:
+        crops = ([0] * len(extra), [0] * len(extra))
     convolve = ov.convolution_backprop_data
     if window.groups > 1:
         weight, convolve = _split_groups(weight, window.groups), ov.group_convolution_backprop_data
@@ -84,7 +89,15 @@ def conv_transpose(call: Call) -> Output:
         auto_pad="explicit",
         output_padding=extra,
     )
-    return _with_bias(call, result.output(0))
+    return _with_bias(call, _cropped(result.output(0), *crops))
+
+
+def _cropped(result: Output, begins: list[int], ends: list[int]) -> Output:
+    if not any(begins + ends):
+        return result
+    axes = int_list(list(range(2, 2 + len(begins))))
+    stops = int_list([-end if end else np.iinfo(np.int32).max for end in ends])
+    return ov.slice(result, int_list(begins), stops, int_list([1] * len(begins)), axes).output(0)
 
 
 def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import openvino.opset14 as ov
-from openvino import Output
+from openvino import Node, Output, Type
 
 from sd_mil.portable.call import Call
+from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.portable.ops.contraction import Contraction
 from sd_mil.portable.registry import translate
 from sd_mil.portable.scope import int_list
@@ -14,15 +16,31 @@ from sd_mil.portable.scope import int_list
 @translate("linear")
 def linear(call: Call) -> Output:
     """``x · weightᵀ + bias``; ``weight`` is [out, in], ``bias`` [out] or absent."""
-    product = ov.matmul(call.output("x"), call.output("weight"), False, True)
-    return ov.add(product, call.output("bias")).output(0) if "bias" in call else product.output(0)
+    x, *others = _of_one_type(call, "x", "weight", *(["bias"] if "bias" in call else []))
+    product = ov.matmul(x, others[0], False, True)
+    return _as_declared(call, ov.add(product, others[1]) if "bias" in call else product)
 
 
 @translate("matmul")
 def matmul(call: Call) -> Output:
     """Batched ``x · y``, either one transposed in its last two axes first."""
     transposes = call.flag("transpose_x"), call.flag("transpose_y")
-    return ov.matmul(call.output("x"), call.output("y"), *transposes).output(0)
+    return _as_declared(call, ov.matmul(*_of_one_type(call, "x", "y"), *transposes))
+
+
+def _of_one_type(call: Call, *parameters: str) -> list[Output]:
+    """The operands; integers beside floats, which iOS 17 allows, as floats."""
+    outputs = [call.output(name) for name in parameters]
+    types = {one.get_element_type() for one in outputs}
+    return outputs if len(types) == 1 else [ov.convert(one, np.float32).output(0) for one in outputs]
+
+
+def _as_declared(call: Call, result: Node) -> Output:
+    """The product in the type that the program declares, which mixed operands do not settle."""
+    variable = call.operation.outputs[0]
+    declared = Type(computed_dtype(variable.type.dtype, where=repr(variable.name)))
+    output = result.output(0)
+    return output if output.get_element_type() == declared else ov.convert(output, declared).output(0)
 
 
 @translate("einsum")

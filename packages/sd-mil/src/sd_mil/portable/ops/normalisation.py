@@ -20,11 +20,8 @@ def layer_norm(call: Call) -> Output:
     x = call.output("x")
     rank = len(x.get_partial_shape())
     axes = sorted(axis % rank for axis in call.ints("axes", list(range(rank))))
-    normalised = _standardise(call, x, axes)
-    shape = [-1 if axis in axes else 1 for axis in range(rank)]
-    if len(axes) > 1:
-        shape = [x.get_partial_shape()[axis].get_length() if axis in axes else 1 for axis in range(rank)]
-    return _scale_and_shift(call, normalised, shape)
+    others = [axis for axis in range(rank) if axis not in axes]
+    return _scale_and_shift(call, _standardise(call, x, axes), others)
 
 
 @translate("instance_norm")
@@ -33,7 +30,7 @@ def instance_norm(call: Call) -> Output:
     x = call.output("x")
     rank = len(x.get_partial_shape())
     normalised = _standardise(call, x, list(range(2, rank)))
-    return _scale_and_shift(call, normalised, [1, -1] + [1] * (rank - 2))
+    return _scale_and_shift(call, normalised, [0, *range(2, rank)])
 
 
 @translate("batch_norm")
@@ -75,13 +72,17 @@ def _standardise(call: Call, x: Output, axes: list[int]) -> Output:
     return ov.mvn(x, int_list(axes), True, epsilon, "inside_sqrt").output(0)
 
 
-def _scale_and_shift(call: Call, x: Output, shape: list[int]) -> Output:
-    """``x · gamma + beta``, each reshaped to ``shape`` and optional."""
+def _scale_and_shift(call: Call, x: Output, others: list[int]) -> Output:
+    """``x · gamma + beta``, each optional and without the dimensions ``others`` of ``x``."""
     if "gamma" in call:
-        x = ov.multiply(x, ov.reshape(call.output("gamma"), int_list(shape), False)).output(0)
+        x = ov.multiply(x, _along(call.output("gamma"), others)).output(0)
     if "beta" in call:
-        x = ov.add(x, ov.reshape(call.output("beta"), int_list(shape), False)).output(0)
+        x = ov.add(x, _along(call.output("beta"), others)).output(0)
     return x
+
+
+def _along(parameter: Output, others: list[int]) -> Output:
+    return ov.unsqueeze(parameter, int_list(others)).output(0) if others else parameter
 
 
 def _float32(call: Call, parameter: str) -> Float32:

@@ -113,8 +113,15 @@ def _batch_first(call: Call) -> Output:
 
 
 def _state(call: Call, parameter: str, directions: int) -> Output:
-    """[N, D·H] -> [N, D, H]."""
-    return ov.reshape(call.output(parameter), int_list([0, directions, -1]), True).output(0)
+    """[N, D·H] -> [N, D, H], of as many rows as ``x`` has sequences.
+
+    coremltools makes too many rows of zeros for packed sequences.
+    """
+    state, x = call.output(parameter), call.output("x")
+    if state.get_partial_shape()[0] != x.get_partial_shape()[1]:
+        batch = ov.gather(ov.shape_of(x, "i32"), int_list([1]), 0)
+        state = ov.slice(state, int_list([0]), batch, int_list([1]), int_list([0])).output(0)
+    return ov.reshape(state, int_list([0, directions, -1]), True).output(0)
 
 
 def _lengths(x: Output) -> Output:

@@ -38,7 +38,7 @@ def resample(call: Call) -> Output:
 
 def _normalised(call: Call, x: Output, mode: str) -> Output:
     """Coordinates from -1 to 1."""
-    points = call.output("coordinates")
+    points = ov.convert(call.output("coordinates"), np.float32).output(0)
     if mode == "normalized_minus_one_to_one":
         return points
     if mode == "normalized_zero_to_one":
@@ -47,7 +47,7 @@ def _normalised(call: Call, x: Output, mode: str) -> Output:
     if 1 in (height, width):
         raise call.unsupported("an image of one pixel in height or width")
     scale = np.array([2 / (width - 1), 2 / (height - 1)], np.float32)
-    return ov.subtract(ov.multiply(ov.convert(points, np.float32), scale), np.float32(1)).output(0)
+    return ov.subtract(ov.multiply(points, scale), np.float32(1)).output(0)
 
 
 @translate("crop")

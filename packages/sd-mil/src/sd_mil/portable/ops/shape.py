@@ -12,13 +12,38 @@ from sd_mil.portable.scope import int_list
 
 @translate("reshape")
 def reshape(call: Call) -> Output:
-    """``x`` in another shape: -1 is what remains; 0 keeps the dimension when the ranks are equal."""
-    return ov.reshape(call.output("x"), call.output("shape"), _zero_keeps(call)).output(0)
+    """``x`` in another shape: -1 is what remains; 0 keeps the dimension, counted from the last one.
+
+    Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
+    """
+    x, shape = call.output("x"), call.output("shape")
+    if _is_of_rank(shape, len(x.get_partial_shape())):
+        return ov.reshape(x, shape, True).output(0)
+    if call.is_constant("shape") and 0 in (wanted := call.ints("shape")) and not _is_empty(x):
+        shape = _zeros_filled(x, wanted)
+    return ov.reshape(x, shape, False).output(0)
 
 
-def _zero_keeps(call: Call) -> bool:
-    target = call.output("shape").get_partial_shape()
-    return target.is_static and int(target.to_shape()[0]) == len(call.output("x").get_partial_shape())
+def _is_of_rank(shape: Output, rank: int) -> bool:
+    target = shape.get_partial_shape()
+    return target.is_static and int(target.to_shape()[0]) == rank
+
+
+def _is_empty(x: Output) -> bool:
+    return any(size == 0 for size in x.get_partial_shape())
+
+
+def _zeros_filled(x: Output, wanted: list[int]) -> Output:
+    """The sizes, each 0 as that of ``x`` at the same place from the end, or 1 before its first."""
+    spare = len(wanted) - len(x.get_partial_shape())
+    sizes = ov.shape_of(x, "i32")
+    filled = [
+        int_list([size or 1])
+        if size or place < spare
+        else ov.gather(sizes, int_list([place - spare]), 0).output(0)
+        for place, size in enumerate(wanted)
+    ]
+    return ov.concat(filled, 0).output(0)
 
 
 @translate("expand_dims")

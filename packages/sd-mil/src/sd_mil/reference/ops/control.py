@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+from sd_mil.limits import check_iterations
 from sd_mil.reference.registry import Array, BlockFunction, form
 from sd_mil.reference.values import Value
 
@@ -17,6 +20,9 @@ def cond(blocks: tuple[BlockFunction, ...], pred: Array) -> tuple[Value, ...]:
 def while_loop(blocks: tuple[BlockFunction, ...], loop_vars: tuple[Value, ...]) -> tuple[Value, ...]:
     """The second block, from loop variables to loop variables, as long as the first one says so."""
     condition, body = blocks
-    while condition(*loop_vars)[0].item():
+    for count in itertools.count(1):
+        if not condition(*loop_vars)[0].item():
+            break
+        check_iterations(count)
         loop_vars = body(*loop_vars)
     return loop_vars
