@@ -1,5 +1,6 @@
 """MIL's text: what compiled models hold, in both dialects, is the program that the protobuf holds."""
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -226,6 +227,9 @@ def test_compiled_pipelines(tmp_path):
     read = read_model(root)
     assert isinstance(read, Pipeline)
     assert list(read.models) == ["model0", "model1"]
+    (root / "model0" / "weights").rename(root / "weights")
+    shutil.rmtree(root / "model1" / "weights")
+    assert [one.weight_bytes for one in read_model(root).models.values()] == [read.weight_bytes // 2] * 2
     (root / "model1" / "model.mil").unlink()
     with pytest.raises(
         UnsupportedModelError, match=r"model1 of the pipeline: expected a compiled ML Program"

@@ -60,7 +60,7 @@ def _read(folder: Path, root: Path, depth: int) -> Package | Pipeline:
 
 
 def _package(folder: Path, root: Path, version: int, description: Message) -> Package:
-    weights = WeightFiles(weight_locator(folder))
+    weights = WeightFiles(weight_locator(folder, shared=root))  # the models of a pipeline share one file
     program = parse_program(_text(folder), weights, default_function=default_function(description))
     check_scopes(program)
     descriptions = read_descriptions(description, program)

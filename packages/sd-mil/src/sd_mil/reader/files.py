@@ -29,13 +29,19 @@ def inside(folder: Path, name: str, source: str) -> Path:
     return file
 
 
-def weight_locator(folder: Path) -> Callable[[str], Path]:
-    """What finds ``@model_path/...`` in ``folder``."""
+def weight_locator(folder: Path, *, shared: Path | None = None) -> Callable[[str], Path]:
+    """What finds ``@model_path/...`` in ``folder``, or else in ``shared``, which it lies in."""
 
     def locate(name: str) -> Path:
         if not name.startswith(_MODEL_PATH):
             raise PackageError(f"expected a weight file under {_MODEL_PATH!r}, got {name!r}")
-        return inside(folder, name.removeprefix(_MODEL_PATH), "the model")
+        relative = name.removeprefix(_MODEL_PATH)
+        try:
+            return inside(folder, relative, "the model")
+        except PackageError:
+            if shared is None:
+                raise
+            return inside(shared, relative, "the model")
 
     return locate
 
