@@ -82,9 +82,7 @@ def verify(
     rows: list[OutputFidelity] = []
     arithmetic = ""
     for entry in _chosen(opened, checkpoint, components):
-        component = _rebuild(entry, opened, checkpoint)
-        inputs = sample_inputs(component, checkpoint, seed=seed)
-        expected = _run_torch(component, inputs)
+        inputs, expected = _expected(entry, opened, checkpoint, seed=seed)
         model = MLModel(opened.package(entry), engine, precision=precision)
         arithmetic = model.arithmetic
         for row in _compare(entry.name, expected, model, inputs):
@@ -144,6 +142,17 @@ def _options_of(bundle: Bundle) -> ConversionOptions:
         unet_support_controlnet=any(name.startswith(RESIDUAL) for name in ports),
         unet_batch_one=ports.get("sample", ())[:1] == (1,),
     )
+
+
+def _expected(
+    entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint, *, seed: int
+) -> tuple[Arrays, Arrays]:
+    """Inputs, and what torch makes of them; its weights are gone before the engine loads its own."""
+    component = _rebuild(entry, bundle, checkpoint)
+    inputs = sample_inputs(component, checkpoint, seed=seed)
+    expected = _run_torch(component, inputs)
+    component.module.to("meta")
+    return inputs, expected
 
 
 def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
