@@ -79,11 +79,11 @@ class ConversionOptions:
         """Refuse values that no conversion can honour."""
         if self.components is not None:
             check_components(self.components)
-        _one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
-        _one_of("target", self.target, tuple(TARGETS))
+        one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
+        one_of("target", self.target, tuple(TARGETS))
         check_attention(self.attention_implementation, self.target)
         if self.compute_unit is not None:
-            _one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
+            one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
         for entry in self.compute_precision:
             _check_precision(entry)
         for name, unit in _SIZES.items():
@@ -121,11 +121,12 @@ def check_components(names: tuple[str, ...]) -> None:
     if not names:
         raise OptionsError(f"components: expected at least one of {', '.join(COMPONENTS)}, got none")
     for name in names:
-        _one_of("components", name, COMPONENTS)
+        one_of("components", name, COMPONENTS)
     if len(set(names)) != len(names):
         raise OptionsError(f"components: expected each name once, got {', '.join(names)}")
 
 
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a ``value`` of ``option`` that is none of ``choices`` with :class:`OptionsError`."""
     if value not in choices:
         raise OptionsError(f"{option}: expected one of {', '.join(choices)}, got {value!r}")

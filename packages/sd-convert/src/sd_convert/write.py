@@ -13,7 +13,7 @@ from .choice import chooser
 from .component import Component
 from .coreml import import_coremltools
 from .errors import OptionsError
-from .options import ATTENTION_IMPLEMENTATIONS, check_attention
+from .options import ATTENTION_IMPLEMENTATIONS, check_attention, one_of
 from .package import draw_blueprint, write_package
 from .targets import target_named
 
@@ -64,8 +64,8 @@ def draw(
     component: Component, *, attention: str, compute_unit: str | None, target: str, precision: str
 ) -> Blueprint:
     """Rewrite, export and lower ``component``: everything but the writing, see :func:`write_component`."""
-    _one_of("attention", attention, ATTENTION_IMPLEMENTATIONS)
-    _one_of("precision", precision, PRECISIONS)
+    one_of("attention", attention, ATTENTION_IMPLEMENTATIONS)
+    one_of("precision", precision, PRECISIONS)
     chosen = target_named(target)
     check_attention(attention, target)
     import_coremltools()
@@ -77,11 +77,6 @@ def draw(
     choose = chooser(attention, compute_unit=compute_unit, target=chosen)
     lowered = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
     return draw_blueprint(component, lowered, specification=chosen.specification)
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionsError(f"{option}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def _size(path: Path) -> int:
