@@ -50,6 +50,7 @@ from sd_mil.program import (
     Variable,
 )
 from sd_mil.reader import read_model, read_package
+from sd_mil.recognition import FileKind, recognise_file
 from sd_mil.state import State
 from sd_mil.support import unsupported_operations
 from sd_mil.text import print_program
@@ -71,6 +72,7 @@ __all__ = [
     "DivergenceReport",
     "EngineError",
     "EnumeratedShapes",
+    "FileKind",
     "Function",
     "ListType",
     "MLModel",
@@ -107,6 +109,7 @@ __all__ = [
     "psnr",
     "read_model",
     "read_package",
+    "recognise_file",
     "unsupported_operations",
     "write_package",
 ]

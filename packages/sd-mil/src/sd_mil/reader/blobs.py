@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import BLOB_DTYPES, stored_bytes, stored_dtype
 from sd_mil.errors import PackageError, UnsupportedModelError
+from sd_mil.reader.files import refuse_foreign
 
 ALIGNMENT = 64
 SENTINEL = 0xDEADBEEF
@@ -75,6 +76,7 @@ class WeightFiles:
 
 
 def _map(path: Path, name: str) -> _Bytes:
+    refuse_foreign(path, name)
     size = os.stat(path).st_size
     if size < ALIGNMENT:
         raise PackageError(f"expected a header of {ALIGNMENT} bytes in {name}, got a file of {size} bytes")

@@ -12,13 +12,14 @@ coremldata.bin holds the model description::
 
 from __future__ import annotations
 
+from mmap import mmap
 from pathlib import Path
 
 from sd_mil.errors import PackageError, SdMilError, UnsupportedModelError
 from sd_mil.program import Package, Pipeline
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.description import default_function, read_descriptions, read_model_description
-from sd_mil.reader.files import inside, weight_locator
+from sd_mil.reader.files import inside, message_bytes, text_bytes, weight_locator
 from sd_mil.reader.scope import check_scopes
 from sd_mil.reader.wire import Message
 from sd_mil.text import parse_program
@@ -26,8 +27,6 @@ from sd_mil.text import parse_program
 _PROGRAM, _DATA = "model.mil", "coremldata.bin"
 _KIND_AT = 28
 _MAX_MODELS = 256
-#: Longer than any real program by far; reading takes some fifty times as much memory.
-_MAX_TEXT = 1 << 26
 _NEURAL_NETWORK = ("model.espresso.net", "model.espresso.shape", "neural_network_optionals")
 
 
@@ -94,10 +93,7 @@ def _pipeline(folder: Path, root: Path, version: int, description: Message, dept
 
 
 def _text(folder: Path) -> str:
-    file = inside(folder, _PROGRAM, "a compiled model")
-    if file.stat().st_size > _MAX_TEXT:
-        raise PackageError(f"expected at most {_MAX_TEXT} bytes in {_PROGRAM}, got {file.stat().st_size}")
-    data = file.read_bytes()
+    data = text_bytes(inside(folder, _PROGRAM, "a compiled model"))
     if not data.lstrip().startswith(b"program"):
         raise UnsupportedModelError(
             f"expected {_PROGRAM} to begin with 'program(', got something else: an encrypted or damaged model"
@@ -109,7 +105,7 @@ def _text(folder: Path) -> str:
 
 
 def _description(folder: Path) -> tuple[int, Message]:
-    data = inside(folder, _DATA, "a compiled model").read_bytes()
+    data = message_bytes(inside(folder, _DATA, "a compiled model"))
     version_at = _KIND_AT + 8 + _number(data, _KIND_AT)
     length_at = version_at + 32
     start, length = length_at + 8, _number(data, length_at)
@@ -121,7 +117,7 @@ def _description(folder: Path) -> tuple[int, Message]:
     return _number(data, version_at), Message(data, start, start + length)
 
 
-def _number(data: bytes, offset: int) -> int:
+def _number(data: bytes | mmap, offset: int) -> int:
     if offset + 8 > len(data):
         raise PackageError(f"expected a number at byte {offset} of {_DATA}, got a file of {len(data)} bytes")
     return int.from_bytes(data[offset : offset + 8], "little")

@@ -1,14 +1,27 @@
-"""Files of a model: names that come out of it lead to files inside its folder and nowhere else."""
+"""Files of a model: names that come out of it lead to files inside its folder and nowhere else.
+
+None is read before its size is known, and what is obviously something else is called by its name.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sd_mil.errors import PackageError
+from sd_mil.recognition import recognise_file
 
+#: protobuf, and with it Core ML, reads no message of 2 GiB.
+MAX_MESSAGE_BYTES = (1 << 31) - 1
+#: Longer than any real program by far; reading takes some fifty times as much memory.
+MAX_TEXT_BYTES = 1 << 26
+#: Real ones have a thousandth of it.
+_MAX_MANIFEST_BYTES = 1 << 20
+#: What is longer, because it has weights inside, is mapped.
+_READ_WHOLE_BYTES = 1 << 26
 _MODEL_PATH = "@model_path/"
 
 
@@ -27,6 +40,48 @@ def inside(folder: Path, name: str, source: str) -> Path:
     if not file.is_file():
         raise PackageError(f"expected the file {name!r} that {source} names, got no such file")
     return file
+
+
+def message_bytes(file: Path) -> bytes | mmap:
+    """The bytes of a protobuf message, in memory or mapped.
+
+    Raises:
+        PackageError: the file is larger than such messages are, or is something else.
+    """
+    size = _checked(file, MAX_MESSAGE_BYTES)
+    if size <= _READ_WHOLE_BYTES:
+        return file.read_bytes()
+    with file.open("rb") as opened:
+        return mmap(opened.fileno(), 0, access=ACCESS_READ)
+
+
+def text_bytes(file: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """The bytes of a text.
+
+    Raises:
+        PackageError: the file is larger than the limit.
+    """
+    _checked(file, limit, text=True)
+    return file.read_bytes()
+
+
+def refuse_foreign(file: Path, name: str, *, text: bool = False) -> None:
+    """Say what a file is that cannot be read, where that is known; ``text`` where plain text is expected.
+
+    Raises:
+        PackageError: it is a Git LFS pointer, a page, an archive, or a model of another framework.
+    """
+    kind = recognise_file(file, text=text)
+    if kind is not None:
+        raise PackageError(f"expected a part of a Core ML model in {name}, got {kind}")
+
+
+def _checked(file: Path, limit: int, *, text: bool = False) -> int:
+    refuse_foreign(file, file.name, text=text)
+    size = file.stat().st_size
+    if size > limit:
+        raise PackageError(f"expected at most {limit} bytes in {file.name}, got {size}")
+    return size
 
 
 def weight_locator(folder: Path, *, shared: Path | None = None) -> Callable[[str], Path]:
@@ -65,7 +120,7 @@ def manifest_model(root: Path) -> Path:
 def _manifest(root: Path) -> dict[str, Any]:
     file = inside(root, "Manifest.json", "an .mlpackage")
     try:
-        manifest = json.loads(file.read_bytes())
+        manifest = json.loads(text_bytes(file, _MAX_MANIFEST_BYTES))
     except (ValueError, RecursionError) as error:
         raise PackageError(f"expected JSON in Manifest.json, got {error}") from None
     if not isinstance(manifest, dict):

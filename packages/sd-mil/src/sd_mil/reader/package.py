@@ -9,7 +9,7 @@ from sd_mil.errors import PackageError, UnsupportedModelError
 from sd_mil.program import Package, Pipeline
 from sd_mil.reader.blobs import WeightFiles
 from sd_mil.reader.compiled import is_compiled, read_compiled
-from sd_mil.reader.files import manifest_model, weight_locator
+from sd_mil.reader.files import manifest_model, message_bytes, weight_locator
 from sd_mil.reader.specification import read_specification
 from sd_mil.reader.wire import Message
 
@@ -47,6 +47,9 @@ def read_model(path: str | os.PathLike[str]) -> Package | Pipeline:
         raise PackageError(f"{root}: {error}") from error
     except OSError as error:
         raise PackageError(f"{root}: expected a readable package, got {error}") from error
+    except (MemoryError, RecursionError) as error:
+        much = "memory" if isinstance(error, MemoryError) else "nesting"
+        raise PackageError(f"{root}: expected a model that can be read, got one of too much {much}") from None
 
 
 def _read(root: Path) -> Package | Pipeline:
@@ -61,4 +64,4 @@ def _read(root: Path) -> Package | Pipeline:
 
 def _read_file(file: Path, path: str) -> Package | Pipeline:
     weights = WeightFiles(weight_locator(file.parent))
-    return read_specification(Message(file.read_bytes()), path, weights)
+    return read_specification(Message(message_bytes(file)), path, weights)
