@@ -1,26 +1,37 @@
-"""Inputs as they are named on the command line: ``name=file.npy``, ``name=picture.png``, ``name=random``."""
+"""Inputs as they are named on the command line.
+
+``NAME=VALUE``, where VALUE is
+
+- ``random`` or ``random:1x77``,
+- a number, or a list of numbers as JSON has it: ``0.4``, ``[1, 2]``, ``[[1, 2], [3, 4]]``,
+- of an input that takes text, the text,
+- or else a file: ``.npy``, ``.npz``, a picture. No such file has a name that reads as a number or a list.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdc.arrays import MOST_ELEMENTS, read_array, refuse_foreign
+
 if TYPE_CHECKING:
     import numpy as np
     from sd_mil import MLModel, Package, Port
 
 _RANDOM = re.compile(r"random(?::(\d+(?:x\d+)*))?")
-_PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+_PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 #: Operations between a port and the table that its integers look up.
 _PASSED = frozenset(
     ("add", "cast", "expand_dims", "identity", "reshape", "select", "slice_by_index", "squeeze", "transpose")
 )
-_MOST_ELEMENTS = 1 << 28
 
 
 def assemble(
@@ -33,7 +44,7 @@ def assemble(
     """
     import numpy as np
 
-    named = dict(_split(one) for one in given)
+    named = _named(given)
     if unknown := [name for name in named if name not in model.inputs]:
         raise click.ClickException(
             f"expected inputs among {', '.join(model.inputs)}, got {', '.join(unknown)}"
@@ -44,11 +55,22 @@ def assemble(
         text = named.get(name, "random" if rest_random and not port.optional else None)
         if text is None and not port.optional:
             raise click.ClickException(
-                f"expected a value for input {port}: --input {name}=FILE, --input {name}=random, or --random"
+                f"expected a value for input {port}: --input {name}=VALUE, --input {name}=random, or --random"
             )
         if text is not None:
             values[name] = _value(model, port, text, resize=resize, generator=generator)
     return values
+
+
+def _named(given: Iterable[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, text in map(_split, given):
+        if name in named:
+            raise click.ClickException(
+                f"expected one value for input {name!r}, got {named[name]!r} and {text!r}"
+            )
+        named[name] = text
+    return named
 
 
 def _split(argument: str) -> tuple[str, str]:
@@ -59,20 +81,55 @@ def _split(argument: str) -> tuple[str, str]:
 
 
 def _value(model: MLModel, port: Port, text: str, *, resize: bool, generator: np.random.Generator) -> Any:
-    drawn = _RANDOM.fullmatch(text)
-    if drawn:
+    if port.kind == "string":
+        return text
+    if drawn := _RANDOM.fullmatch(text):
         sizes = drawn.group(1)
         shape = tuple(map(int, sizes.split("x"))) if sizes else tuple(size or 1 for size in port.shape)
         return _random(model, port, shape, generator)
+    if port.kind != "image" and (_NUMBER.fullmatch(text) or (text.startswith("[") and text.endswith("]"))):
+        return _written(text, port)
     path = Path(text)
-    if not path.is_file():
-        raise click.ClickException(f"expected a file or 'random' for input {port.name!r}, got {text!r}")
+    if not os.path.isfile(path):
+        raise _unreadable(text, port)
+    refuse_foreign(path)
     if port.kind == "image" and path.suffix.lower() in _PICTURES:
         return _picture(path, port, resize=resize)
     if path.suffix.lower() in (".npy", ".npz"):
-        return _fitting(_array(path, port.name), port)
-    wanted = "a picture, .npy or .npz" if port.kind == "image" else ".npy or .npz"
-    raise click.ClickException(f"expected {wanted} for input {port}, got {path.name!r}")
+        return _fitting(read_array(path, port), port)
+    raise _unreadable(path.name, port)
+
+
+def _unreadable(text: str, port: Port) -> click.ClickException:
+    kinds = "a picture" if port.kind == "image" else "a number, a list of numbers"
+    return click.ClickException(
+        f"expected a file (.npy, .npz), {kinds} or 'random' for input {port}, got {_quoted(text)}"
+    )
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+def _written(text: str, port: Port) -> Any:
+    """A number or a list on the command line; one number fills a port of one element."""
+    import numpy as np
+
+    try:
+        array = np.array(json.loads(text) if text.startswith("[") else _number(text))
+    except (ValueError, OverflowError, RecursionError):
+        raise _unreadable(text, port) from None
+    if array.dtype.kind not in "iuf":
+        raise _unreadable(text, port)
+    if array.ndim == 0 and port.kind == "array" and port.allows(single := (1,) * len(port.shape)):
+        array = array.reshape(single)
+    if array.dtype.kind in "iu" and port.dtype.startswith("float"):
+        array = array.astype(np.float64)
+    return _fitting(array, port, said=f"{_quoted(text)}, ")
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
 
 
 def _random(model: MLModel, port: Port, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
@@ -83,9 +140,9 @@ def _random(model: MLModel, port: Port, shape: tuple[int, ...], generator: np.ra
 
     if not port.allows(shape):
         raise click.ClickException(f"expected a shape for input {port}, got {list(shape)}")
-    if math.prod(shape) > _MOST_ELEMENTS:
+    if math.prod(shape) > MOST_ELEMENTS:
         raise click.ClickException(
-            f"expected at most {_MOST_ELEMENTS} elements for {port.name!r}, got {shape}"
+            f"expected at most {MOST_ELEMENTS} elements for {port.name!r}, got {shape}"
         )
     if port.kind == "image":
         return generator.integers(0, 256, shape).astype(port.dtype)
@@ -136,14 +193,18 @@ def _shapes(package: Package, function: str | None) -> Mapping[str, tuple[int | 
 
 
 def _picture(path: Path, port: Port, *, resize: bool) -> Any:
-    from PIL import Image, UnidentifiedImageError
+    """Opened as every picture that a user gives: common formats only, of a bounded size, upright."""
+    from PIL.Image import Resampling
+    from sd_runtime import read_image
 
     mode = {"GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}.get(str(port.color), "RGB")
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert(mode)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
-        raise click.ClickException(f"expected a picture in {path.name!r}, got: {error}") from error
+    opened = read_image(path)
+    if opened.mode.startswith(("I", "F")) and mode != "F":
+        raise click.ClickException(
+            f"expected a picture of 8 bits a channel for input {port.name!r}, got one of mode {opened.mode} "
+            f"in {path.name!r}; give its numbers as .npy"
+        )
+    image = opened.convert(mode)
     height, width = port.shape[-2] or image.height, port.shape[-1] or image.width
     if port.allows((1, 1 if mode != "RGB" else 3, image.height, image.width)):
         return image
@@ -152,39 +213,31 @@ def _picture(path: Path, port: Port, *, resize: bool) -> Any:
             f"expected a picture of {width}x{height} pixels for input {port.name!r}, got "
             f"{image.width}x{image.height}; --resize does it"
         )
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    return image.resize((width, height), Resampling.LANCZOS)
 
 
-def _array(path: Path, name: str) -> Any:
-    """An array; of an .npz the one with the input's name, or the only one. Nothing is unpickled."""
-    import numpy as np
-
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as archive:
-            chosen = name if name in archive.files or len(archive.files) != 1 else archive.files[0]
-            if chosen not in archive.files:
-                raise click.ClickException(
-                    f"expected an array {name!r} in {path.name!r}, got {', '.join(archive.files)}"
-                )
-            return archive[chosen]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise click.ClickException(f"expected an array in {path.name!r}, got: {error}") from error
-
-
-def _fitting(array: Any, port: Port) -> Any:
-    """Floats become the port's floats, and integers its integers where no number is lost."""
+def _fitting(array: Any, port: Port, *, said: str = "") -> Any:
+    """Floats become the port's floats, and integers its integers, where no number is lost."""
     import numpy as np
 
     if port.kind in ("int64", "double"):
-        return array.item() if array.size == 1 else array
+        if array.size != 1 or (port.kind == "int64" and array.dtype.kind not in "iu"):
+            raise _misfit(array, port, said)
+        return array.item()
     wanted = np.dtype(port.dtype)
-    if array.dtype == wanted:
-        return array
     floats = array.dtype.kind == wanted.kind == "f"
     integers = array.dtype.kind in "iub" and wanted.kind in "iu"
-    cast = array.astype(wanted) if floats or integers else None
-    if cast is None or (integers and not np.array_equal(cast, array)):
-        raise click.ClickException(f"expected {port.expected} for input {port.name!r}, got {array.dtype}")
+    if not (floats or integers or array.dtype == wanted) or not port.allows(array.shape):
+        raise _misfit(array, port, said)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(wanted, copy=False)
+    if integers and not np.array_equal(cast, array):
+        raise _misfit(array, port, said, "; a number does not fit")
+    if floats and bool((np.isinf(cast) & ~np.isinf(array)).any()):
+        raise _misfit(array, port, said, f"; a number is beyond the range of {wanted.name}")
     return cast
+
+
+def _misfit(array: Any, port: Port, said: str, why: str = "") -> click.ClickException:
+    got = f"{said}{array.dtype}{list(array.shape)}"
+    return click.ClickException(f"expected {port.expected} for input {port.name!r}, got {got}{why}")

@@ -108,13 +108,19 @@ def default_cache() -> Cache | None:
     """The cache that the environment asks for; None when it is off.
 
     Raises:
-        EngineError: the environment's limit is not a number.
+        EngineError: the environment's limit is not a number, or its folder cannot be one.
     """
     chosen = os.environ.get("SD_MIL_CACHE", "")
     if chosen == "off":
         return None
-    folder = Path(chosen).expanduser() if chosen else _users_folder()
-    return Cache(folder, _limit(folder))
+    try:
+        folder = Path(chosen).expanduser() if chosen else _users_folder()
+        return Cache(folder, _limit(folder))
+    except (OSError, RuntimeError) as error:  # a home that is not known, a folder that may not be looked at
+        got = repr(chosen) if chosen else "the user's cache folder"
+        raise EngineError(
+            f"expected a folder, or 'off', in SD_MIL_CACHE, got {got}, which cannot be used: {error}"
+        ) from error
 
 
 def store_anywhere(
@@ -142,7 +148,7 @@ def _users_folder() -> Path:
 
 def _limit(folder: Path) -> int:
     given = os.environ.get("SD_MIL_CACHE_BYTES", "")
-    if given and not given.isdecimal():
+    if given and not (given.isdecimal() and len(given) < 20):
         raise EngineError(f"expected a number of bytes in SD_MIL_CACHE_BYTES, got {given!r}")
     if given:
         return int(given)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy.typing as npt
 
-from sd_mil.errors import EngineError, MissingEngineError
+from sd_mil.errors import EngineError, MissingEngineError, load_error
 from sd_mil.program import Program
 
 EngineName: TypeAlias = Literal["portable", "reference"]
@@ -64,7 +64,13 @@ def compile_program(
         return _compile_reference(program, precision, rounding)
     if rounding is not None:
         raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
-    return _compile_portable(program, precision)
+    try:
+        return _compile_portable(program, precision)
+    except ImportError as error:
+        cause = error.__cause__ if isinstance(error, MissingEngineError) else error
+        if cause is None or isinstance(cause, ModuleNotFoundError):
+            raise
+        raise load_error("OpenVINO", cause) from error
 
 
 def _starting_at(program: Program, function: str) -> Program:

@@ -7,14 +7,37 @@ SdMilError
 ├── EngineError           the engine asked for does not exist, or cannot do what is asked on this machine
 │   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
 ├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
-└── ComparisonError       two arrays that cannot be compared
+└── ComparisonError       outputs that cannot be compared, or that have no counterpart
+
+What a message quotes of a file may be anything: every message is one line of printable characters, and
+not long.
 """
 
 from __future__ import annotations
 
+#: Of a message's characters, how many stay at its beginning and at its end.
+_BEGINNING, _END = 1200, 300
+
 
 class SdMilError(ValueError):
     """Base of every error that sd-mil raises on bad input."""
+
+    def __init__(self, message: str = "") -> None:
+        """Line breaks become spaces, other control characters escapes; the middle of a long text goes."""
+        super().__init__(_printable(_shortened(message)))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _BEGINNING + _END:
+        return text
+    return f"{text[:_BEGINNING]} … {text[-_END:]}"
+
+
+def _printable(text: str) -> str:
+    line = " ".join(text.split("\n"))
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 class PackageError(SdMilError):
@@ -37,9 +60,15 @@ class MissingEngineError(EngineError, ImportError):
     """The engine's library is not installed; the message has the command that installs it."""
 
 
+def load_error(library: str, error: BaseException) -> EngineError:
+    """For what a library that is installed raises while it loads: it does not find a part of its own, say."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return EngineError(f"expected {library} to load, got: {reason}; is its installation complete?")
+
+
 class PredictionError(SdMilError):
     """Wrong input name, shape or dtype."""
 
 
 class ComparisonError(SdMilError):
-    """Arrays of different shapes."""
+    """Outputs of two models that cannot be held against each other."""

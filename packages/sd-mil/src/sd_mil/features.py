@@ -46,18 +46,23 @@ def taken(data: Mapping[str, Any], port: Port, shape: tuple[int | None, ...], dt
         PredictionError: the value does not fit.
     """
     if port.name not in data:
-        return _default(port)
+        return default(port)
     value = data[port.name]
     if port.kind == "image":
         return image_tensor(value, port)
     if port.kind in ("int64", "double"):
-        return np.full([1 if size is None else size for size in shape], _number(value, port), dtype)
+        return np.full([1 if size is None else size for size in shape], number(value, port), dtype)
     _check_array(value, port)
     array: Array = value
     return array
 
 
-def _default(port: Port) -> Array:
+def default(port: Port) -> Array:
+    """What an optional input is that is not given.
+
+    Raises:
+        PredictionError: its description does not say.
+    """
     if port.default is None:
         raise PredictionError(
             f"expected {port.expected} for input {port.name!r}, got nothing, and it has no default"
@@ -65,7 +70,12 @@ def _default(port: Port) -> Array:
     return np.full([size or 0 for size in port.shape], port.default, port.dtype)
 
 
-def _number(value: object, port: Port) -> Any:
+def number(value: object, port: Port) -> Any:
+    """The single number that an ``int64`` or ``double`` port takes, as an array without dimensions.
+
+    Raises:
+        PredictionError: the value is none.
+    """
     array = np.asarray(value)
     kinds = "iu" if port.kind == "int64" else "iuf"
     if array.size != 1 or array.dtype.kind not in kinds:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sd_mil.errors import MissingEngineError, PredictionError
+from sd_mil.errors import MissingEngineError, PredictionError, load_error
 from sd_mil.ports import Port
 
 Array = npt.NDArray[Any]
@@ -75,6 +75,7 @@ def tensor_image(tensor: Array, port: Port) -> Any:
 
     Raises:
         MissingEngineError: Pillow is not installed.
+        EngineError: it is, and does not load.
     """
     pillow = _import_pillow()
     if port.color == "GRAYSCALE_FLOAT16":
@@ -92,8 +93,10 @@ def tensor_image(tensor: Array, port: Port) -> Any:
 def _import_pillow() -> ModuleType:
     try:
         from PIL import Image
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingEngineError("an image output needs Pillow: pip install Pillow") from error
+    except ImportError as error:
+        raise load_error("Pillow", error) from error
     return Image
 
 

@@ -12,6 +12,9 @@ Shape: TypeAlias = tuple[int | None, ...]
 PortKind: TypeAlias = Literal["array", "image", "int64", "double", "string", "dictionary", "state"]
 ColorSpace: TypeAlias = Literal["RGB", "BGR", "GRAYSCALE", "GRAYSCALE_FLOAT16"]
 
+#: How many of a port's shapes a message says.
+_SAID = 16
+
 
 @dataclass(frozen=True, slots=True)
 class EnumeratedShapes:
@@ -24,8 +27,10 @@ class EnumeratedShapes:
         return shape in self.shapes
 
     def __str__(self) -> str:
-        """``one of [1, 3, 64, 64], [1, 3, 128, 128]``."""
-        return f"one of {', '.join(str(list(shape)) for shape in self.shapes)}"
+        """``one of [1, 3, 64, 64], [1, 3, 128, 128]``; of many, the first."""
+        said = ", ".join(str(list(shape)) for shape in self.shapes[:_SAID])
+        more = len(self.shapes) - _SAID
+        return f"one of {said}{f' and {more} more' if more > 0 else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import numpy as np
 
 from sd_mil.classifier import Classifier, without_classifier
 from sd_mil.engine import CompiledProgram, EngineName, Precision, Rounding, compile_program
-from sd_mil.errors import EngineError, PredictionError, SdMilError, UnsupportedModelError
-from sd_mil.features import check_kinds, check_names, given, taken
+from sd_mil.errors import EngineError, PackageError, PredictionError, SdMilError, UnsupportedModelError
+from sd_mil.features import check_kinds, check_names, default, given, taken
 from sd_mil.ports import Description, Port
 from sd_mil.program import Package, Pipeline, Suppression, ValueType
 from sd_mil.state import State
-from sd_mil.suppression import suppress
+from sd_mil.suppression import suppress, suppression_ports
 
 Values = Mapping[str, Any]
 
@@ -135,8 +135,8 @@ class SuppressionRunner:
 
     @property
     def description(self) -> Description:
-        """Its ports."""
-        return self.model.description
+        """Its ports, with the thresholds that it takes."""
+        return suppression_ports(self.model)
 
     @property
     def arithmetic(self) -> str:
@@ -152,10 +152,14 @@ class SuppressionRunner:
 
 @dataclass(frozen=True, slots=True)
 class PipelineRunner:
-    """Models that pass values by name."""
+    """Models that pass values by name.
+
+    ``unused`` are the inputs that no model takes: they are optional, or the pipeline would not run.
+    """
 
     description: Description
     stages: Mapping[str, Runner]
+    unused: frozenset[str]
 
     @property
     def arithmetic(self) -> str:
@@ -166,11 +170,16 @@ class PipelineRunner:
         """All outputs by name.
 
         Raises:
-            PredictionError: a model lacks an input, or what it is given does not fit.
+            PredictionError: a model lacks an input, no model takes what is given, or it does not fit.
         """
         check_names(data, self.description.inputs)
         _check_state(state, ())
-        values = dict(data)
+        if ignored := sorted(self.unused & set(data)):
+            raise PredictionError(
+                f"expected inputs that a model of the pipeline takes, got {ignored}, which none does"
+            )
+        ports = self.description.inputs
+        values = {port.name: default(port) for port in ports if port.default is not None} | dict(data)
         for name, stage in self.stages.items():
             wanted = (port for port in stage.description.inputs if port.name in values)
             inputs = {port.name: _passed(values[port.name], port) for port in wanted}
@@ -205,6 +214,7 @@ def runner(
     Raises:
         EngineError: no such function, engine, precision or rounding.
         UnsupportedModelError: a model, port or operation that is not run.
+        PackageError: an input of a pipeline that none of its models takes.
     """
     if isinstance(model, Package):
         return program_runner(model, settings, function)
@@ -212,9 +222,32 @@ def runner(
         raise EngineError(f"expected no function for a pipeline, got {function!r}")
     if isinstance(model, Suppression):
         return SuppressionRunner(model)
-    return PipelineRunner(
-        model.description, {name: _stage(name, one, settings) for name, one in model.models.items()}
-    )
+    return _pipeline(model, settings)
+
+
+def _pipeline(model: Pipeline, settings: Settings) -> PipelineRunner:
+    stages = {name: _stage(name, one, settings) for name, one in model.models.items()}
+    read = {port.name for stage in stages.values() for port in stage.description.inputs}
+    read |= {port.name for port in model.description.outputs}
+    unread = [port for port in model.description.inputs if port.name not in read]
+    if required := [port.name for port in unread if not port.optional]:
+        raise PackageError(
+            f"expected a model of the pipeline to take each of its inputs, got {required}, which none does"
+        )
+    return PipelineRunner(model.description, stages, frozenset(port.name for port in unread))
+
+
+def _nested(made: PipelineRunner) -> PipelineRunner:
+    """The pipeline as a model of another, with the optional inputs that only its own models describe."""
+    known = {port.name for port in made.description.inputs}
+    optional: dict[str, Port] = {}
+    for stage in made.stages.values():
+        optional |= {
+            port.name: port for port in stage.description.inputs if port.optional and port.name not in known
+        }
+        known |= {port.name for port in stage.description.outputs}
+    inputs = (*made.description.inputs, *optional.values())
+    return replace(made, description=replace(made.description, inputs=inputs))
 
 
 def _stage(name: str, model: Package | Pipeline | Suppression, settings: Settings) -> Runner:
@@ -224,4 +257,4 @@ def _stage(name: str, model: Package | Pipeline | Suppression, settings: Setting
         raise type(error)(f"{name!r} of the pipeline: {error}") from error
     if stage.description.states:
         raise UnsupportedModelError(f"expected no state in a pipeline, got some in its model {name!r}")
-    return stage
+    return _nested(stage) if isinstance(stage, PipelineRunner) else stage

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sd_mil.errors import PredictionError
-from sd_mil.ports import Port, ShapeRange
+from sd_mil.features import number
+from sd_mil.ports import Description, Port, ShapeRange
 from sd_mil.program import Suppression
 
 Array = npt.NDArray[Any]
+
+
+def suppression_ports(model: Suppression) -> Description:
+    """The model's ports, and its thresholds where it names them as inputs without describing them.
+
+    Exporters of detectors leave these to the description of the pipeline; if they are not given, the model's
+    own hold.
+    """
+    described = {port.name for port in model.description.inputs}
+    named = dict.fromkeys((model.iou_threshold_input, model.confidence_threshold_input))
+    thresholds = (
+        Port(name, (), "float64", kind="double", optional=True)
+        for name in named
+        if name and name not in described
+    )
+    return replace(model.description, inputs=(*model.description.inputs, *thresholds))
 
 
 def suppress(model: Suppression, data: Mapping[str, Any]) -> dict[str, Array]:
@@ -24,7 +43,7 @@ def suppress(model: Suppression, data: Mapping[str, Any]) -> dict[str, Array]:
     threshold. Outputs of fixed size are cut, or padded with zeros.
 
     Raises:
-        PredictionError: the shapes do not fit each other.
+        PredictionError: the shapes do not fit each other, or a threshold is no finite number.
 
     Source: NonMaximumSuppression.proto of apple/coremltools, PickTop.
     """
@@ -34,13 +53,22 @@ def suppress(model: Suppression, data: Mapping[str, Any]) -> dict[str, Array]:
         raise PredictionError(
             f"expected confidences N x C and boxes N x 4, got {confidence.shape} and {coordinates.shape}"
         )
-    least = float(data.get(model.confidence_threshold_input, model.confidence_threshold))
-    overlap = float(data.get(model.iou_threshold_input, model.iou_threshold))
+    least = _threshold(data, model.confidence_threshold_input, model.confidence_threshold)
+    overlap = _threshold(data, model.iou_threshold_input, model.iou_threshold)
     kept = _pick_top(confidence, coordinates, least, overlap, per_class=model.per_class)
     rows = _rows(model, len(kept))
     ports = {port.name: port for port in model.description.outputs}
     pairs = ((model.confidence_output, confidence), (model.coordinates_output, coordinates))
     return {name: _sized(values[kept], rows, ports[name]) for name, values in pairs}
+
+
+def _threshold(data: Mapping[str, Any], name: str, stated: float) -> float:
+    if not name or name not in data:
+        return stated
+    given = float(number(data[name], Port(name, (), "float64", kind="double")))
+    if not math.isfinite(given):
+        raise PredictionError(f"expected a threshold for {name!r}, got {given}")
+    return given
 
 
 def _matrix(value: object, name: str) -> Array:

@@ -66,7 +66,7 @@ class ClipTokenizer:
         ``special_tokens_map.json`` where they are there.
 
         Raises:
-            TokenizerError: a file is missing or malformed.
+            TokenizerError: a file is missing or malformed, or the library tokenizers does not load.
         """
         path = Path(folder)
         return cls(read_vocabulary(path), read_special_tokens(path))
@@ -135,7 +135,12 @@ def _id_of(token: str, role: str, ids: Mapping[str, int]) -> int:
 
 def _backend(vocabulary: Vocabulary, special: SpecialTokens, ids: Mapping[str, int]) -> Tokenizer:
     """The pipeline of ``transformers.models.clip.tokenization_clip`` on the tokenizers library."""
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+    try:
+        from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+    except ImportError as error:  # a library that is there may still not load
+        raise TokenizerError(
+            f"expected the library tokenizers to load, got: {error}; pip install tokenizers"
+        ) from error
 
     try:
         model = models.BPE(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +25,16 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     "inputs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A .npy or .npz file, a picture, 'random' or 'random:1x77'; may be repeated.",
+    help="A number, a list ('[1, 2]'), a .npy or .npz file, a picture, 'random', 'random:1x77'; repeatable.",
 )
 @click.option("--random", "rest_random", is_flag=True, help="Draw every input that is not given.")
 @click.option("--resize", is_flag=True, help="Resize pictures to the size that the model expects.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the outputs in this folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Save the outputs in this folder.",
+)
 @click.option("--engine", type=click.Choice(["portable", "reference"]), default="portable", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option(
@@ -69,12 +73,16 @@ def command(
 ) -> None:
     """Execute MODEL, an .mlpackage, .mlmodelc or .mlmodel, and print what comes out.
 
+    --compare pairs outputs by name, else by shape and type where only one of each model has these. It says
+    so, and refuses what is left over.
+
     --first-divergence holds it against the model of --compare; without one, against its own exact execution
     by the reference engine.
     """
     from sd_mil import MLModel, compare_outputs
 
     from sdc.inputs import assemble
+    from sdc.outputs import save
 
     def opened(path: Path) -> MLModel:
         return MLModel(path, engine, precision=precision, rounding=rounding, function_name=function)
@@ -85,8 +93,6 @@ def command(
     loaded = time.perf_counter()
     results = made.predict(values, made.make_state() if made.states else None)
     facts = _facts(made, results, loaded - started, time.perf_counter() - loaded)
-    if output is not None:
-        facts["files"] = save(results, output)
     comparison = None
     if other is not None:
         expected = _predicted(other, opened, values)
@@ -96,6 +102,8 @@ def command(
         facts["first_divergence"] = str(_divergence(made, other, opened, values, threshold))
     if overflow:
         facts["overflow"] = str(_overflow(made, values))
+    if output is not None:
+        facts["files"] = save(results, output)
     click.echo(json.dumps(facts, indent=2, allow_nan=False)) if as_json else _print(facts)
     ctx.exit(0 if comparison is None or comparison.passed(min_psnr) else 1)
 
@@ -148,9 +156,10 @@ def _row(name: str, value: Any) -> dict[str, Any]:
 
     if isinstance(value, dict):
         best = sorted(value.items(), key=lambda pair: -pair[1])[:5]
-        return {"name": name, "dtype": "dictionary", "shape": [len(value)], "best": dict(best)}
+        top = {str(label): _stated(number) for label, number in best}
+        return {"name": name, "dtype": "dictionary", "shape": [len(value)], "best": top}
     if isinstance(value, str | int | float):
-        return {"name": name, "dtype": type(value).__name__, "shape": [], "value": value}
+        return {"name": name, "dtype": type(value).__name__, "shape": [], "value": _stated(value)}
     array = np.asarray(value)
     kind = "image" if not isinstance(value, np.ndarray) else array.dtype.name
     row = {"name": name, "dtype": kind, "shape": list(array.shape)}
@@ -159,27 +168,12 @@ def _row(name: str, value: Any) -> dict[str, Any]:
     numbers = array.astype(np.float64)
     with np.errstate(all="ignore"):
         summary = {"min": numbers.min(), "max": numbers.max(), "mean": numbers.mean()}
-    return row | {key: float(one) if math.isfinite(one) else str(one) for key, one in summary.items()}
+    return row | {key: _stated(float(one)) for key, one in summary.items()}
 
 
-def save(results: Mapping[str, Any], folder: Path) -> list[str]:
-    """Arrays as .npy, pictures as .png, labels and probabilities as .json; the files' names."""
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, value in results.items():
-        stem = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "output"
-        if isinstance(value, np.ndarray):
-            files.append(f"{stem}.npy")
-            np.save(folder / files[-1], value, allow_pickle=False)
-        elif hasattr(value, "save"):
-            files.append(f"{stem}.png")
-            (value if value.mode != "F" else value.convert("L")).save(folder / files[-1])
-        else:
-            files.append(f"{stem}.json")
-            (folder / files[-1]).write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
-    return files
+def _stated(value: Any) -> Any:
+    """JSON has no infinities, and no NaN."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _comparison_facts(comparison: Comparison, min_psnr: float) -> dict[str, Any]:
@@ -190,6 +184,8 @@ def _comparison_facts(comparison: Comparison, min_psnr: float) -> dict[str, Any]
         "rows": [
             {
                 "output": row.output,
+                "other": row.other,
+                "paired_by": row.paired_by,
                 "psnr": row.psnr if math.isfinite(row.psnr) else None,
                 "max_error": row.max_error if math.isfinite(row.max_error) else None,
                 "verdict": str(row),

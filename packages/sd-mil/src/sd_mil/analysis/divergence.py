@@ -10,6 +10,7 @@ import numpy as np
 
 from sd_mil.analysis.matching import key, matched
 from sd_mil.analysis.measures import decibels, fidelity, largest_error
+from sd_mil.analysis.pairing import renamed
 from sd_mil.analysis.subjects import Analysable, Subject, subject
 from sd_mil.analysis.walking import events
 from sd_mil.dtypes import NUMPY_DTYPES
@@ -69,6 +70,8 @@ class DivergenceReport:
     def __str__(self) -> str:
         """The verdict."""
         without = f" ({self.unmatched} operations have no counterpart)" if self.unmatched else ""
+        if not self.compared:
+            return f"nothing to compare: none of {self.unmatched} operations has a counterpart"
         if self.first is None:
             return (
                 f"no divergence: {self.compared} operations agree to {self.threshold_db:g} dB or better, "
@@ -119,10 +122,9 @@ def _events(
     opened: Subject, inputs: Mapping[str, Any], state: State | None, wanted: set[str]
 ) -> Iterator[Event]:
     names = [port.name for port in opened.description.inputs]
-    renamed = dict(inputs)
-    if not set(inputs) <= set(names) and len(inputs) == len(names):
-        renamed = dict(zip(names, inputs.values(), strict=True))
-    return events(opened, opened.arrays(renamed), opened.state(state), wanted)
+    own = set(inputs) <= set(names) or len(inputs) != len(names)
+    arrays = opened.arrays(inputs if own else renamed(inputs, names))
+    return events(opened, arrays, opened.state(state), wanted)
 
 
 @dataclass(slots=True)

@@ -17,9 +17,10 @@ def fidelity(expected: object, got: object) -> float:
     other shapes.
     """
     if isinstance(expected, ListValue) and isinstance(got, ListValue):
-        pairs = [(one, other) for one, other in zip(expected.items, got.items, strict=False)]
-        known = [(one, other) for one, other in pairs if one is not None and other is not None]
-        return min((fidelity(one, other) for one, other in known), default=math.inf)
+        if len(expected.items) != len(got.items):
+            return -math.inf
+        pairs = zip(expected.items, got.items, strict=True)  # None where nothing was written
+        return min((fidelity(one, other) for one, other in pairs), default=math.inf)
     if not isinstance(expected, np.ndarray) or not isinstance(got, np.ndarray):
         return math.inf if expected == got else -math.inf
     if expected.shape != got.shape:

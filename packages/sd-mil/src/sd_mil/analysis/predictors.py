@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sd_mil.errors import ComparisonError, MissingEngineError
+from sd_mil.analysis.pairing import renamed
+from sd_mil.errors import ComparisonError, MissingEngineError, load_error
 from sd_mil.model import MLModel
 from sd_mil.program import Package, Pipeline
+from sd_mil.recognition import recognise_file
 
 Predictor: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -24,6 +26,7 @@ def predictor(model: object) -> Predictor:
     Raises:
         ComparisonError: something else.
         MissingEngineError: an ONNX file, and onnxruntime is not installed.
+        EngineError: ... or it does not load.
     """
     if isinstance(model, str | os.PathLike):
         path = Path(model)
@@ -48,20 +51,40 @@ def _model(model: MLModel) -> Predictor:
 
 
 def _onnx(path: Path) -> Predictor:
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingEngineError("ONNX files need onnxruntime: pip install onnxruntime") from error
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    dtypes = {one.name: _ONNX_DTYPES.get(one.type) for one in session.get_inputs()}
+    session = _onnx_session(path)
+    dtypes = {one.name: one.type for one in session.get_inputs()}
     names = [one.name for one in session.get_outputs()]
 
     def predict(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        given = inputs if set(inputs) == set(dtypes) else dict(zip(dtypes, inputs.values(), strict=False))
-        arrays = {name: np.asarray(value).astype(dtypes[name]) for name, value in given.items()}
-        return dict(zip(names, session.run(names, arrays), strict=True))
+        given = renamed(inputs, list(dtypes))
+        arrays = {name: _onnx_array(value, name, dtypes[name]) for name, value in given.items()}
+        try:
+            return dict(zip(names, session.run(names, arrays), strict=True))
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise ComparisonError(f"expected {path.name!r} to run, got: {error}") from error
 
     return predict
+
+
+def _onnx_session(path: Path) -> Any:
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise MissingEngineError("ONNX files need onnxruntime: pip install onnxruntime") from error
+    except ImportError as error:
+        raise load_error("onnxruntime", error) from error
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        kind = recognise_file(path) if path.is_file() else None
+        got = f"{kind}" if kind is not None and "ONNX" not in kind.name else str(error)
+        raise ComparisonError(f"expected an ONNX model in {str(path)!r}, got {got}") from error
+
+
+def _onnx_array(value: Any, name: str, kind: str) -> np.ndarray:
+    if kind not in _ONNX_DTYPES:
+        raise ComparisonError(f"expected numbers for the ONNX input {name!r}, got {kind}")
+    return np.asarray(value).astype(_ONNX_DTYPES[kind])
 
 
 _ONNX_DTYPES = {

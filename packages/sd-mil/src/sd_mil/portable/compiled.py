@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.engine import Precision
-from sd_mil.errors import EngineError, MissingEngineError, PackageError, PredictionError
+from sd_mil.errors import EngineError, MissingEngineError, PackageError, PredictionError, load_error
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.program import Program, ValueType, Variable
 
@@ -88,8 +88,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
     refuse_unsupported(program)
-    core = openvino.Core()
-    _check_arithmetic(core, precision)
+    core = _core(openvino, precision)
     integers = compute_in_integers(program)
     rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
@@ -127,6 +126,15 @@ def _import_openvino() -> ModuleType:
         raise MissingEngineError(
             'the portable engine runs on OpenVINO, which is not installed: pip install "sd-mil[openvino]"'
         ) from error
+
+
+def _core(openvino: ModuleType, precision: str) -> openvino.Core:
+    try:
+        core = openvino.Core()
+        _check_arithmetic(core, precision)
+    except RuntimeError as error:  # its plug-ins are libraries that it loads now
+        raise load_error("OpenVINO", error) from error
+    return core
 
 
 def _check_arithmetic(core: openvino.Core, precision: str) -> None:

@@ -1,0 +1,107 @@
+"""A model's outputs as files: all of them or none, and what was there before until they are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+#: Characters of an output's name that its file's name keeps; file systems allow 255 bytes.
+_STEM = 60
+
+
+def save(results: Mapping[str, Any], folder: Path) -> list[str]:
+    """Arrays as .npy, pictures as .png, labels and probabilities as .json; the files' names.
+
+    They are written beside their place and then renamed. Other files in the folder stay.
+
+    Raises:
+        click.ClickException: one of the names is taken by a folder.
+        OSError: the folder cannot be written, or the disk is full; then everything is as it was before.
+    """
+    files = _names(results)
+    if taken := [name for name in files.values() if (folder / name).is_dir()]:
+        raise click.ClickException(
+            f"expected to write {taken[0]!r} in {str(folder)!r}, got a folder of that name"
+        )
+    with _draft(folder) as draft:
+        (draft / "new").mkdir()
+        (draft / "old").mkdir()
+        for name, value in results.items():
+            _write(draft / "new" / files[name], value)
+        if folder.exists():
+            _replace(draft, folder, list(files.values()))
+        else:
+            (draft / "new").rename(folder)
+    return list(files.values())
+
+
+def _names(results: Mapping[str, Any]) -> dict[str, str]:
+    """A file name for each output, different even where upper and lower case are the same."""
+    names: dict[str, str] = {}
+    used: set[str] = set()
+    for output, value in results.items():
+        stem = re.sub(r"[^\w.-]", "_", output).lstrip(".")[:_STEM] or "output"
+        tries = (f"{stem}{f'_{n}' if n else ''}{_suffix(value)}" for n in range(len(results)))
+        names[output] = next(name for name in tries if name.casefold() not in used)
+        used.add(names[output].casefold())
+    return names
+
+
+def _suffix(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return ".npy"
+    return ".png" if hasattr(value, "save") else ".json"
+
+
+def _write(path: Path, value: Any) -> None:
+    import numpy as np
+
+    if path.suffix == ".npy":
+        np.save(path, value, allow_pickle=False)
+    elif path.suffix == ".png":
+        (value if value.mode != "F" else value.convert("L")).save(path)
+    else:
+        path.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """A folder on the same file system that is gone afterwards, as are parents that were made in vain."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    parent = folder if folder.exists() else folder.parent
+    draft = parent / f".sdc-run.{secrets.token_hex(4)}.partial"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        for path in missing:
+            try:
+                path.rmdir()  # only where it is empty
+            except OSError:
+                continue
+
+
+def _replace(draft: Path, folder: Path, names: list[str]) -> None:
+    """Move the files into their place; those of the same names come back if one cannot be moved."""
+    try:
+        for name in names:
+            if (folder / name).exists():
+                os.replace(folder / name, draft / "old" / name)
+            os.replace(draft / "new" / name, folder / name)
+    except BaseException:
+        for name in names:
+            if not (draft / "new" / name).exists():
+                (folder / name).unlink(missing_ok=True)
+            if (draft / "old" / name).exists():
+                os.replace(draft / "old" / name, folder / name)
+        raise
