@@ -1,4 +1,4 @@
-"""The command line as a function, and one bundle for the whole session."""
+"""The command line as a function, and one bundle for the whole session; makes ``mil_models`` importable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from sdc.cli import main
 from sdc.demo.shipped import demo_checkpoint
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)

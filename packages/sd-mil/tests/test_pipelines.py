@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sd_mil import (
     Description,
     MLModel,
+    PackageError,
     Pipeline,
     Port,
     PredictionError,
@@ -165,6 +166,101 @@ def test_without_classes_of_their_own_all_boxes_suppress_each_other(tmp_path):
     model = detector(tmp_path, suppression(per_class=False))
     given = {"raw_confidence": CONFIDENCE.astype(np.float32), "raw_coordinates": BOXES.astype(np.float32)}
     assert model.predict(given)["confidence"].shape == (1, 2)
+
+
+def edited(path, edit):
+    """The model in the file after ``edit`` has had its way with the message."""
+    whole = proto.Model.FromString(path.read_bytes())
+    edit(whole)
+    path.write_bytes(whole.SerializeToString())
+    return path
+
+
+def undescribed(tmp_path):
+    """A detector as exporters write it: the suppression names its thresholds, the pipeline describes them."""
+    model = suppression((0, -1))
+    thresholds = list(model.description.input[2:])
+    del model.description.input[2:]
+    path = tmp_path / "model.mlmodel"
+    detector(tmp_path, model)
+    return edited(path, lambda whole: whole.description.input.extend(thresholds))
+
+
+GIVEN = {"raw_confidence": CONFIDENCE.astype(np.float32), "raw_coordinates": BOXES.astype(np.float32)}
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.15, 0.75, 0.85, 0.95])
+def test_thresholds_that_only_the_pipeline_describes(tmp_path, threshold):
+    model = MLModel(undescribed(tmp_path), engine="reference")
+    assert [port.name for port in model.inputs.values() if port.optional] == [
+        "iouThreshold",
+        "confidenceThreshold",
+    ]
+    result = model.predict({**GIVEN, "confidenceThreshold": threshold, "iouThreshold": 1.0})
+    assert len(result["confidence"]) == (CONFIDENCE.max(axis=1) >= threshold).sum()
+    assert len(model.predict(GIVEN)["confidence"]) == 2
+
+
+@pytest.mark.parametrize("threshold", ["0.5", None, np.nan, np.inf, [0.1, 0.2], True])
+def test_thresholds_are_numbers(tmp_path, threshold):
+    model = MLModel(undescribed(tmp_path), engine="reference")
+    with pytest.raises(PredictionError, match="'confidenceThreshold'"):
+        model.predict({**GIVEN, "confidenceThreshold": threshold})
+
+
+def test_thresholds_reach_a_pipeline_within_the_pipeline(tmp_path):
+    inner = proto.Model.FromString(undescribed(tmp_path).read_bytes())
+    outer = proto.Model(specificationVersion=7)
+    outer.description.CopyFrom(inner.description)
+    del inner.description.input[2:]  # the inner one does not describe what its last model takes
+    outer.pipeline.models.append(inner)
+    path = tmp_path / "model.mlmodel"
+    path.write_bytes(outer.SerializeToString())
+    model = MLModel(path, engine="reference")
+    assert len(model.predict({**GIVEN, "confidenceThreshold": 0.85})["confidence"]) == 1
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_inputs_that_no_model_takes(tmp_path, optional):
+    def add(whole):
+        feature = whole.description.input.add(name="strength")
+        feature.type.doubleType.SetInParent()
+        feature.type.isOptional = optional
+
+    path = edited(pipeline(tmp_path, scaled("x", "y", 2)), add)
+    x = np.ones((3, 2), np.float32)
+    if not optional:
+        with pytest.raises(PackageError, match=r"take each of its inputs, got \['strength'\]"):
+            MLModel(path, engine="reference")
+        return
+    model = MLModel(path, engine="reference")
+    np.testing.assert_array_equal(model.predict({"x": x})["y"], 2 * x)
+    with pytest.raises(PredictionError, match=r"got \['strength'\], which none does"):
+        model.predict({"x": x, "strength": 0.5})
+
+
+def test_inputs_may_be_outputs_too(tmp_path):
+    def add(whole):
+        for side in (whole.description.input, whole.description.output):
+            side.add().CopyFrom(whole.description.input[0])
+            side[-1].name = "same"
+
+    model = MLModel(edited(pipeline(tmp_path, scaled("x", "y", 2)), add), engine="reference")
+    x = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(model.predict({"x": x, "same": 7 * x})["same"], 7 * x)
+
+
+def test_defaults_of_the_pipeline_are_passed_on(tmp_path):
+    def optional(whole):
+        kind = whole.description.input[0].type
+        kind.isOptional = True
+        kind.multiArrayType.floatDefaultValue = 1.5
+
+    model = MLModel(edited(pipeline(tmp_path, scaled("x", "y", 2)), optional), engine="reference")
+    np.testing.assert_array_equal(model.predict({})["y"], np.full((3, 2), 3, np.float32))
+    np.testing.assert_array_equal(
+        model.predict({"x": np.ones((3, 2), np.float32)})["y"], np.full((3, 2), 2.0)
+    )
 
 
 @functools.cache

@@ -49,6 +49,8 @@ def test_absent_fields_have_defaults():
         (b"\x08" + b"\xff" * 11, "at most 10 bytes"),
         (b"\x0d\x00\x00", "expected 4 bytes"),
         (b"\x0b", "wire type 3"),
+        (b"\x00\x00", "field of number 1 to 536870911 .*, got 0"),
+        (varint(1 << 32) + b"\x00", "field of number 1 to 536870911 .*, got 536870912"),
     ],
 )
 def test_lengths_and_numbers_are_bounded(data, complaint):
@@ -84,6 +86,37 @@ def test_nesting_is_bounded():
         data = field(1, data)
     with pytest.raises(PackageError, match=f"at most {MAX_DEPTH} nested"):
         depth(Message(data))
+
+
+def test_fields_of_one_file_are_counted_together(monkeypatch):
+    monkeypatch.setattr("sd_mil.reader.wire.MAX_FIELDS", 100)
+    one_level = b"\x08\x01" * 90
+    assert Message(one_level).integers(1).size == 90
+    with pytest.raises(PackageError, match="at most 100 fields"):
+        Message(b"\x08\x01" * 101)
+    halves = Message(field(1, one_level[:100]) + field(2, one_level[:100]))
+    halves.message(1)
+    with pytest.raises(PackageError, match="at most 100 fields"):
+        halves.message(2)
+    with pytest.raises(PackageError, match="at most 100 fields"):
+        Message(field(1, b"") * 60).messages(1)  # what is empty takes memory, too
+    with pytest.raises(PackageError, match="at most 100 fields"):
+        Message(field(1, b"\x01" * 101)).integers(1)
+
+
+@given(st.binary(max_size=60))
+def test_what_protobuf_does_not_parse_is_refused(data):
+    """protobuf skips fields that it does not know, as an empty message knows none."""
+    empty = pytest.importorskip("google.protobuf.empty_pb2").Empty
+    message = pytest.importorskip("google.protobuf.message")
+    try:
+        Message(data)
+    except PackageError:
+        return
+    try:
+        empty.FromString(data)
+    except message.DecodeError:
+        pytest.fail(f"{data!r} was read")
 
 
 def depth(message):

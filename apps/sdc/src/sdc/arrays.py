@@ -1,4 +1,4 @@
-"""Arrays from users' files, ``.npy`` and ``.npz``: a header's claims are checked before anything is allocated."""
+"""Arrays from users' files, ``.npy`` and ``.npz``: a header is checked before anything is allocated."""
 
 from __future__ import annotations
 

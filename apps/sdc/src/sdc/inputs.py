@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdc.arrays import MOST_ELEMENTS, read_array, refuse_foreign
+from sdc.pictures import read_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +95,7 @@ def _value(model: MLModel, port: Port, text: str, *, resize: bool, generator: np
         raise _unreadable(text, port)
     refuse_foreign(path)
     if port.kind == "image" and path.suffix.lower() in _PICTURES:
-        return _picture(path, port, resize=resize)
+        return read_picture(path, port, resize=resize)
     if path.suffix.lower() in (".npy", ".npz"):
         return _fitting(read_array(path, port), port)
     raise _unreadable(path.name, port)
@@ -190,30 +191,6 @@ def _shapes(package: Package, function: str | None) -> Mapping[str, tuple[int | 
         for operation in package.program.operations(function)
         for variable in operation.outputs
     }
-
-
-def _picture(path: Path, port: Port, *, resize: bool) -> Any:
-    """Opened as every picture that a user gives: common formats only, of a bounded size, upright."""
-    from PIL.Image import Resampling
-    from sd_runtime import read_image
-
-    mode = {"GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}.get(str(port.color), "RGB")
-    opened = read_image(path)
-    if opened.mode.startswith(("I", "F")) and mode != "F":
-        raise click.ClickException(
-            f"expected a picture of 8 bits a channel for input {port.name!r}, got one of mode {opened.mode} "
-            f"in {path.name!r}; give its numbers as .npy"
-        )
-    image = opened.convert(mode)
-    height, width = port.shape[-2] or image.height, port.shape[-1] or image.width
-    if port.allows((1, 1 if mode != "RGB" else 3, image.height, image.width)):
-        return image
-    if not resize:
-        raise click.ClickException(
-            f"expected a picture of {width}x{height} pixels for input {port.name!r}, got "
-            f"{image.width}x{image.height}; --resize does it"
-        )
-    return image.resize((width, height), Resampling.LANCZOS)
 
 
 def _fitting(array: Any, port: Port, *, said: str = "") -> Any:

@@ -24,7 +24,7 @@ class SdMilError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         """Line breaks become spaces, other control characters escapes; the middle of a long text goes."""
-        super().__init__(_printable(_shortened(message)))
+        super().__init__(_shortened(_printable(message)))
 
 
 def _shortened(text: str) -> str:

@@ -14,7 +14,7 @@ class TokenizerError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         """Line breaks become spaces, other control characters escapes; the middle of a long text goes."""
-        super().__init__(_printable(_shortened(message)))
+        super().__init__(_shortened(_printable(message)))
 
 
 #: Of a message's characters, how many stay at its beginning and at its end.

@@ -22,10 +22,16 @@ def fidelity(expected: object, got: object) -> float:
         pairs = zip(expected.items, got.items, strict=True)  # None where nothing was written
         return min((fidelity(one, other) for one, other in pairs), default=math.inf)
     if not isinstance(expected, np.ndarray) or not isinstance(got, np.ndarray):
-        return math.inf if expected == got else -math.inf
+        return math.inf if _equal(expected, got) else -math.inf
     if expected.shape != got.shape:
         return -math.inf
     return _arrays(expected.astype(np.float64), got.astype(np.float64))
+
+
+def _equal(expected: object, got: object) -> bool:
+    """Of values that are not both arrays; one alone equals nothing."""
+    alone = isinstance(expected, np.ndarray) or isinstance(got, np.ndarray)
+    return not alone and expected == got
 
 
 def _arrays(expected: np.ndarray, got: np.ndarray) -> float:
@@ -39,7 +45,7 @@ def _arrays(expected: np.ndarray, got: np.ndarray) -> float:
 def largest_error(expected: object, got: object) -> float:
     """The largest absolute difference; ``inf`` where one of the values is not finite or not a number."""
     if not isinstance(expected, np.ndarray) or not isinstance(got, np.ndarray):
-        return 0.0 if expected == got else math.inf
+        return 0.0 if _equal(expected, got) else math.inf
     if expected.shape != got.shape:
         return math.inf
     left, right = expected.astype(np.float64), got.astype(np.float64)
