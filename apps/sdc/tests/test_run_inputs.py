@@ -1,14 +1,15 @@
 """What ``sdc run --input`` takes: numbers and lists on the command line, and files of strangers."""
 
+import contextlib
 import io
 import json
 import os
 import pickle
-import re
 import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import click
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sd_mil import Port
+from sd_mil import Port, ShapeRange
 from sd_runtime import UserImageError
 from sdc.arrays import read_array
 from sdc.pictures import read_picture
@@ -210,15 +211,32 @@ def test_an_encrypted_member(sdc, pair, tmp_path):
 
 
 def test_bombs_are_not_unpacked(sdc, pair, tmp_path):
-    """A gigabyte of zeros behind a header that says so, packed into a megabyte."""
-    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as opened:
-        with opened.open("x.npy", "w", force_zip64=True) as member:
-            member.write(header("{'descr': '<f4', 'fortran_order': False, 'shape': (67108864,), }\n"))
-            for _ in range(64):
-                member.write(bytes(1 << 22))
+    """256 MiB of zeros behind a header that says so, packed into a quarter of one."""
+    with (
+        zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as opened,
+        opened.open("x.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(header("{'descr': '<f4', 'fortran_order': False, 'shape': (67108864,), }\n"))
+        for _ in range(64):
+            member.write(bytes(1 << 22))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(sdc("run", pair, "--random", "--input", f"x={tmp_path / 'x.npz'}"), "float32[67108864]")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_claims_of_a_header_are_not_allocated(tmp_path, suffix):
+    """A port of any length would take it; a file of some bytes does not hold it."""
+    content = header("{'descr': '<f4', 'fortran_order': False, 'shape': (134217728,), }\n") + bytes(100)
+    path = tmp_path / f"x.{suffix}"
+    path.write_bytes(content if suffix == "npy" else archive(x=content))
+    port = Port("x", (1,), "float32", flexibility=ShapeRange(((1, None),)))
+    tracemalloc.start()
+    with pytest.raises(click.ClickException, match="100 bytes of 536870912"):
+        read_array(path, port)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -229,10 +247,8 @@ def test_damage_is_typed(tmp_path, edits, packed, data):
         content[place % len(content)] = byte
     path = tmp_path / f"x.{'npz' if packed else 'npy'}"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    try:
+    with contextlib.suppress(click.ClickException):
         assert read_array(path, Port("x", (2, 3), "float32")).shape == (2, 3)
-    except click.ClickException as error:
-        assert re.match("expected .*got", error.message)
 
 
 def test_other_decoders_are_not_started(picture, tmp_path):
@@ -251,6 +267,20 @@ def test_other_decoders_are_not_started(picture, tmp_path):
     assert "started" not in done.stdout
     assert "hostscript" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_pixels_of_a_picture_are_the_picture(sdc, picture, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    np.save(tmp_path / "x.npy", pixels)
+    np.save(tmp_path / "tensor.npy", pixels.transpose(2, 0, 1)[None].astype(np.float32))
+    for name in ("x.png", "x.npy", "tensor.npy"):
+        done = sdc("run", picture, "--input", f"image={tmp_path / name}", "-o", tmp_path / "out")
+        np.testing.assert_array_equal(values(done, tmp_path / "out", "same")[0], pixels.transpose(2, 0, 1))
+    np.save(tmp_path / "x.npy", pixels.transpose(1, 0, 2))
+    refused(sdc("run", picture, "--input", f"image={tmp_path / 'x.npy'}"), "6x4", "uint8[6, 4, 3]")
+    np.save(tmp_path / "x.npy", pixels.astype(np.float64))
+    refused(sdc("run", picture, "--input", f"image={tmp_path / 'x.npy'}"), "6x4", "float64[4, 6, 3]")
 
 
 def test_pictures_of_too_many_pixels(sdc, picture, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Files of any size: what is read into memory has a bound, and what is large and sound is still told apart."""
+"""Files of any size: what is read into memory has a bound, and what is large and sound is read."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_typed(tmp_path, monkeypatch, raised):
         raise raised
 
     monkeypatch.setattr("sd_mil.reader.package.read_specification", read)
-    with pytest.raises(PackageError, match="too much (memory|nesting)"):
+    with pytest.raises(PackageError, match=r"too much (memory|nesting)"):
         read_model(graphs.write(tmp_path))
 
 

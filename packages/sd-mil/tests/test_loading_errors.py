@@ -19,7 +19,7 @@ class Broken(importlib.abc.MetaPathFinder):
     def __init__(self, name, error):
         self.name, self.error = name, error
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(self, fullname, *_):
         if fullname == self.name:
             raise self.error
 
@@ -33,7 +33,7 @@ def test_an_engine_that_is_installed_and_does_not_load(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     breaks(monkeypatch, "openvino", ImportError(MAP))
     with pytest.raises(
-        EngineError, match="expected OpenVINO to load, got: .*failed to map segment"
+        EngineError, match=r"expected OpenVINO to load, got: .*failed to map segment"
     ) as caught:
         MLModel(graphs.write(tmp_path))
     assert not isinstance(caught.value, MissingEngineError)

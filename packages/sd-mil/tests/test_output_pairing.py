@@ -48,7 +48,7 @@ def test_another_name_does_not_hide_another_value():
     ],
 )
 def test_what_is_left_over_is_refused(expected, got):
-    with pytest.raises(ComparisonError, match="expected (a counterpart|outputs)") as caught:
+    with pytest.raises(ComparisonError, match=r"expected (a counterpart|outputs)") as caught:
         compare_outputs(expected, got)
     lost = expected.keys() ^ got.keys()
     assert all(repr(name) in str(caught.value) for name in lost)
@@ -102,6 +102,11 @@ def test_labels_and_numbers(expected, got, equal):
 def test_a_row_that_is_not_a_number_does_not_pass():
     nan = np.float32([np.nan, 1])
     assert not compare_outputs({"a": A, "b": A[0, :2]}, {"a": A, "b": nan}).passed(-1e9)
+
+
+def test_numbers_whose_squares_float64_does_not_hold():
+    comparison = compare_outputs({"a": np.float64([1e300, -1e308])}, {"a": np.float64([0, 1e308])})
+    assert comparison.worst.psnr == -np.inf
 
 
 def test_lists_of_other_lengths_differ():

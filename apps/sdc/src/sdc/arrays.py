@@ -85,7 +85,9 @@ def _array(file: IO[bytes], size: int, port: Port) -> np.ndarray:
     shape, dtype, start = _header(file)
     if dtype.hasobject:
         raise ValueError("Python objects (a pickle), which can run code and are not opened")
-    fits = port.allows(shape) or (port.kind in ("int64", "double") and math.prod(shape) == 1)
+    fits = port.allows(_tensor_shape(shape, port)) or (
+        port.kind in ("int64", "double") and math.prod(shape) == 1
+    )
     if dtype.kind not in "iufb" or not fits or math.prod(shape) > MOST_ELEMENTS:
         raise click.ClickException(
             f"expected {port.expected} for input {port.name!r}, got {dtype}{list(shape)}"[:1000]
@@ -96,6 +98,13 @@ def _array(file: IO[bytes], size: int, port: Port) -> np.ndarray:
     npy: Any = np.lib.format  # it has no types
     array: np.ndarray = npy.read_array(file, allow_pickle=False)
     return array
+
+
+def _tensor_shape(shape: tuple[int, ...], port: Port) -> tuple[int, ...]:
+    """Of pixels, H x W or H x W x C as ``predict`` takes them too, the shape of their tensor."""
+    if port.kind != "image" or len(shape) not in (2, 3):
+        return shape
+    return (1, 3 if len(shape) == 3 else 1, *shape[:2])
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], int]:

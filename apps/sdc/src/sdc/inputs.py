@@ -201,6 +201,8 @@ def _fitting(array: Any, port: Port, *, said: str = "") -> Any:
         if array.size != 1 or (port.kind == "int64" and array.dtype.kind not in "iu"):
             raise _misfit(array, port, said)
         return array.item()
+    if port.kind == "image" and array.ndim != len(port.shape):
+        return array  # pixels, which predict holds against the port
     wanted = np.dtype(port.dtype)
     floats = array.dtype.kind == wanted.kind == "f"
     integers = array.dtype.kind in "iub" and wanted.kind in "iu"

@@ -24,9 +24,19 @@ def save(results: Mapping[str, Any], folder: Path) -> list[str]:
     They are written beside their place and then renamed. Other files in the folder stay.
 
     Raises:
-        click.ClickException: one of the names is taken by a folder.
-        OSError: the folder cannot be written, or the disk is full; then everything is as it was before.
+        click.ClickException: one of the names is taken by a folder, the folder cannot be written, or the disk
+            is full; then everything is as it was before.
     """
+    try:
+        return _save(results, folder)
+    except OSError as error:
+        raise click.ClickException(
+            f"expected to write the outputs to {str(folder)!r}, got: {error}; "
+            "what was there before is as it was"
+        ) from error
+
+
+def _save(results: Mapping[str, Any], folder: Path) -> list[str]:
     files = _names(results)
     if taken := [name for name in files.values() if (folder / name).is_dir()]:
         raise click.ClickException(

@@ -19,7 +19,7 @@ def read_picture(path: Path, port: Port, *, resize: bool) -> Any:
     """A picture for the port, opened as every one that a user gives: common formats, a bounded size, upright.
 
     Raises:
-        click.ClickException: it has not the port's size, and is not to be resized, or more than 8 bits a channel.
+        click.ClickException: it has another size and is not to be resized, or more than 8 bits a channel.
         UserImageError: no picture, a damaged one, or one of too many pixels.
     """
     from PIL.Image import Resampling
@@ -47,7 +47,7 @@ def read_picture(path: Path, port: Port, *, resize: bool) -> Any:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Let C libraries' own words about a damaged file (libtiff's) go nowhere: the error that follows says it."""
+    """Let C libraries' own words about a damaged file go nowhere: the error that follows says it."""
     sys.stderr.flush()
     try:
         kept = os.dup(2)

@@ -32,8 +32,11 @@ def psnr(reference: npt.ArrayLike, candidate: npt.ArrayLike) -> float:
         raise ComparisonError(f"expected two arrays of one shape, got {expected.shape} and {got.shape}")
     if not (np.isfinite(expected).all() and np.isfinite(got).all()):
         return -math.inf
-    noise = math.sqrt(np.square(expected - got).mean())
+    with np.errstate(over="ignore"):
+        noise = math.sqrt(np.square(expected - got).mean())
     peak = float(np.abs(expected).max())
+    if math.isinf(noise):  # numbers whose squares float64 does not hold
+        return -math.inf
     if noise == 0:
         return math.inf
     return 20 * math.log10(peak / noise) if peak else -math.inf

@@ -52,7 +52,7 @@ def largest_error(expected: object, got: object) -> float:
     differing = ~((left == right) | (np.isnan(left) & np.isnan(right)))
     if not differing.any():
         return 0.0
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         error = float(np.abs(left[differing] - right[differing]).max())
     return math.inf if math.isnan(error) else error
 
