@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import click
+from sd_mil import PredictionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,20 +26,20 @@ def refuse_foreign(path: Path) -> None:
     """Say what a file is that is neither numbers nor a picture, whatever its name.
 
     Raises:
-        click.ClickException: it is a Git LFS pointer, a page, a model, ...
+        PredictionError: it is a Git LFS pointer, a page, a model, ...
     """
     from sd_mil import recognise_file
 
     kind = recognise_file(path)
     if kind is not None and kind.category not in ("array", "archive", "picture"):
-        raise click.ClickException(f"expected an array or a picture in {path.name!r}, got {kind}")
+        raise PredictionError(f"expected an array or a picture in {path.name!r}, got {kind}")
 
 
 def read_array(path: Path, port: Port) -> np.ndarray:
     """An array for the port; of an .npz the one with the input's name, or the only one. Nothing is unpickled.
 
     Raises:
-        click.ClickException: the file cannot be read, or what it holds does not fit the port.
+        PredictionError: the file cannot be read, or what it holds does not fit the port.
     """
     try:
         if path.suffix.lower() == ".npy":
@@ -49,10 +49,10 @@ def read_array(path: Path, port: Port) -> np.ndarray:
             member = _member(archive, path, port.name)
             with archive.open(member) as file:
                 return _array(file, member.file_size, port)
-    except click.ClickException:
+    except PredictionError:
         raise
     except Exception as error:  # numpy's, zipfile's and zlib's: tokenize errors, struct errors, anything
-        raise click.ClickException(f"expected an array in {path.name!r}, got: {_reason(error)}") from error
+        raise PredictionError(f"expected an array in {path.name!r}, got: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -74,7 +74,7 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str) -> zipfile.ZipInfo:
     if name not in members:
         found = ", ".join(list(members)[:8]) or "none"
         more = f" and {len(members) - 8} more" if len(members) > 8 else ""
-        raise click.ClickException(f"expected an array {name!r} in {path.name!r}, got {found}{more}")
+        raise PredictionError(f"expected an array {name!r} in {path.name!r}, got {found}{more}")
     return members[name]
 
 
@@ -89,9 +89,7 @@ def _array(file: IO[bytes], size: int, port: Port) -> np.ndarray:
         port.kind in ("int64", "double") and math.prod(shape) == 1
     )
     if dtype.kind not in "iufb" or not fits or math.prod(shape) > MOST_ELEMENTS:
-        raise click.ClickException(
-            f"expected {port.expected} for input {port.name!r}, got {dtype}{list(shape)}"[:1000]
-        )
+        raise PredictionError(f"expected {port.expected} for input {port.name!r}, got {dtype}{list(shape)}")
     if size - start < math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{size - start} bytes of {math.prod(shape) * dtype.itemsize}")
     file.seek(0)

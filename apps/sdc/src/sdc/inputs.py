@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+from sd_mil import PredictionError
 
 from sdc.arrays import MOST_ELEMENTS, read_array, refuse_foreign
 from sdc.pictures import read_picture
@@ -41,21 +41,19 @@ def assemble(
     """What ``predict`` takes, for ``NAME=VALUE`` arguments; ``rest_random`` draws what is not given.
 
     Raises:
-        click.ClickException: an unknown name, or a value that cannot be read or does not fit.
+        PredictionError: an unknown name, or a value that cannot be read or does not fit.
     """
     import numpy as np
 
     named = _named(given)
     if unknown := [name for name in named if name not in model.inputs]:
-        raise click.ClickException(
-            f"expected inputs among {', '.join(model.inputs)}, got {', '.join(unknown)}"
-        )
+        raise PredictionError(f"expected inputs among {', '.join(model.inputs)}, got {', '.join(unknown)}")
     generator = np.random.default_rng(seed)
     values = {}
     for name, port in model.inputs.items():
         text = named.get(name, "random" if rest_random and not port.optional else None)
         if text is None and not port.optional:
-            raise click.ClickException(
+            raise PredictionError(
                 f"expected a value for input {port}: --input {name}=VALUE, --input {name}=random, or --random"
             )
         if text is not None:
@@ -67,9 +65,7 @@ def _named(given: Iterable[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for name, text in map(_split, given):
         if name in named:
-            raise click.ClickException(
-                f"expected one value for input {name!r}, got {named[name]!r} and {text!r}"
-            )
+            raise PredictionError(f"expected one value for input {name!r}, got {named[name]!r} and {text!r}")
         named[name] = text
     return named
 
@@ -77,7 +73,7 @@ def _named(given: Iterable[str]) -> dict[str, str]:
 def _split(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals or not name or not value:
-        raise click.ClickException(f"expected --input NAME=VALUE, got {argument!r}")
+        raise PredictionError(f"expected --input NAME=VALUE, got {argument!r}")
     return name, value
 
 
@@ -101,9 +97,9 @@ def _value(model: MLModel, port: Port, text: str, *, resize: bool, generator: np
     raise _unreadable(path.name, port)
 
 
-def _unreadable(text: str, port: Port) -> click.ClickException:
+def _unreadable(text: str, port: Port) -> PredictionError:
     kinds = "a picture" if port.kind == "image" else "a number, a list of numbers"
-    return click.ClickException(
+    return PredictionError(
         f"expected a file (.npy, .npz), {kinds} or 'random' for input {port}, got {_quoted(text)}"
     )
 
@@ -140,11 +136,9 @@ def _random(model: MLModel, port: Port, shape: tuple[int, ...], generator: np.ra
     import numpy as np
 
     if not port.allows(shape):
-        raise click.ClickException(f"expected a shape for input {port}, got {list(shape)}")
+        raise PredictionError(f"expected a shape for input {port}, got {list(shape)}")
     if math.prod(shape) > MOST_ELEMENTS:
-        raise click.ClickException(
-            f"expected at most {MOST_ELEMENTS} elements for {port.name!r}, got {shape}"
-        )
+        raise PredictionError(f"expected at most {MOST_ELEMENTS} elements for {port.name!r}, got {shape}")
     if port.kind == "image":
         return generator.integers(0, 256, shape).astype(port.dtype)
     if port.kind in ("int64", "double"):
@@ -217,6 +211,6 @@ def _fitting(array: Any, port: Port, *, said: str = "") -> Any:
     return cast
 
 
-def _misfit(array: Any, port: Port, said: str, why: str = "") -> click.ClickException:
+def _misfit(array: Any, port: Port, said: str, why: str = "") -> PredictionError:
     got = f"{said}{array.dtype}{list(array.shape)}"
-    return click.ClickException(f"expected {port.expected} for input {port.name!r}, got {got}{why}")
+    return PredictionError(f"expected {port.expected} for input {port.name!r}, got {got}{why}")

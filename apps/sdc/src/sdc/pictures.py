@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
+from sd_mil import PredictionError
 
 if TYPE_CHECKING:
     from sd_mil import Port
@@ -19,7 +19,7 @@ def read_picture(path: Path, port: Port, *, resize: bool) -> Any:
     """A picture for the port, opened as every one that a user gives: common formats, a bounded size, upright.
 
     Raises:
-        click.ClickException: it has another size and is not to be resized, or more than 8 bits a channel.
+        PredictionError: it has another size and is not to be resized, or more than 8 bits a channel.
         UserImageError: no picture, a damaged one, or one of too many pixels.
     """
     from PIL.Image import Resampling
@@ -29,7 +29,7 @@ def read_picture(path: Path, port: Port, *, resize: bool) -> Any:
     with quiet_libraries():
         opened = read_image(path)
     if opened.mode.startswith(("I", "F")) and mode != "F":
-        raise click.ClickException(
+        raise PredictionError(
             f"expected a picture of 8 bits a channel for input {port.name!r}, got one of mode {opened.mode} "
             f"in {path.name!r}; give its numbers as .npy"
         )
@@ -38,7 +38,7 @@ def read_picture(path: Path, port: Port, *, resize: bool) -> Any:
     if port.allows((1, 1 if mode != "RGB" else 3, image.height, image.width)):
         return image
     if not resize:
-        raise click.ClickException(
+        raise PredictionError(
             f"expected a picture of {width}x{height} pixels for input {port.name!r}, got "
             f"{image.width}x{image.height}; --resize does it"
         )
