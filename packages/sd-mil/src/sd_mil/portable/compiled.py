@@ -84,13 +84,14 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     """
     if precision not in _HINTS:
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
-    from sd_mil.cache import default_cache
     from sd_mil.portable.library import import_openvino
+
+    openvino = import_openvino()
+    from sd_mil.cache import default_cache
     from sd_mil.portable.passes import compute_in_integers, decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
 
-    openvino = import_openvino()
     refuse_unsupported(program)
     core = openvino.Core()
     _check_arithmetic(core, precision)
