@@ -1,11 +1,15 @@
 """Makes ``mil_graphs`` importable beside the tests, and finds the converted reference packages."""
 
+import contextlib
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+with contextlib.suppress(ImportError):  # before a test module imports openvino, which would not be silent
+    import sd_mil.portable.library  # noqa: F401
 
 _REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "reference-packages"
 

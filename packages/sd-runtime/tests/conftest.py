@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -144,7 +145,8 @@ def toy_tokenizer() -> dict[str, bytes]:
 
 @pytest.fixture
 def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
-    """A bundle with empty packages: its models are functions."""
+    """A bundle with empty packages, each in a folder of its own: its models are functions."""
+    numbers = itertools.count()
 
     def write(*, batch: int = 2, scheduler: dict[str, object] | None = None) -> Bundle:
         config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", **(scheduler or {})}
@@ -154,7 +156,7 @@ def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
             vae=VaeFacts(0.5, 0.25, "moments"),
             text_encoders=(TextEncoding("text_encoder", "tokenizer", "last_hidden_state"),),
         )
-        path = tmp_path / f"toy-{batch}"
+        path = tmp_path / f"toy-{next(numbers)}"
         with new_bundle(path, facts, provenance=PROVENANCE, overwrite=True) as draft:
             for each in toy_components(batch):
                 package = draft.add_component(each)

@@ -83,7 +83,8 @@ def verify(
     arithmetic = ""
     for entry in _chosen(opened, checkpoint, components):
         inputs, expected = _expected(entry, opened, checkpoint, seed=seed)
-        model = MLModel(opened.package(entry), engine, precision=precision)
+        with opened.unchanged(entry.package):
+            model = MLModel(opened.package(entry), engine, precision=precision)
         arithmetic = model.arithmetic
         for row in _compare(entry.name, expected, model, inputs):
             rows.append(row)

@@ -23,7 +23,7 @@ MutableArrays: TypeAlias = MutableMapping[str, npt.NDArray[Any]]
 
 
 class CompiledProgram(Protocol):
-    """A program made ready to run. Without ``state`` the same inputs give the same outputs."""
+    """A program made ready to run. Without ``state`` the same inputs give the same outputs, in any thread."""
 
     @property
     def arithmetic(self) -> str:
@@ -34,6 +34,7 @@ class CompiledProgram(Protocol):
         """All outputs by name, from inputs that fit the ports; the caller checks and casts.
 
         ``state`` is given if and only if the function has states; its arrays are replaced after success.
+        Two runs at once must not share one.
         """
         ...
 
@@ -89,12 +90,6 @@ def _compile_reference(program: Program, precision: Precision, rounding: Roundin
 
 
 def _compile_portable(program: Program, precision: Precision) -> CompiledProgram:
-    try:
-        import openvino  # noqa: F401
-    except ImportError as error:
-        raise MissingEngineError(
-            'the portable engine needs OpenVINO: pip install "sd-mil[openvino]" (or use engine="reference")'
-        ) from error
     from sd_mil import portable
 
     return portable.compile_program(program, precision=precision)

@@ -75,6 +75,9 @@ class MLModel:
         Arrays are numpy's, images are Pillow's (or arrays of their pixels), numbers, labels and dictionaries
         are Python's own. Nothing is cast, reshaped or left out silently; optional inputs have defaults.
 
+        Threads may share the model: what one gets, each of several gets. Predictions that share a ``state``
+        happen one after the other.
+
         Raises:
             PredictionError: missing or unexpected names, wrong shapes or dtypes, or a missing state.
             PackageError: a value came out in another shape than the program declares.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -73,7 +74,8 @@ class ProgramRunner:
         check_names(data, description.inputs)
         _check_state(state, description.states)
         arrays = {port.name: self._taken(data, port) for port in description.inputs}
-        results = self.compiled.run(arrays, None if state is None else state.arrays)
+        with nullcontext() if state is None else state.lock:
+            results = self.compiled.run(arrays, None if state is None else state.arrays)
         labelled = {} if self.classifier is None else self.classifier.results(results)
         return {
             port.name: labelled[port.name] if port.name in labelled else given(results[port.name], port)

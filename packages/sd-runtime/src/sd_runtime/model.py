@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
@@ -49,10 +50,14 @@ class FunctionModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model together with the ports that the manifest states for it."""
+    """A model together with the ports that the manifest states for it.
+
+    Threads may share it: the model runs once at a time. Core ML asks for that, and functions may need it.
+    """
 
     component: BundleComponent
     model: Model
+    _running: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     def input(self, name: str) -> PortSpec:
         """The input port ``name``.
@@ -75,7 +80,9 @@ class LoadedModel:
         """As :meth:`predict`, for several outputs of one run."""
         for output in outputs:
             _port(self.component.outputs, output, f"{self.component.name} output")
-        results = self.model.predict({name: self._cast(name, value) for name, value in inputs.items()})
+        given = {name: self._cast(name, value) for name, value in inputs.items()}
+        with self._running:
+            results = self.model.predict(given)
         return {output: self._checked(output, results[output]) for output in outputs}
 
     def _cast(self, name: str, value: Array) -> Array:
@@ -134,6 +141,7 @@ def open_model(
     """Load the package of ``component`` into ``engine``.
 
     Raises:
+        IntegrityError: the package is not the one that was opened with the bundle.
         PortsError: the package's own ports are not the manifest's.
         EngineError: see :func:`resolve_engine`.
         sd_mil.SdMilError: the package is malformed, or has an operation that the engine does not know.
@@ -142,13 +150,13 @@ def open_model(
     from sd_mil import MLModel, read_package
 
     path = bundle.package(component)
-    package = read_package(path)
-    _check_ports(package, component)
-    if resolved == "coreml":
-        return _open_coreml(path, component.compute_unit)
-    return MLModel(
-        package, engine="reference" if resolved == "reference" else "portable", precision=precision
-    )
+    with bundle.unchanged(component.package):
+        package = read_package(path)
+        _check_ports(package, component)
+        if resolved == "coreml":
+            return _open_coreml(path, component.compute_unit)
+        name: Literal["reference", "portable"] = "reference" if resolved == "reference" else "portable"
+        return MLModel(package, engine=name, precision=precision)
 
 
 def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
@@ -46,6 +47,12 @@ class Pipeline:
 
     Where memory is short, those that wait are let go before the next one loads; with ``reduce_memory`` the
     denoiser, by far the largest, never stays beside others, and loads anew for every picture.
+
+    Threads may share a pipeline: each draws what it would draw alone, and each network runs once at a time.
+    What a thread draws with stays in memory until its picture is done, whatever is released meanwhile, so
+    that memory is bounded as above only where one draws at a time.
+
+    A bundle that is replaced while a pipeline of it is open has to be opened again (IntegrityError).
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Pipeline:
         self._open_model = open_model
         self._loaded: dict[str, LoadedModel] = {}
         self._texts: dict[str, EncodedText] = {}
+        self._lock = RLock()  # of both; held while a network loads, never while one runs
 
     @classmethod
     def open(
@@ -190,11 +198,12 @@ class Pipeline:
 
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
-        for name, model in tuple(self._loaded.items()):
-            if not roles or model.component.role in roles:
-                del self._loaded[name]
-        if not roles or "text_encoder" in roles:
-            self._texts.clear()
+        with self._lock:
+            for name, model in tuple(self._loaded.items()):
+                if not roles or model.component.role in roles:
+                    del self._loaded[name]
+            if not roles or "text_encoder" in roles:
+                self._texts.clear()
 
     def is_short_of_memory(self) -> bool:
         """Whether the denoiser has yet to be loaded and may not fit into what is left of the memory."""
@@ -288,13 +297,18 @@ class Pipeline:
         return positive, self._text(settings.negative_prompt)
 
     def _text(self, prompt: str) -> EncodedText:
-        if prompt not in self._texts:
-            encoders = self._text_encoders()
-            pooled = self.bundle.manifest.model.conditioning.time_ids != "none"
-            encoded = encode_prompt(encoders, prompt, length=self._attended(), pooled=pooled)
-            self._texts = {**dict(list(self._texts.items())[1 - _REMEMBERED :]), prompt: encoded}
-        warn_of_truncation(self._texts[prompt])
-        return self._texts[prompt]
+        with self._lock:
+            text = self._texts.get(prompt)
+        if text is None:
+            text = self._encoded(prompt)
+            with self._lock:
+                self._texts = {**dict(list(self._texts.items())[1 - _REMEMBERED :]), prompt: text}
+        warn_of_truncation(text)
+        return text
+
+    def _encoded(self, prompt: str) -> EncodedText:
+        pooled = self.bundle.manifest.model.conditioning.time_ids != "none"
+        return encode_prompt(self._text_encoders(), prompt, length=self._attended(), pooled=pooled)
 
     def _attended(self) -> int | None:
         """How many tokens the denoiser attends to; None where it does not say."""
@@ -309,21 +323,26 @@ class Pipeline:
         return [
             TextEncoder(
                 self._component(self.bundle.component(encoding.component)),
-                ClipTokenizer.from_folder(self.bundle.path / encoding.tokenizer),
+                self._tokenizer(encoding.tokenizer),
                 encoding.hidden_states,
             )
             for encoding in encodings
         ]
 
+    def _tokenizer(self, folder: str) -> ClipTokenizer:
+        with self.bundle.unchanged(folder):
+            return ClipTokenizer.from_folder(self.bundle.path / folder)
+
     def _model(self, role: Role) -> LoadedModel:
         return self._component(self.bundle.only(role))
 
     def _component(self, component: BundleComponent) -> LoadedModel:
-        if component.name not in self._loaded:
-            if memory.is_short_for(component, self.bundle) or self._must_be_alone(component):
-                self._loaded.clear()
-            self._loaded[component.name] = LoadedModel(component, self._open_model(component))
-        return self._loaded[component.name]
+        with self._lock:
+            if component.name not in self._loaded:
+                if memory.is_short_for(component, self.bundle) or self._must_be_alone(component):
+                    self._loaded.clear()
+                self._loaded[component.name] = LoadedModel(component, self._open_model(component))
+            return self._loaded[component.name]
 
     def _must_be_alone(self, component: BundleComponent) -> bool:
         """Whether memory is to be saved, and the denoiser is this one or among those loaded."""

@@ -6,6 +6,7 @@ Legend: H W the model's picture in pixels.
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ Float: TypeAlias = npt.NDArray[np.float32]
 
 #: What Pillow may open: common formats, whose decoders are written for untrusted files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_reading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def read_image(path: str | Path) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
+        with _reading, warnings.catch_warnings():  # whose filters are those of all threads
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 image.load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import threading
 from collections.abc import Mapping, MutableMapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.engine import Precision
-from sd_mil.errors import EngineError, MissingEngineError, PackageError, PredictionError, load_error
+from sd_mil.errors import EngineError, PackageError, PredictionError, load_error
 from sd_mil.portable.dtypes import computed_dtype
 from sd_mil.program import Program, ValueType, Variable
 
@@ -26,7 +26,10 @@ _HINTS: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
 
 
 class CompiledProgram:
-    """A program that is ready to run. Made by :func:`compile_program`."""
+    """A program that is ready to run. Made by :func:`compile_program`.
+
+    Several threads may run it; one runs at a time. OpenVINO uses all cores for one inference anyway.
+    """
 
     def __init__(self, program: Program, compiled: openvino.CompiledModel, *, arithmetic: str) -> None:
         """``arithmetic`` says in one line what the numbers were computed with."""
@@ -35,6 +38,7 @@ class CompiledProgram:
         self._types = output_types(program)
         self._compiled = compiled
         self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()  # the request is busy until its results, which it owns, are copied
         self.arithmetic = arithmetic
 
     def run(
@@ -59,8 +63,8 @@ class CompiledProgram:
 
     def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
-        results = self._request.infer(given, share_inputs=True)
-        with np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
+        with self._lock, np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
+            results = self._request.infer(given, share_inputs=True)
             return {
                 name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
                 for position, name in enumerate(self._outputs)
@@ -81,7 +85,9 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     """
     if precision not in _HINTS:
         raise EngineError(f"expected one of {', '.join(_HINTS)} as precision, got {precision!r}")
-    openvino = _import_openvino()
+    from sd_mil.portable.library import import_openvino
+
+    openvino = import_openvino()
     from sd_mil.cache import default_cache
     from sd_mil.portable.passes import compute_in_integers, decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
@@ -117,15 +123,6 @@ def output_types(program: Program) -> dict[str, ValueType]:
     for operation in program.main.body.operations:
         types |= {variable.name: variable.type for variable in operation.outputs}
     return {name: types[name] for name in program.main.outputs}
-
-
-def _import_openvino() -> ModuleType:
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as error:
-        raise MissingEngineError(
-            'the portable engine runs on OpenVINO, which is not installed: pip install "sd-mil[openvino]"'
-        ) from error
 
 
 def _core(openvino: ModuleType, precision: str) -> openvino.Core:

@@ -6,6 +6,9 @@ OpenVINO's ``decompression`` mark.
 
 from __future__ import annotations
 
+from sd_mil.portable import library  # noqa: F401 (before openvino)
+
+# isort: split
 import numpy as np
 import numpy.typing as npt
 import openvino.opset14 as ov

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sd_mil.portable import library  # noqa: F401 (before openvino)
+
+# isort: split
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sd_mil.portable import library  # noqa: F401 (before openvino)
+
+# isort: split
 import numpy as np
 import openvino.opset14 as ov
 from openvino import Output

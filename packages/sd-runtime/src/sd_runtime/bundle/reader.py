@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sd_runtime.bundle.identity import OpenedFiles
 from sd_runtime.bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
 from sd_runtime.bundle.paths import inside
 from sd_runtime.bundle.schema import parse_json
@@ -23,6 +25,7 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    opened: OpenedFiles = field(default_factory=OpenedFiles, compare=False, repr=False)
 
     def components(self, role: Role) -> tuple[BundleComponent, ...]:
         """The components with ``role``, in the manifest's order; possibly none."""
@@ -56,8 +59,21 @@ class Bundle:
         raise MissingComponentError(f"expected a component {name!r} in {self.path}, which has: {have}")
 
     def package(self, component: BundleComponent) -> Path:
-        """The ``.mlpackage`` folder of ``component``."""
+        """The ``.mlpackage`` folder of ``component``.
+
+        Raises:
+            IntegrityError: it is not the one that was opened.
+        """
+        self.opened.check(MANIFEST, component.package)
         return self.path / component.package
+
+    def unchanged(self, *within: str) -> AbstractContextManager[None]:
+        """A context in which files or folders of the bundle are read: they have to be those that were opened.
+
+        Raises:
+            IntegrityError: one of them, or the manifest, was replaced or changed, before or meanwhile.
+        """
+        return self.opened.unchanged(MANIFEST, *within)
 
     def noise_config(self) -> Mapping[str, Any]:
         """The scheduler's configuration, with the manifest's prediction type filled in.
@@ -67,11 +83,13 @@ class Bundle:
 
         Raises:
             BundleError: the file is not a JSON object, or states another prediction type.
+            IntegrityError: it is not the file that was opened.
         """
         path = self.manifest.model.scheduler
         try:
             # diffusers writes -Infinity as DPM-Solver++'s lambda_min_clipped
-            config = parse_json(read_text(self.path / path), infinities=True)
+            with self.unchanged(path):
+                config = parse_json(read_text(self.path / path), infinities=True)
         except ManifestError as error:
             raise BundleError(f"{path}: expected {error.expected}, got {error.got}") from None
         if not isinstance(config, dict):
@@ -104,7 +122,7 @@ def open_bundle(path: str | Path) -> Bundle:
     Raises:
         BundleError: not a bundle.
         ManifestError: ``manifest.json`` breaks a rule, or a listed path leads out of the folder.
-        IntegrityError: a listed file is missing or has another size.
+        IntegrityError: a listed file is missing or has another size, or the bundle is being replaced.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -112,10 +130,14 @@ def open_bundle(path: str | Path) -> Bundle:
     if not (folder / MANIFEST).is_file():
         raise BundleError(f"expected {MANIFEST} in {folder}, got none: this folder is not a bundle")
     inside(folder, MANIFEST, "$")
+    before = OpenedFiles.record(folder, [MANIFEST])
     manifest = parse_manifest(read_text(folder / MANIFEST))
+    opened = OpenedFiles.record(folder, [MANIFEST, *manifest.files])
     for relative, record in manifest.files.items():
         _check_size(inside(folder, relative, f"$.files.{relative}"), relative, record.size)
-    return Bundle(folder, manifest)
+    before.check()
+    opened.check()
+    return Bundle(folder, manifest, opened)
 
 
 def _check_size(path: Path, relative: str, size: int) -> None:

@@ -3,6 +3,9 @@
 The modules import openvino, so only the function that compiles a program imports this package.
 """
 
+from sd_mil.portable import library  # noqa: F401 (before openvino)
+
+# isort: split
 from sd_mil.portable.ops import (
     activation,
     attention,
