@@ -109,7 +109,7 @@ def prepare(folder: Path, packages: list[str]) -> dict[str, Path]:
     """Make the checkpoint and the packages that are not there yet."""
     checkpoint = folder / "sd15-sized"
     if not checkpoint.exists():
-        call(f"import bench_convert; bench_convert.write_checkpoint(Path({str(checkpoint)!r}))")
+        call(f"import bench_checkpoint; bench_checkpoint.write_checkpoint('sd15', Path({str(checkpoint)!r}))")
     paths = {"torch": checkpoint}
     for name in packages:
         if name not in ("torch", "6-bit", "8-bit"):

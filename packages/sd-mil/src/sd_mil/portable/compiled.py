@@ -75,7 +75,9 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     """Compile the default function of ``program`` with OpenVINO.
 
     ``precision`` is the arithmetic of floats: ``fp32``, or ``bf16`` on processors that have it. It is always
-    set explicitly: left alone, OpenVINO picks bf16 by itself.
+    set explicitly: left alone, OpenVINO picks bf16 by itself. Layers whose weights and activations are 8-bit
+    integers are computed in integers where :func:`sd_mil.portable.exactness.sums_are_exact`, and in floats
+    elsewhere: what is rounded is the same.
 
     Raises:
         MissingEngineError: OpenVINO is not installed.
@@ -89,6 +91,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
 
     openvino = import_openvino()
     from sd_mil.cache import default_cache
+    from sd_mil.portable.exactness import sums_are_exact
     from sd_mil.portable.passes import compute_in_integers, decode_constants, rewrite
     from sd_mil.portable.residency import mapped_files, pages_dropped
     from sd_mil.portable.translation import refuse_unsupported, translate_program
@@ -96,17 +99,20 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     refuse_unsupported(program)
     core = _core(openvino, precision)
     integers = compute_in_integers(program)
+    layers = None if integers is program else "int8" if sums_are_exact() else precision
     rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
         model = translate_program(rewritten)
-        compiled = _compile(core, model, precision)
-    arithmetic = _describe(openvino.__version__, precision, quantised=integers is not program)
+        compiled = _compile(core, model, _configuration(precision, layers))
+    arithmetic = _describe(openvino.__version__, precision, layers)
     return CompiledProgram(program, compiled, arithmetic=arithmetic)
 
 
-def _compile(core: openvino.Core, model: openvino.Model, precision: str) -> openvino.CompiledModel:
+def _compile(
+    core: openvino.Core, model: openvino.Model, configuration: Mapping[str, str]
+) -> openvino.CompiledModel:
     try:
-        return core.compile_model(model, _DEVICE, _configuration(precision))
+        return core.compile_model(model, _DEVICE, dict(configuration))
     except (RuntimeError, MemoryError) as error:
         raise PackageError(f"expected a program that OpenVINO compiles, got: {_reason(error)}") from error
 
@@ -143,21 +149,27 @@ def _check_arithmetic(core: openvino.Core, precision: str) -> None:
         )
 
 
-def _configuration(precision: str) -> dict[str, str]:
+def _configuration(precision: str, layers: str | None) -> dict[str, str]:
     """Everything that decides what is computed, set: OpenVINO's own choice depends on the processor.
 
-    Dynamic quantization would round the inputs of layers with integer weights to int8.
+    Dynamic quantization would round the inputs of layers with integer weights to int8. Low-precision
+    transformations are what turns ``layers``, the quantised ones, from rounded floats into integers.
     """
-    return {
+    configuration = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
+    return configuration if layers in (None, "int8") else {**configuration, "LP_TRANSFORMS_MODE": "NO"}
 
 
-def _describe(version: str, precision: str, *, quantised: bool) -> str:
+def _describe(version: str, precision: str, layers: str | None) -> str:
+    """``layers`` is what quantised ones are computed in, if there are any."""
     release = version.split("-")[0]
-    kind = f"{precision} arithmetic{', int8 in quantised layers' if quantised else ''}"
+    kind = f"{precision} arithmetic"
+    if layers is not None:
+        why = "" if layers == "int8" else " (this processor's sums of int8 are not exact)"
+        kind += f", {layers} in quantised layers{why}"
     return f"portable: OpenVINO {release} on {_DEVICE}, {kind}; not the Neural Engine"
 
 

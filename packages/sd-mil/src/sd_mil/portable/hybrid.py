@@ -96,7 +96,8 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
 
 
 def _describe(chain: Chain) -> str:
-    native = chain.arithmetic or f"portable: numpy {np.__version__}, fp32 arithmetic; not the Neural Engine"
+    alone = f"portable: numpy {np.__version__}, fp32 arithmetic; not the Neural Engine"
+    native = " | ".join(chain.arithmetic) or alone
     return f"{native}; in numpy: {', '.join(sorted(chain.in_numpy))}" if chain.in_numpy else native
 
 

@@ -6,7 +6,7 @@ Values are arrays in the types they are computed in (floats as fp32), lists, and
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -32,8 +32,8 @@ class Part(Protocol):
         ...
 
     @property
-    def arithmetic(self) -> str | None:
-        """What its compiled operations are computed with, if it has any."""
+    def arithmetic(self) -> tuple[str, ...]:
+        """What its compiled operations are computed with, each once."""
         ...
 
     def run(self, values: Values) -> Values:
@@ -50,9 +50,9 @@ class NativePart:
     in_numpy: frozenset[str] = frozenset()
 
     @property
-    def arithmetic(self) -> str:
+    def arithmetic(self) -> tuple[str, ...]:
         """What OpenVINO computes with."""
-        return self.compiled.arithmetic
+        return (self.compiled.arithmetic,)
 
     def run(self, values: Values) -> Values:
         """One inference."""
@@ -65,7 +65,7 @@ class NumpyPart:
 
     block: CompiledBlock
     in_numpy: frozenset[str]
-    arithmetic: None = None
+    arithmetic: tuple[str, ...] = ()
 
     @property
     def uses(self) -> frozenset[str]:
@@ -97,9 +97,9 @@ class Chain:
         return frozenset[str]().union(*(part.in_numpy for part in self.parts))
 
     @property
-    def arithmetic(self) -> str | None:
-        """What the compiled operations are computed with, if there are any."""
-        return next((part.arithmetic for part in self.parts if part.arithmetic), None)
+    def arithmetic(self) -> tuple[str, ...]:
+        """What the compiled operations are computed with, each once."""
+        return _arithmetic(self.parts)
 
     def run(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """The outputs, in order."""
@@ -126,9 +126,9 @@ class Branch:
         return self.blocks[0].in_numpy | self.blocks[1].in_numpy
 
     @property
-    def arithmetic(self) -> str | None:
-        """What the compiled operations are computed with."""
-        return self.blocks[0].arithmetic or self.blocks[1].arithmetic
+    def arithmetic(self) -> tuple[str, ...]:
+        """What the compiled operations are computed with, in either block."""
+        return _arithmetic(self.blocks)
 
     def run(self, values: Values) -> Values:
         """One of the blocks."""
@@ -153,9 +153,9 @@ class Loop:
         return self.condition.in_numpy | self.body.in_numpy
 
     @property
-    def arithmetic(self) -> str | None:
-        """What the compiled operations are computed with."""
-        return self.body.arithmetic or self.condition.arithmetic
+    def arithmetic(self) -> tuple[str, ...]:
+        """What the compiled operations are computed with, in condition or body."""
+        return _arithmetic((self.condition, self.body))
 
     def run(self, values: Values) -> Values:
         """The body, for as long as the condition holds."""
@@ -176,6 +176,10 @@ class Loop:
 
     def _inside(self, block: Chain, current: tuple[Any, ...], values: Values) -> tuple[Any, ...]:
         return block.run({**values, **_bound(block.inputs, current)})
+
+
+def _arithmetic(parts: Iterable[Part | Chain]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one for part in parts for one in part.arithmetic))
 
 
 def _bound(names: tuple[str, ...], values: tuple[Any, ...]) -> Values:

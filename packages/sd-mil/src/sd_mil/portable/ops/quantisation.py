@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
@@ -15,11 +17,7 @@ from sd_mil.portable.scope import int_list
 @translate("quantize")
 def quantize(call: Call) -> Output:
     """``round(x / scale) + zero_point``, limited to the integer's range."""
-    limits = np.iinfo(call.choice("output_dtype", None, among=("int8", "uint8")))
-    integers = ov.round(ov.divide(call.output("input"), _along(call, "scale")), "half_to_even").output(0)
-    if "zero_point" in call:
-        integers = ov.add(integers, _along(call, "zero_point")).output(0)
-    return ov.convert(ov.clamp(integers, float(limits.min), float(limits.max)), np.int32).output(0)
+    return ov.convert(_integers(call), np.int32).output(0)
 
 
 @translate("dequantize")
@@ -37,12 +35,29 @@ def dequantize(call: Call) -> Output:
     return ov.multiply(shifted, _along(call, "scale")).output(0)
 
 
+def _integers(call: Call) -> Output:
+    """What ``quantize`` gives, as floats."""
+    limits = _limits(call)
+    integers = ov.round(ov.divide(call.output("input"), _along(call, "scale")), "half_to_even").output(0)
+    if "zero_point" in call:
+        integers = ov.add(integers, _along(call, "zero_point")).output(0)
+    return ov.clamp(integers, float(limits.min), float(limits.max)).output(0)
+
+
 def _through_integers(call: Call) -> Output:
-    """Rounded to what the integers can express, in the form by which OpenVINO knows quantised layers."""
-    limits = np.iinfo(call.choice("output_dtype", None, among=("int8", "uint8")))
+    """Rounded to what the integers can express, in the form by which OpenVINO knows quantised layers.
+
+    FakeQuantize is given integers: how it rounds what lies between two depends on what it is fused with.
+    """
+    limits = _limits(call)
     scale, zero = np.float32(call.number("scale")), call.number("zero_point", 0)
-    low, high = (np.float32((limit - zero) * scale) for limit in (limits.min, limits.max))
-    return ov.fake_quantize(call.output("input"), low, high, low, high, 256).output(0)
+    given = np.float32(limits.min), np.float32(limits.max)
+    meant = (np.float32((limit - zero) * scale) for limit in given)
+    return ov.fake_quantize(_integers(call), *given, *meant, 256).output(0)
+
+
+def _limits(call: Call) -> np.iinfo[Any]:
+    return np.iinfo(call.choice("output_dtype", None, among=("int8", "uint8")))
 
 
 def _stored(call: Call, parameter: str) -> Output:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from sd_mil.portable.passes.views import Definitions
 from sd_mil.program import Argument, Constant, Operation, Program, Reference, TensorType, Variable
 
 _LAYERS = ("conv", "linear")
+#: Products of the largest 8-bit integers that a sum of 32 bits holds.
+_TERMS = np.iinfo(np.int32).max // (255 * 128)
 
 
 def compute_in_integers(program: Program) -> Program:
@@ -33,7 +36,7 @@ def compute_in_integers(program: Program) -> Program:
 
     So does ``constexpr_blockwise_shift_scale`` with blocks of whole outputs. The sums are exact; what is
     rounded is what the package rounds. Layers with only weights quantised are computed in floats, as they are
-    meant.
+    meant, and so are those whose sums may need more than 32 bits.
     """
     definitions = Definitions.of(program.main.body)
     pairs = _pairs(program, definitions)
@@ -70,7 +73,7 @@ def _pairs(program: Program, definitions: Definitions) -> dict[str, Operation]:
             (_scalar(one, "scale", definitions), _zero_point(one, definitions))
             for one in (operation, quantize)
         ]
-        if parameters[0] == parameters[1] and None not in parameters[0] and (parameters[0][0] or 0) > 0:
+        if parameters[0] == parameters[1] and None not in parameters[0] and 0 < (parameters[0][0] or 0) < inf:
             inputs = {**quantize.inputs, **quantize.attributes}
             given: dict[str, tuple[Argument, ...]] = {
                 key: value if isinstance(value, tuple) else (value,)
@@ -108,7 +111,7 @@ def _integers(
         fits = zero is not None and not zero.any() and axis is not None and int(axis) % data.ndim == 0
     else:
         fits = "offset" not in operation.inputs and scale.shape == (scale.size, *[1] * (data.ndim - 1))
-    if not fits or scale.size not in (1, len(data)):
+    if not fits or scale.size not in (1, len(data)) or data.size > _TERMS * len(data):
         return None
     return data, np.broadcast_to(scale.reshape(-1), len(data))
 
