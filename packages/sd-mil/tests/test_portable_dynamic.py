@@ -113,7 +113,7 @@ CASES = {
     "upsample_nearest_neighbor": ({"x": IMAGE}, {"scale_factor_height": np.float32(1.5)}, [4]),
 }
 #: What has to know a size before running: the width of an index, the shape of an update.
-IN_NUMPY = {"gather_nd", "scatter_nd", "slice_update"}
+IN_NUMPY = {"gather_along_axis", "gather_nd", "scatter", "scatter_nd", "slice_update"}
 INTEGERS = {"argsort", "floor_div", "non_zero", "one_hot", "reduce_argmax", "shape"}
 
 

@@ -8,7 +8,14 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy.typing as npt
 
-from sd_mil.errors import EngineError, MissingEngineError, load_error
+from sd_mil.errors import (
+    FAILURES,
+    EngineError,
+    MissingEngineError,
+    PackageError,
+    SdMilError,
+    load_error,
+)
 from sd_mil.program import Program
 
 EngineName: TypeAlias = Literal["portable", "reference"]
@@ -67,6 +74,10 @@ def compile_program(
         raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
     try:
         return _compile_portable(program, precision)
+    except FAILURES as error:
+        if isinstance(error, SdMilError):
+            raise
+        raise PackageError(f"expected a program that can be compiled, got: {error}") from error
     except ImportError as error:
         cause = error.__cause__ if isinstance(error, MissingEngineError) else error
         if cause is None or isinstance(cause, ModuleNotFoundError):

@@ -19,6 +19,10 @@ from __future__ import annotations
 _BEGINNING, _END = 1200, 300
 
 
+#: What Python and libraries raise for programs that contradict themselves; typed where it is caught.
+FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
+
 class SdMilError(ValueError):
     """Base of every error that sd-mil raises on bad input."""
 

@@ -31,8 +31,19 @@ class CompiledProgram:
     Several threads may run it; one runs at a time. OpenVINO uses all cores for one inference anyway.
     """
 
-    def __init__(self, program: Program, compiled: openvino.CompiledModel, *, arithmetic: str) -> None:
-        """``arithmetic`` says in one line what the numbers were computed with."""
+    def __init__(
+        self,
+        program: Program,
+        compiled: openvino.CompiledModel,
+        *,
+        arithmetic: str,
+        indexed: tuple[str, ...] = (),
+    ) -> None:
+        """``arithmetic`` says in one line what the numbers were computed with.
+
+        ``indexed``: the operations of which a last output says whether an index was out of range.
+        """
+        self._indexed = indexed
         self._inputs = program.main.inputs
         self._outputs = program.main.outputs
         self._types = output_types(program)
@@ -65,10 +76,17 @@ class CompiledProgram:
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         with self._lock, np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
             results = self._request.infer(given, share_inputs=True)
+            if self._indexed:
+                self._refuse_outside(np.asarray(results[len(self._outputs)]))
             return {
                 name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
                 for position, name in enumerate(self._outputs)
             }
+
+    def _refuse_outside(self, violations: Array) -> None:
+        for where, count in zip(self._indexed, violations.tolist(), strict=True):
+            if count:
+                raise PackageError(f"expected {where} to be computable, got: {count} indices out of range")
 
 
 def compile_program(program: Program, *, precision: Precision = "fp32") -> CompiledProgram:
@@ -102,10 +120,10 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     layers = None if integers is program else "int8" if sums_are_exact() else precision
     rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
-        model = translate_program(rewritten)
+        model, indexed = translate_program(rewritten)
         compiled = _compile(core, model, _configuration(precision, layers))
     arithmetic = _describe(openvino.__version__, precision, layers)
-    return CompiledProgram(program, compiled, arithmetic=arithmetic)
+    return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=indexed)
 
 
 def _compile(

@@ -25,6 +25,8 @@ class Scope:
         """Start with nothing defined."""
         self._constants: dict[str, Constant] = {}
         self._outputs: dict[str, Output] = {}
+        #: Where each index of an operation is out of range, and which operation it is.
+        self.violations: list[tuple[Output, str]] = []
 
     def define(self, name: str, value: Output | Constant) -> None:
         """Bind ``name``.

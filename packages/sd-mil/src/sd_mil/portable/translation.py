@@ -14,8 +14,9 @@ import openvino.opset14 as ov
 from openvino import Model, Node, Output, PartialShape, Type
 
 import sd_mil.portable.ops  # noqa: F401 - registers the translators
-from sd_mil.errors import PackageError, UnsupportedOpError
+from sd_mil.errors import FAILURES, PackageError, SdMilError, UnsupportedOpError
 from sd_mil.limits import check_translated
+from sd_mil.portable.bounds import violations_of
 from sd_mil.portable.call import Call
 from sd_mil.portable.compression import decompress, is_compressed
 from sd_mil.portable.dtypes import computed_dtype
@@ -68,8 +69,10 @@ def _refuse(unknown: list[Operation]) -> None:
     )
 
 
-def translate_program(program: Program) -> Model:
+def translate_program(program: Program) -> tuple[Model, tuple[str, ...]]:
     """The default function as an OpenVINO model: parameters and results in the program's order.
+
+    Where operations take indices, a last result says which of them, named here too, had one out of range.
 
     Raises:
         PackageError: the program contradicts itself.
@@ -82,7 +85,10 @@ def translate_program(program: Program) -> Model:
     for operation in program.main.body.operations:
         translate_operation(operation, scope)
     results = [ov.result(scope.output(Reference(name))) for name in program.main.outputs]
-    return Model(results, parameters, program.main.name)
+    if scope.violations:
+        results.append(ov.result(violations_of(scope.violations)))
+    model = Model(results, parameters, program.main.name)
+    return model, tuple(where for _, where in scope.violations)
 
 
 def _is_translated(operation: Operation) -> bool:
@@ -137,8 +143,10 @@ def translate_operation(operation: Operation, scope: Scope) -> None:
         raise UnsupportedOpError(f"the portable engine does not run {operation.type!r}: {operation.name!r}")
     try:
         translated = translator(Call(operation, scope))
-    except (RuntimeError, TypeError) as error:  # what OpenVINO raises when arguments do not fit each other
-        reason = str(error).strip().splitlines()[-1]
+    except SdMilError:
+        raise
+    except FAILURES as error:  # OpenVINO's, when arguments do not fit; Python's, for numbers that are none
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         _refuse_contradiction(operation, scope, reason)
         if "dynamic" in reason:
             reason = "a shape that is not known before running"

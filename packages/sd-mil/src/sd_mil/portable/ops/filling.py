@@ -6,6 +6,7 @@ import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
+from sd_mil.errors import PackageError
 from sd_mil.portable.call import Call
 from sd_mil.portable.registry import translate
 from sd_mil.portable.scope import int_list
@@ -15,7 +16,12 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 @translate("tile")
 def tile(call: Call) -> Output:
-    """``x`` repeated ``reps`` times per dimension; ``reps`` may be computed."""
+    """``x`` repeated ``reps`` times per dimension.
+
+    OpenVINO trusts computed sizes, and crashes on negative ones: those are left to numpy, which bounds them.
+    """
+    if min(call.ints("reps")) < 0:
+        raise PackageError(f"expected tile {call.operation.name!r} to repeat, got {call.ints('reps')} times")
     return ov.tile(call.output("x"), call.output("reps")).output(0)
 
 
@@ -35,7 +41,8 @@ def pad(call: Call) -> Output:
 
 @translate("fill")
 def fill(call: Call) -> Output:
-    """A tensor of ``shape``, which may be computed, full of ``value``."""
+    """A tensor of ``shape`` full of ``value``; computed shapes are left to numpy, which bounds them."""
+    call.ints("shape")
     value = call.output("value") if "value" in call else ov.constant(np.float32(0)).output(0)
     return ov.broadcast(value, call.output("shape")).output(0)
 
@@ -49,7 +56,9 @@ def fill_like(call: Call) -> Output:
 
 @translate("range_1d")
 def range_1d(call: Call) -> Output:
-    """``start, start + step, …`` below ``end``."""
+    """``start, start + step, …`` below ``end``; computed ones are left to numpy, which bounds them."""
+    for name in ("start", "end", "step"):
+        call.number(name)
     start, end, step = (call.output(name) for name in ("start", "end", "step"))
     return ov.range(start, end, step, start.get_element_type().to_string()).output(0)
 
@@ -57,6 +66,7 @@ def range_1d(call: Call) -> Output:
 @translate("one_hot")
 def one_hot(call: Call) -> Output:
     """``indices`` as vectors along ``axis``: ``on_value`` at the index, ``off_value`` elsewhere."""
+    call.integer("one_hot_vector_size")  # one that is computed is left to numpy, which bounds it
     size = call.output("one_hot_vector_size")
     on = call.output("on_value") if "on_value" in call else ov.constant(np.int32(1)).output(0)
     off = call.output("off_value") if "off_value" in call else ov.constant(np.int32(0)).output(0)

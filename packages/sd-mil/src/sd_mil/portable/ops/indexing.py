@@ -8,6 +8,7 @@ from __future__ import annotations
 import openvino.opset14 as ov
 from openvino import Output
 
+from sd_mil.portable.bounds import checked, inside, positions_inside
 from sd_mil.portable.call import Call
 from sd_mil.portable.registry import translate
 from sd_mil.portable.scope import int_list
@@ -19,9 +20,9 @@ def gather(call: Call) -> Output:
 
     OpenVINO's Gather (opset 8) counts negative indices from the end, as MIL does.
     """
-    return ov.gather(
-        call.output("x"), call.output("indices"), call.integer("axis", 0), call.integer("batch_dims", 0)
-    ).output(0)
+    x, axis = call.output("x"), call.integer("axis", 0)
+    indices = checked(call, call.output("indices"), x, axis % len(x.get_partial_shape()))
+    return ov.gather(x, indices, axis, call.integer("batch_dims", 0)).output(0)
 
 
 @translate("gather_along_axis")
@@ -29,31 +30,17 @@ def gather_along_axis(call: Call) -> Output:
     """``x[..., indices[i, j, k], ...]``: one index per element of the result."""
     x = call.output("x")
     axis = call.integer("axis", 0) % len(x.get_partial_shape())
-    return ov.gather_elements(x, wrapped(call.output("indices"), x, axis), axis).output(0)
+    return ov.gather_elements(x, inside(call, call.output("indices"), x, axis), axis).output(0)
 
 
 @translate("gather_nd")
 def gather_nd(call: Call) -> Output:
     """``x[indices[..., :]]``: the last dimension of ``indices`` is a position in ``x``."""
     x, batch = call.output("x"), call.integer("batch_dims", 0)
-    return ov.gather_nd(x, wrapped_positions(call.output("indices"), x, batch), batch).output(0)
+    return ov.gather_nd(x, positions_inside(call, call.output("indices"), x, batch), batch).output(0)
 
 
 @translate("non_zero")
 def non_zero(call: Call) -> Output:
     """The positions of non-zero values, [count, rank]; OpenVINO lists them as [rank, count]."""
     return ov.transpose(ov.non_zero(call.output("x"), "i32"), int_list([1, 0])).output(0)
-
-
-def wrapped(indices: Output, x: Output, axis: int) -> Output:
-    """``indices`` along ``axis`` of ``x`` with negative ones counted from the end."""
-    size = ov.gather(ov.shape_of(x, "i32"), int_list([axis]), 0).output(0)
-    return ov.select(ov.less(indices, int_list([0])), ov.add(indices, size), indices).output(0)
-
-
-def wrapped_positions(positions: Output, x: Output, batch_dims: int = 0) -> Output:
-    """``positions`` [..., n] in ``x`` after ``batch_dims`` dimensions, negative ones counted from the end."""
-    width = positions.get_partial_shape()[-1].get_length()
-    axes = int_list(list(range(batch_dims, batch_dims + width)))
-    sizes = ov.gather(ov.shape_of(x, "i32"), axes, 0)
-    return ov.select(ov.less(positions, int_list([0])), ov.add(positions, sizes), positions).output(0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import openvino.opset15 as ov
 from openvino import Output
 
+from sd_mil.portable.bounds import inside, positions_inside
 from sd_mil.portable.call import Call
-from sd_mil.portable.ops.indexing import wrapped, wrapped_positions
 from sd_mil.portable.registry import translate
 from sd_mil.portable.scope import int_list
 
@@ -19,7 +19,7 @@ def scatter_nd(call: Call) -> Output:
     """``data`` with ``updates`` combined into the positions ``indices[..., :]``."""
     data = call.output("data")
     mode = _MODES[call.choice("mode", "add", among=tuple(_MODES))]
-    positions = wrapped_positions(call.output("indices"), data)
+    positions = positions_inside(call, call.output("indices"), data)
     return ov.scatter_nd_update(data, positions, call.output("updates"), mode).output(0)
 
 
@@ -28,7 +28,7 @@ def scatter_along_axis(call: Call) -> Output:
     """``data`` with ``updates`` combined into one index along ``axis`` per element."""
     data = call.output("data")
     axis = call.integer("axis", 0) % len(data.get_partial_shape())
-    indices = wrapped(call.output("indices"), data, axis)
+    indices = inside(call, call.output("indices"), data, axis)
     return _scatter_elements(call, data, indices, call.output("updates"), axis)
 
 
@@ -48,7 +48,7 @@ def scatter(call: Call) -> Output:
         indices = ov.reshape(indices, int_list([-1]), False).output(0)
     column = ov.reshape(indices, int_list([-1 if position == axis else 1 for position in range(rank)]), False)
     spread = ov.broadcast(column, ov.shape_of(updates, "i32")).output(0)
-    return _scatter_elements(call, data, wrapped(spread, data, axis), updates, axis)
+    return _scatter_elements(call, data, inside(call, spread, data, axis), updates, axis)
 
 
 def _scatter_elements(call: Call, data: Output, indices: Output, updates: Output, axis: int) -> Output:

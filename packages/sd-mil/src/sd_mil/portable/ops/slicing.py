@@ -7,6 +7,7 @@ import openvino.opset14 as ov
 from openvino import Output
 from openvino.opset15 import slice_scatter
 
+from sd_mil.portable.bounds import positions_inside
 from sd_mil.portable.call import Call
 from sd_mil.portable.registry import translate
 from sd_mil.portable.scope import int_list
@@ -73,7 +74,7 @@ def _put(call: Call, x: Output, update: Output, start: Output, stride: list[int]
     places = np.moveaxis(np.indices(tuple(update.get_shape())), 0, -1) * np.array(stride)
     sizes = ov.shape_of(x, "i32")
     first = ov.select(ov.less(start, int_list([0])), ov.add(start, sizes), start)
-    indices = ov.add(ov.constant(places.astype(np.int32)), first)
+    indices = positions_inside(call, ov.add(ov.constant(places.astype(np.int32)), first).output(0), x)
     return ov.scatter_nd_update(x, indices, update).output(0)
 
 
