@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import sys
 import traceback
 import warnings
@@ -59,6 +60,9 @@ def cli(ctx: click.Context, *, show_traceback: bool) -> None:
 def main() -> None:
     """Run the command line; an error is one line on standard error and a non-zero exit status."""
     arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):  # a redirect may be in an encoding without arrows or accents
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -9,13 +9,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
+    from rich.text import Text
 
 
 def console(*, err: bool = False) -> Console:
-    """A rich console on standard output, or on standard error."""
+    """A rich console on standard output, or on standard error.
+
+    What it prints is plain text: names and prompts come from outside, and may look like rich's markup.
+    """
     from rich.console import Console
 
-    return Console(stderr=err, highlight=False)
+    return Console(stderr=err, highlight=False, markup=False, emoji=False)
+
+
+def styled(text: str, style: str) -> Text:
+    """A text in bold, in red, ...: for our own words around what came from outside."""
+    from rich.text import Text
+
+    return Text(text, style=style)
 
 
 def progress() -> Progress:
@@ -32,7 +43,7 @@ def progress() -> Progress:
     errors = console(err=True)
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

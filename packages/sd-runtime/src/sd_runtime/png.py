@@ -35,7 +35,7 @@ class GeneratedImage:
     def save(self, path: str | Path) -> None:
         """Write a PNG with the settings inside, whole or not at all; replaces a file of that name."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        temporary = target.with_name(f".{secrets.token_hex(8)}.partial")  # short: the name itself may be long
         try:
             self.image.save(temporary, format="PNG", pnginfo=_text_chunks(self.settings))
             os.replace(temporary, target)

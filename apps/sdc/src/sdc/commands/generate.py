@@ -30,6 +30,9 @@ def _pair(separator: str) -> Callable[[click.Context, click.Parameter, str | Non
     return parse
 
 
+#: numpy's Mersenne Twister takes 32 bits.
+_LAST_SEED = 2**32 - 1
+
 _PICTURE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -174,6 +177,7 @@ def command(
     from sdc.console import console, peak_memory, size
 
     _check_output(output)
+    _check_seeds(seed, image_count)
     began = time.perf_counter()
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
     pipeline = Pipeline.open(bundle, engine=engine, precision=precision, reduce_memory=True)
@@ -234,6 +238,14 @@ def _say(drawn: GeneratedImage, target: Path) -> None:
 
     flag = "; black, because the safety checker flagged it" if drawn.flagged else ""
     console().print(f"wrote {target} (seed {drawn.settings.seed}){flag}", soft_wrap=True)
+
+
+def _check_seeds(first: int, count: int) -> None:
+    """The last seed too, before the first picture is drawn."""
+    if first <= _LAST_SEED < first + count - 1:
+        raise click.BadParameter(
+            f"expected seeds from 0 to {_LAST_SEED}, got {first} to {first + count - 1}", param_hint="--seed"
+        )
 
 
 def _check_output(output: Path) -> None:

@@ -191,13 +191,13 @@ def _compute_precision(package: Package) -> list[str]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from sdc.console import console, size
+    from sdc.console import console, size, styled
 
     out = console()
     if "packages" in facts:
         model, made = facts["model"], facts["provenance"]
         out.print(
-            f"[bold]{facts['bundle']}[/bold]: {model['identifier']} ({model['family']}, "
+            styled(str(facts["bundle"]), "bold") + f": {model['identifier']} ({model['family']}, "
             f"{model['prediction_type']}), {model['image']['width']}x{model['image']['height']} pixels, "
             f"{size(facts['bytes'])}, made {made['created']} from {made['source']}",
             soft_wrap=True,
@@ -208,7 +208,11 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _print_package(out: Console, facts: dict[str, Any]) -> None:
     version = facts.get("specification_version")
-    out.print(f"\n[bold]{facts['package']}[/bold] ({facts['kind']}, specification {version or 'none'})")
+    from sdc.console import styled
+
+    head = styled(str(facts["package"]), "bold")
+    out.print()
+    out.print(head + f" ({facts['kind']}, specification {version or 'none'})")
     if "component" in facts:
         keys = ("component", "attention_implementation", "compute_unit", "deployment_target")
         out.print(", ".join(str(facts[key]) for key in keys if facts[key]))
@@ -216,7 +220,7 @@ def _print_package(out: Console, facts: dict[str, Any]) -> None:
     for name, function in (functions if len(functions) > 1 else {"": facts}).items():
         if name:
             mark = " (default)" if name == facts["default_function"] else ""
-            out.print(f"[bold]{name}[/bold]{mark}, {function['opset']}")
+            out.print(styled(name, "bold") + f"{mark}, {function['opset']}")
         _print_ports(out, function)
         if "operations" in function:
             counts = (f"{kind} {count}" for kind, count in function["operations"].items())
@@ -243,12 +247,12 @@ def _print_ports(out: Console, facts: dict[str, Any]) -> None:
 
 
 def _print_program(out: Console, facts: dict[str, Any]) -> None:
-    from sdc.console import size, table
+    from sdc.console import size, styled, table
 
     out.print("computes in: " + ", ".join(facts["compute_precision"]))
     for engine, missing in facts["unsupported"].items():
         if missing:
-            out.print(f"[red]not run by the {engine} engine: {', '.join(missing)}[/red]")
+            out.print(styled(f"not run by the {engine} engine: {', '.join(missing)}", "red"))
     weights = table("weights", "tensors", "elements", "size", "bits")
     for row in facts["weights"]:
         bits = f"{row['bits_per_weight']:.2f}"
