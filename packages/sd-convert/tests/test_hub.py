@@ -19,6 +19,7 @@ from sd_convert import (
     NotACheckpointError,
     UnsupportedArchitectureError,
 )
+from sd_convert.quiet_hub import without_telemetry
 
 COMMIT = "0" * 40
 
@@ -36,6 +37,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_body: bool) -> None:
         path = self.path.split("?")[0]
+        self.server.asked.append((path, self.headers["User-Agent"]))
         if path.startswith("/api/models/org/tiny"):
             self._send(json.dumps(self._api(path)).encode(), "application/json", with_body)
         elif path.startswith("/org/tiny/resolve/"):
@@ -75,6 +77,7 @@ class Hub(BaseHTTPRequestHandler):
 class HubServer(ThreadingHTTPServer):
     folder: Path
     fetched: list[str]
+    asked: list[tuple[str, str]]
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def hub(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     fp16 = tiny / "unet/diffusion_pytorch_model.fp16.safetensors"
     (tiny / "unet/diffusion_pytorch_model.safetensors").write_bytes(fp16.read_bytes())
     server = HubServer(("127.0.0.1", 0), Hub)
-    server.folder, server.fetched = tiny, []
+    server.folder, server.fetched, server.asked = tiny, [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
@@ -202,3 +205,34 @@ def test_a_single_file_on_the_hub(hub: HubServer, tmp_path: Path) -> None:
             "org/tiny/unet/diffusion_pytorch_model.fp16.safetensors", cache_dir=tmp_path, components=["unet"]
         )
     assert hub.fetched == ["unet/diffusion_pytorch_model.fp16.safetensors"]
+
+
+def test_the_hub_is_asked_for_the_repository_and_told_nothing_else(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants, home = huggingface_hub.constants, tmp_path / "home"
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(home / "agents.json"), raising=False)
+    monkeypatch.setenv("AI_AGENT", "somebody")
+    Checkpoint.open("org/tiny", components=["unet"], cache_dir=tmp_path / "cache")
+    assert all(path.startswith(("/api/models/org/tiny", "/org/tiny/resolve/")) for path, _ in hub.asked)
+    for _, told in hub.asked:
+        assert told.startswith("sd-convert/")
+        assert {part.split("/")[0].strip() for part in told.split(";")} <= {"sd-convert", "hf_hub", "python"}
+    assert not home.exists()
+    assert constants.HF_HUB_DISABLE_TELEMETRY is False  # whoever wants it has it as before
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_telemetry_is_off_until_the_last_of_several_downloads_ends(
+    chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", chosen)
+    first, second = without_telemetry(), without_telemetry()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert constants.HF_HUB_DISABLE_TELEMETRY is True
+    second.__exit__(None, None, None)
+    assert constants.HF_HUB_DISABLE_TELEMETRY is chosen

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from .errors import CheckpointNotFoundError
+from .quiet_hub import without_telemetry
 
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+#: Who asks, as the hub is told.
+_NAME: Final = "sd-convert"
 
 #: What to do about errors of the hub's client, by the names of their classes.
 _HINTS: Final = {
@@ -59,7 +64,10 @@ class Repository:
         from huggingface_hub import HfApi
 
         try:
-            info = HfApi(token=self.token).model_info(self.name, revision=self.revision)
+            with without_telemetry():
+                info = HfApi(token=self.token, library_name=_NAME, library_version=version(_NAME)).model_info(
+                    self.name, revision=self.revision
+                )
         except (OSError, _http_error(), ValueError) as error:
             raise self._not_found(error) from error
         return tuple(sibling.rfilename for sibling in info.siblings or ())
@@ -73,14 +81,17 @@ class Repository:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = snapshot_download(
-                self.name,
-                revision=self.revision,
-                token=self.token,
-                cache_dir=self.cache_dir,
-                local_files_only=self.offline,
-                allow_patterns=sorted(patterns),
-            )
+            with without_telemetry():
+                folder = snapshot_download(
+                    self.name,
+                    revision=self.revision,
+                    token=self.token,
+                    library_name=_NAME,
+                    library_version=version(_NAME),
+                    cache_dir=self.cache_dir,
+                    local_files_only=self.offline,
+                    allow_patterns=sorted(patterns),
+                )
         except (OSError, _http_error(), ValueError) as error:
             raise self._not_found(error) from error
         return Path(folder)

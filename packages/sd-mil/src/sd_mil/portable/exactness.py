@@ -7,8 +7,10 @@ what a processor is good at says INT8 all the same.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,9 +46,9 @@ def sums_are_exact() -> bool:
 
 
 def _is_exact(low: int, high: int) -> bool:
-    import openvino
-    import openvino.opset14 as ov
+    from sd_mil.portable.library import import_openvino
 
+    openvino, ov = import_openvino(), _opset()
     x = ov.parameter(_SHAPE, np.float32)
     bounds = np.float32(low), np.float32(high)
     rounded = ov.fake_quantize(x, *bounds, *bounds, 256).output(0)
@@ -62,6 +64,13 @@ def _is_exact(low: int, high: int) -> bool:
     )
 
 
+def _opset() -> ModuleType:
+    from sd_mil.portable.library import import_openvino
+
+    import_openvino()
+    return importlib.import_module("openvino.opset14")
+
+
 def _weights(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
     """127 and -128 for every other output."""
     each = np.resize(np.array([127, -128], np.int8), shape[0])
@@ -69,8 +78,7 @@ def _weights(shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
 
 
 def _layer(x: Output, shape: tuple[int, ...], groups: int) -> Output:
-    import openvino.opset14 as ov
-
+    ov = _opset()
     data = _weights(shape)
     if groups > 1:
         data = data.reshape(groups, -1, *shape[1:])
