@@ -74,15 +74,15 @@ def compile_program(
         raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
     try:
         return _compile_portable(program, precision)
-    except FAILURES as error:
-        if isinstance(error, SdMilError):
-            raise
-        raise PackageError(f"expected a program that can be compiled, got: {error}") from error
     except ImportError as error:
         cause = error.__cause__ if isinstance(error, MissingEngineError) else error
         if cause is None or isinstance(cause, ModuleNotFoundError):
             raise
         raise load_error("OpenVINO", cause) from error
+    except FAILURES as error:
+        if isinstance(error, SdMilError):
+            raise
+        raise PackageError(f"expected a program that can be compiled, got: {error}") from error
 
 
 def _starting_at(program: Program, function: str) -> Program:
