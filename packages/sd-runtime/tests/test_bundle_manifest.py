@@ -160,6 +160,32 @@ def test_anything_else_is_refused_as_a_manifest_error(text: str) -> None:
         parse_manifest(text)
 
 
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> Any:
+    """The place of every value of a document, containers included."""
+    members = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, member in members:
+        yield (*path, key)
+        yield from leaves(member, (*path, key))
+
+
+@settings(max_examples=10, deadline=None)
+@given(manifests())
+def test_every_field_with_every_type_is_read_or_a_manifest_error(manifest: Manifest) -> None:
+    text = format_manifest(manifest)
+    for path in leaves(json.loads(text)):
+        for other in (None, True, 0, -1.5, "", "x", [], {}, [[]], {"x": None}):
+            document = place = json.loads(text)
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = other
+            try:
+                parse_manifest(json.dumps(document))
+            except ManifestError as error:
+                assert "expected" in str(error)
+
+
 def test_an_integer_is_a_number() -> None:
     vae = dataclasses.replace(VaeFacts(1.0, 0.0, "latents"))
     text = '{"scaling_factor": 1, "shift_factor": 0, "encodes": "latents"}'

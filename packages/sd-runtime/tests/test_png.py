@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -13,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image, PngImagePlugin
 from sd_runtime import GeneratedImage, ImageSettings, ImageTextError, read_settings
 from sd_runtime.picture import to_image, to_pixels
+from sd_runtime.png import webui_text
 
 SETTINGS = ImageSettings(
     prompt="a red circle, 4k",
@@ -58,7 +61,7 @@ def test_web_uis_can_read_it(tmp_path: Path) -> None:
         assert read.info["parameters"] == (
             "a red circle, 4k\n"
             "Negative prompt: blurry\n"
-            "Steps: 20, Sampler: pndm, CFG scale: 7.5, Seed: 93, Size: 8x4, Model: org/toy, RNG: numpy"
+            "Steps: 20, Sampler: PLMS, CFG scale: 7.5, Seed: 93, Size: 8x4, Model: org/toy"
         )
 
 
@@ -115,3 +118,14 @@ def test_pixels_are_rounded_and_clipped() -> None:
     assert pixels.shape == (1, 8, 3)
     assert pixels[0, :, 0].tolist() == [0, 0, 0, 128, 128, 255, 255, 255]
     assert to_image(pixels).size == (8, 1)
+
+
+@pytest.mark.parametrize("model", ["mix, v2", "a: b", 'the "best"', "two\nlines", "org/plain"])
+def test_the_web_ui_reads_values_with_its_own_marks(model: str) -> None:
+    """Read back by the pattern of its parser: names as it knows them, values in quotes where they need it."""
+    made = dataclasses.replace(SETTINGS, model=model, scheduler="dpmpp_2m", rng="torch")
+    pattern = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+    found = dict(pattern.findall(webui_text(made).splitlines()[-1]))
+    shown = found["Model"]
+    assert (json.loads(shown) if shown.startswith('"') else shown) == model
+    assert (found["Sampler"], found["RNG"], found["Size"]) == ("DPM++ 2M", "CPU", "8x4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, cast
 
 from sd_runtime import Encodes, Family, PredictionType, Task, TimeIds
@@ -24,6 +25,10 @@ _DEFAULT_TRAIN_TIMESTEPS: Final = 1000
 _MOST_TRAIN_TIMESTEPS: Final = 2048
 
 
+#: What no file name has on every system; a bundle's manifest refuses it.
+_UNPORTABLE: Final = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
 def model_version(checkpoint: Checkpoint, options: ConversionOptions) -> str:
     """The name that files and metadata carry."""
     return options.model_version or checkpoint.name
@@ -31,7 +36,7 @@ def model_version(checkpoint: Checkpoint, options: ConversionOptions) -> str:
 
 def package_name(version: str, component: str) -> str:
     """``Stable_Diffusion_version_<version>_<component>.mlpackage``, the name that the ecosystem knows."""
-    return f"Stable_Diffusion_version_{version.replace('/', '_')}_{component}.mlpackage"
+    return f"Stable_Diffusion_version_{_UNPORTABLE.sub('_', version)}_{component}.mlpackage"
 
 
 def family(checkpoint: Checkpoint) -> Family:

@@ -57,7 +57,7 @@ def webui_text(settings: ImageSettings) -> str:
     """``settings`` as AUTOMATIC1111's web UI writes them: prompt, negative prompt, then one line of pairs."""
     pairs = {
         "Steps": settings.num_inference_steps,
-        "Sampler": settings.scheduler,
+        "Sampler": _WEBUI_SAMPLERS.get(settings.scheduler, settings.scheduler),
         "CFG scale": settings.guidance_scale,
         "Image CFG scale": settings.image_guidance_scale,
         "Seed": settings.seed,
@@ -66,13 +66,32 @@ def webui_text(settings: ImageSettings) -> str:
         "Denoising strength": settings.strength,
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
-        "RNG": settings.rng,
+        "RNG": _WEBUI_RNG.get(settings.rng),
     }
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items() if value is not None))
+    lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in pairs.items() if value is not None))
     return "\n".join(lines)
+
+
+#: The names under which the web UI looks samplers up (its modules/sd_samplers_kdiffusion.py, _timesteps.py).
+_WEBUI_SAMPLERS = {
+    "pndm": "PLMS",
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_ancestral": "Euler a",
+    "dpmpp_2m": "DPM++ 2M",
+    "lcm": "LCM",
+}
+#: It has no numpy generator; torch's on the processor it calls CPU.
+_WEBUI_RNG = {"torch": "CPU"}
+
+
+def _quoted(value: object) -> str:
+    """As the web UI's ``quote`` (modules/infotext_utils.py): JSON where a pair would end too soon."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text
 
 
 def read_settings(path: str | Path) -> ImageSettings:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
+from sd_schedulers.errors import ScheduleError
 from sd_schedulers.parametrisation import Level, denoised
 from sd_schedulers.sampling import Model, Step
 from sd_schedulers.schedule import Float32, NoiseSchedule
@@ -34,6 +36,7 @@ def dpmpp_2m(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step
     timesteps = spaced_timesteps(schedule, span.count, default="linspace", without_last=True).round()
     table = schedule.sigmas()
     grid = _whole(sigma_grid(schedule, timesteps, span=(float(table[-1]), float(table[0]))), schedule)
+    _refuse_equal_levels(grid)
     window = span.window(grid.timesteps, schedule)
     latent = span.latent(at=_level(grid.sigmas[window.start]))
     return _steps(model, latent, schedule, grid, window)
@@ -56,6 +59,16 @@ def _refuse_other_solvers(schedule: NoiseSchedule) -> None:
     ):
         settings.require(key, False, sampler=NAME)
     settings.require("use_dynamic_shifting", False, sampler=NAME)
+
+
+def _refuse_equal_levels(grid: SigmaGrid) -> None:
+    """The extrapolation in log sigma divides by the distance between two levels of noise."""
+    levels = grid.sigmas[:-1]
+    if any(before <= after for before, after in pairwise(levels)):
+        raise ScheduleError(
+            f"expected noise levels that fall with every step of sampler {NAME!r}, got equal ones for "
+            f"{len(levels)} steps: use fewer steps"
+        )
 
 
 def _whole(grid: SigmaGrid, schedule: NoiseSchedule) -> SigmaGrid:

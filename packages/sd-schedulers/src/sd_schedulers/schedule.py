@@ -54,6 +54,7 @@ class NoiseSchedule:
         if zero_terminal_snr:
             betas = _rescaled_to_zero_terminal_snr(betas)
         alphas = _cumprod(np.float32(1) - betas)
+        _refuse_extremes(alphas, zero_terminal_snr=zero_terminal_snr)
         alphas.setflags(write=False)
         return cls(alphas, cast(Prediction, prediction), zero_terminal_snr, settings)
 
@@ -75,14 +76,38 @@ class NoiseSchedule:
         return np.append(sigmas, np.float32(LARGEST_SIGMA)) if self.zero_terminal_snr else sigmas
 
 
+#: What a config that leaves them out means: ``beta_start``, ``beta_end`` and ``beta_schedule``, by the class
+#: that it names. Source: the constructors in diffusers' schedulers.
+_DDPM_DEFAULTS = (0.0001, 0.02, "linear")
+_DEFAULTS = {
+    "LCMScheduler": (0.00085, 0.012, "scaled_linear"),
+    "TCDScheduler": (0.00085, 0.012, "scaled_linear"),
+}
+
+
+def _refuse_extremes(alphas: Float32, *, zero_terminal_snr: bool) -> None:
+    """Samplers divide by the noise of the first timestep and by the signal of the last."""
+    if not np.isfinite(alphas).all() or alphas[0] >= 1:
+        raise ScheduleError(
+            f"expected noise at the first timestep, got alpha_cumprod {alphas[0]}: raise beta_start "
+            "(or the first of trained_betas)"
+        )
+    if not zero_terminal_snr and alphas[-1] < np.finfo(np.float32).tiny:
+        raise ScheduleError(
+            f"expected signal at the last timestep, got alpha_cumprod {alphas[-1]}: lower beta_end, "
+            "trained_betas or num_train_timesteps"
+        )
+
+
 def _betas(settings: Settings) -> Float32:
     count = settings.count("num_train_timesteps", 1000, low=2, high=1_000_000)
     trained = settings.get("trained_betas", None)
     if trained is not None:
         return _trained_betas(trained, count)
-    start = settings.number("beta_start", 0.0001, low=0, high=0.999)
-    end = settings.number("beta_end", 0.02, low=start, high=0.999)
-    match settings.choice("beta_schedule", "linear", BETA_SCHEDULES):
+    default_start, default_end, kind = _DEFAULTS.get(str(settings.get("_class_name", "")), _DDPM_DEFAULTS)
+    start = settings.number("beta_start", default_start, low=0, high=0.999)
+    end = settings.number("beta_end", default_end, low=start, high=0.999)
+    match settings.choice("beta_schedule", kind, BETA_SCHEDULES):
         case "linear":
             return _linspace(start, end, count)
         case "scaled_linear":

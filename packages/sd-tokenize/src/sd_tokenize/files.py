@@ -53,7 +53,7 @@ def read_json(path: Path) -> Mapping[str, object]:
     """
     try:
         content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise TokenizerError(f"expected JSON in {path}, got {error}: is the file complete?") from error
     if not isinstance(content, dict):
         raise TokenizerError(f"expected a JSON object in {path}, got {type(content).__name__}")

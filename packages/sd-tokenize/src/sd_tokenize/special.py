@@ -8,6 +8,7 @@ and ``!`` in SD 2.x and in the second tokenizer of SDXL.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,10 +106,14 @@ def _decoder_ids(decoder: object) -> dict[str, int]:
     return _checked(
         (
             entry.get("content") if isinstance(entry, dict) else entry,
-            int(index) if index.isdecimal() else None,
+            int(index) if index.isdecimal() and len(index) <= _MOST_DIGITS else None,
         )
         for index, entry in entries
     )
+
+
+#: Of a token's id; ids are 32-bit numbers.
+_MOST_DIGITS = 10
 
 
 def _checked(pairs: Iterable[tuple[object, object]]) -> dict[str, int]:
@@ -149,6 +154,6 @@ def _max_length(value: object) -> int:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value > 1e6:  # transformers writes 1e30 for "not set"
             return CLIP_MAX_LENGTH
-        if value == int(value) and value >= 2:
+        if math.isfinite(value) and value == int(value) and value >= 2:
             return int(value)
     raise TokenizerError(f"expected model_max_length of at least 2 (start and end), got {value!r}")

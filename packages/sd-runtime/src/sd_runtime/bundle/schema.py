@@ -135,10 +135,19 @@ def _decode_scalar(kind: type, value: Json, where: str) -> Json:
     return _expect(kind, value, where)
 
 
+_NAMED = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+}
+
+
 def _expect(kind: type, value: Json, where: str) -> Json:
     if type(value) is not kind:
-        named = {dict: "an object", list: "an array", str: "a string", int: "an integer", float: "a number"}
-        raise ManifestError(where, named[kind], value)
+        raise ManifestError(where, _NAMED[kind], value)
     return value
 
 
