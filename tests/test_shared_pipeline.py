@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-pytest.importorskip("sd_mil.portable.library", exc_type=ImportError)
+pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
 
 from sd_runtime import IntegrityError, Pipeline
 

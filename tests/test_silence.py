@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sd_mil.portable.library", exc_type=ImportError)
+pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
 
 #: Put before a program: writes what the process did beside itself to the file named first, as JSON lines.
 WATCH = """
@@ -43,7 +43,7 @@ import sys
 MLModel(sys.argv[1])
 """
 
-TRANSLATE = "import sd_mil.portable.translation"
+TRANSLATE = "import sd_mil.engines.openvino.translation"
 
 _CI = ("CI", "TF_BUILD", "JENKINS_URL", "GITHUB_ACTIONS")
 
@@ -137,17 +137,17 @@ def test_who_wants_telemetry_has_it_as_before(tmp_path: Path) -> None:
     program = """
 import types
 sys.modules["openvino_telemetry"] = mine = types.ModuleType("openvino_telemetry")
-import sd_mil.portable.library
+import sd_mil.engines.openvino.library
 assert sys.modules["openvino_telemetry"] is mine
 del sys.modules["openvino_telemetry"]
-sd_mil.portable.library.import_openvino()
+sd_mil.engines.openvino.library.import_openvino()
 assert "openvino_telemetry" not in sys.modules
 """
     assert elsewhere(events(tmp_path, program), Path(os.devnull)) == []
 
 
 def test_nobody_imports_openvino_before_the_one_place() -> None:
-    """Modules that import it at their top import ``sd_mil.portable.library`` first, or their package does."""
+    """Modules that import it at their top import ``sd_mil.engines.openvino.library`` first, or their package does."""
     import sd_mil
 
     folder = Path(sd_mil.__file__).parent
@@ -163,11 +163,13 @@ def test_nobody_imports_openvino_before_the_one_place() -> None:
 
 
 def _asks_openvino(node: ast.AST) -> bool:
-    return any(f"{name}.".startswith(("openvino.", "sd_mil.portable.ops.")) for name in _imported(node))
+    return any(
+        f"{name}.".startswith(("openvino.", "sd_mil.engines.openvino.ops.")) for name in _imported(node)
+    )
 
 
 def _is_first(node: ast.AST) -> bool:
-    return "sd_mil.portable.library" in _imported(node)
+    return "sd_mil.engines.openvino.library" in _imported(node)
 
 
 def _imported(node: ast.AST) -> set[str]:

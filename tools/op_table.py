@@ -44,15 +44,15 @@ def page() -> str:
 
 def known_operations() -> list[str]:
     """Every operation of the reference engine, and ``const``, which is none."""
-    from sd_mil.reference.ops import OPS
+    from sd_mil.engines.reference.ops import OPS
 
     return sorted(OPS)
 
 
 def portable(name: str) -> str:
     """How the portable engine runs the operation."""
-    import sd_mil.portable.ops  # noqa: F401 - fills the registry
-    from sd_mil.portable.registry import find_translator
+    import sd_mil.engines.openvino.ops  # noqa: F401 - fills the registry
+    from sd_mil.engines.openvino.registry import find_translator
 
     if name.startswith("constexpr_"):
         return "decoded when loaded"

@@ -18,9 +18,9 @@ from sd_mil import (
     Variable,
     write_package,
 )
-from sd_mil.description_writer import encode_description
-from sd_mil.encoding import field, integer, text
-from sd_mil.writer import encode_model
+from sd_mil.format.description_writer import encode_description
+from sd_mil.format.encoding import field, integer, text
+from sd_mil.format.writer import encode_model
 
 
 def relu(kind, name="y", op="relu", *, state=()):

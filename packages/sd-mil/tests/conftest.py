@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 with contextlib.suppress(ImportError):  # before a test module imports openvino, which would not be silent
-    import sd_mil.portable.library  # noqa: F401
+    import sd_mil.engines.openvino.library  # noqa: F401
 
 _REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "reference-packages"
 

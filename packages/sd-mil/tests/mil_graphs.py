@@ -16,7 +16,7 @@ from sd_mil import (
     Variable,
     write_package,
 )
-from sd_mil.dtypes import NUMPY_DTYPES
+from sd_mil.ir.dtypes import NUMPY_DTYPES
 
 _MIL_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 

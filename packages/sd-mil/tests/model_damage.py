@@ -29,10 +29,10 @@ from sd_mil import (
     print_program,
     write_package,
 )
-from sd_mil.description_writer import encode_description
-from sd_mil.encoding import double, field, integer, text, varint
-from sd_mil.reader import read_model
-from sd_mil.writer import encode_model
+from sd_mil.format import read_model
+from sd_mil.format.description_writer import encode_description
+from sd_mil.format.encoding import double, field, integer, text, varint
+from sd_mil.format.writer import encode_model
 
 #: What breaks readers: limits of integer types, lengths, and the words of both formats.
 _NUMBERS = [0, 1, 2, 7, 127, 128, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1]

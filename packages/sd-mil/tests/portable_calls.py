@@ -3,8 +3,8 @@
 import numpy as np
 from mil_graphs import _MIL_NAMES, program, tensor, variable
 from sd_mil import Operation, Reference
-from sd_mil.portable import compile_program
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.reference.ops import OPS
 
 
 def portable(kind, data, outputs, /, **parameters):

@@ -9,7 +9,7 @@ import mil_graphs as graphs
 import numpy as np
 import pytest
 from sd_mil import PackageError, UnsupportedModelError, read_model
-from sd_mil.encoding import varint
+from sd_mil.format.encoding import varint
 
 GIB = 1 << 30
 
@@ -77,7 +77,7 @@ def test_a_large_neural_network_is_called_by_its_name(tmp_path):
 def test_large_models_are_mapped_and_read_the_same(tmp_path, monkeypatch):
     package = graphs.write(tmp_path)
     whole = read_model(package)
-    monkeypatch.setattr("sd_mil.reader.files._READ_WHOLE_BYTES", 10)
+    monkeypatch.setattr("sd_mil.format.files._READ_WHOLE_BYTES", 10)
     mapped = read_model(package)
     assert mapped.description == whole.description
     for one, other in zip(mapped.program.operations(), whole.program.operations(), strict=True):
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_typed(tmp_path, monkeypatch, raised):
     def read(*_):
         raise raised
 
-    monkeypatch.setattr("sd_mil.reader.package.read_specification", read)
+    monkeypatch.setattr("sd_mil.format.package.read_specification", read)
     with pytest.raises(PackageError, match=r"too much (memory|nesting)"):
         read_model(graphs.write(tmp_path))
 

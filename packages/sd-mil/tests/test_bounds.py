@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sd_mil import PackageError
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.reference import compile_program as compile_reference
 
 pytest.importorskip("openvino")
 
@@ -49,7 +49,7 @@ def indexed(kind, indices, *, constant):
 
 def results(made, arrays):
     """Of each engine: its array, or the error."""
-    from sd_mil.portable import compile_program
+    from sd_mil.engines.openvino import compile_program
 
     found = []
     for compile_one in (compile_reference, compile_program):

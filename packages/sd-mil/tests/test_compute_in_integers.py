@@ -12,11 +12,11 @@ from mil_graphs import call, const, program, tensor
 pytest.importorskip("openvino")
 
 from sd_mil import Constant, Operation, TensorType
-from sd_mil.portable import compile_program as compile_portable
-from sd_mil.portable.exactness import sums_are_exact
-from sd_mil.portable.passes import compute_in_integers
-from sd_mil.portable.passes.rows import compute_in_rows
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.openvino import compile_program as compile_portable
+from sd_mil.engines.openvino.exactness import sums_are_exact
+from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.rewriting import compute_in_integers
+from sd_mil.rewriting.rows import compute_in_rows
 
 RNG = np.random.default_rng(2)
 COLUMNS, PICTURE = (2, 32, 1, 24), (2, 32, 6, 6)

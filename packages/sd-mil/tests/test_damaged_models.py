@@ -19,7 +19,7 @@ def seeds(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_loops(monkeypatch):
     """Damage can make a loop one that does not end: it is to be stopped soon."""
-    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 100)
+    monkeypatch.setattr("sd_mil.ir.limits.MAX_ITERATIONS", 100)
 
 
 def test_every_seed_runs_before_it_is_damaged(seeds):

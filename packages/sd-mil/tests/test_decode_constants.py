@@ -10,9 +10,9 @@ pytest.importorskip("openvino")
 
 from sd_mil import Operation, PackageError
 from sd_mil.cache import Cache
-from sd_mil.portable import compile_program
-from sd_mil.portable.passes import decode_constants, decoding
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.rewriting import decode_constants, decoding
 
 RNG = np.random.default_rng(11)
 X = ("fp16", 2, 3)

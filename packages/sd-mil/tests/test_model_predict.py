@@ -168,7 +168,7 @@ def test_shapes_may_depend_on_the_data(tmp_path, x):
 
 
 def test_values_are_released_after_their_last_use(tmp_path):
-    from sd_mil.reference import compile_program
+    from sd_mil.engines.reference import compile_program
 
     compiled = compile_program(read_package(graphs.write(tmp_path)).program)
     assert [step.releases for step in compiled.plan.steps] == [("x",), ("scaled",), ("shifted",)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sd_mil import ComparisonError, compare, compare_outputs
 from sd_mil.analysis.measures import fidelity
-from sd_mil.reference import ListValue
+from sd_mil.engines.reference import ListValue
 
 A, B = np.float32([[1, 2, 3, 4]]), np.float32([[2, 4, 6, 8]])
 

@@ -4,7 +4,7 @@ import mil_graphs as graphs
 import numpy as np
 import pytest
 from sd_mil import PackageError, Port, Reference, UnsupportedModelError, read_package
-from sd_mil.encoding import varint
+from sd_mil.format.encoding import varint
 
 
 def field(number, payload):

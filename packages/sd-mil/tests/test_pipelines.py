@@ -19,8 +19,8 @@ from sd_mil import (
     read_model,
     read_package,
 )
-from sd_mil.suppression import suppress
-from sd_mil.writer import encode_model
+from sd_mil.format.writer import encode_model
+from sd_mil.predict.suppression import suppress
 
 proto = pytest.importorskip("coremltools.proto.Model_pb2")
 

@@ -6,8 +6,9 @@ import pytest
 pytest.importorskip("openvino")
 
 from mil_graphs import _MIL_NAMES, call, program, tensor, variable
-from sd_mil import Operation, Reference, reference
-from sd_mil.portable import compile_program
+from sd_mil import Operation, Reference
+from sd_mil.engines import reference
+from sd_mil.engines.openvino import compile_program
 
 RNG = np.random.default_rng(21)
 

@@ -18,7 +18,7 @@ from sd_mil import (
 
 pytest.importorskip("openvino")
 
-from sd_mil.portable import compile_program
+from sd_mil.engines.openvino import compile_program
 
 ONE = ("fp16", 2, 3)
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float16)
@@ -193,7 +193,7 @@ def test_inputs_that_do_not_fit_are_refused(inputs):
 def test_weights_are_shared_with_the_mapped_file(tmp_path):
     """A constant of OpenVINO's points at the mapping, and writing nothing to it leaves the file alone."""
     from sd_mil import Constant, TensorType
-    from sd_mil.portable.constants import constant_output
+    from sd_mil.engines.openvino.constants import constant_output
 
     path = tmp_path / "weights"
     np.arange(4096, dtype=np.float16).tofile(path)
@@ -230,5 +230,5 @@ def test_compressed_weights_are_decoded():
 def test_importing_the_engine_does_not_import_openvino():
     import subprocess
 
-    code = "import sd_mil.portable, sys; sys.exit('openvino' in sys.modules)"
+    code = "import sd_mil.engines.openvino, sys; sys.exit('openvino' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

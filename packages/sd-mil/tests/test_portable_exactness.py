@@ -18,8 +18,8 @@ pytest.importorskip("openvino")
 import mil_graphs as graphs
 from mil_graphs import call, program, tensor, variable
 from sd_mil import MLModel, Operation
-from sd_mil.portable import compile_program, exactness
-from sd_mil.reference.ops.convolution import conv
+from sd_mil.engines.openvino import compile_program, exactness
+from sd_mil.engines.reference.ops.convolution import conv
 
 RNG = np.random.default_rng(5)
 #: Powers of two: sums of up to 2^24 steps are exact in fp32, too.
@@ -202,7 +202,7 @@ _RUN = """
 import sys
 import numpy as np
 from sd_mil import MLModel
-from sd_mil.portable.exactness import sums_are_exact
+from sd_mil.engines.openvino.exactness import sums_are_exact
 package, given, result = sys.argv[1:]
 model = MLModel(package)
 np.save(result, model.predict({"x": np.load(given)})["y"])

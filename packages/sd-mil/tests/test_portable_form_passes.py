@@ -8,12 +8,12 @@ from mil_graphs import call, const, program, tensor
 
 pytest.importorskip("openvino")
 
-from sd_mil.portable import compile_program as compile_portable
-from sd_mil.portable.passes.casts import drop_casts
-from sd_mil.portable.passes.folding import fold_constants
-from sd_mil.portable.passes.standardise import standardise
-from sd_mil.portable.passes.unused import drop_unused
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.openvino import compile_program as compile_portable
+from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.rewriting.casts import drop_casts
+from sd_mil.rewriting.folding import fold_constants
+from sd_mil.rewriting.standardise import standardise
+from sd_mil.rewriting.unused import drop_unused
 
 RNG = np.random.default_rng(5)
 

@@ -16,11 +16,11 @@ from sd_mil import (
     TensorType,
     UnsupportedOpError,
     Variable,
-    reference,
 )
-from sd_mil.portable import CompiledProgram, HybridProgram, compile_program, translation
-from sd_mil.portable.partition import partition
-from sd_mil.portable.states import states_as_values
+from sd_mil.engines import reference
+from sd_mil.engines.hybrid.partition import partition
+from sd_mil.engines.openvino import CompiledProgram, HybridProgram, compile_program, translation
+from sd_mil.engines.openvino.states import states_as_values
 
 RNG = np.random.default_rng(3)
 
@@ -211,7 +211,7 @@ def test_a_compiled_loop_that_never_ends_is_stopped(monkeypatch):
     body = (call("matmul", "next_h", ("fp32", 2, 4), x="h", y="w"),)
     compiled = compile_program(counted(body))
     assert compiled.run({"x": normal(2, 4)})["last"] == 5
-    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 4)
+    monkeypatch.setattr("sd_mil.ir.limits.MAX_ITERATIONS", 4)
     with pytest.raises(PackageError, match="while_loop of 'last, final' to end, got more than 4 iterations"):
         compiled.run({"x": normal(2, 4)})
 

@@ -7,8 +7,8 @@ pytest.importorskip("openvino")
 
 from mil_graphs import call, program, tensor
 from portable_calls import agrees, portable
-from sd_mil.portable import compile_program
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.reference.ops import OPS
 
 RNG = np.random.default_rng(11)
 
@@ -449,7 +449,7 @@ def test_narrow_integers_keep_their_low_bits_between_operations(dtype):
 
 def test_every_translated_operation_has_a_reference():
     """So that a new translation without an oracle is noticed here."""
-    from sd_mil.portable.registry import translated_types
+    from sd_mil.engines.openvino.registry import translated_types
 
     assert set(translated_types()) <= set(OPS)
 

@@ -27,7 +27,7 @@ def test_the_portable_engine_agrees_with_torch(reference_packages, name):
 
 @pytest.mark.parametrize("name", [name for name in RECORDED if name.endswith("unet")])
 def test_every_attention_of_a_unet_is_merged(reference_packages, name):
-    from sd_mil.portable.passes import rewrite
+    from sd_mil.rewriting import rewrite
 
     program = read_package(reference_packages / f"{name}.mlpackage").program
     kinds = Counter(operation.type for operation in rewrite(program).operations())

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from mil_graphs import call, const, program, tensor, variable
 from sd_mil import Operation, Reference
-from sd_mil.portable.passes.attention_rows import attend_over_rows
-from sd_mil.portable.passes.merge_heads import merge_heads
-from sd_mil.portable.passes.rows import compute_in_rows
-from sd_mil.portable.passes.unused import drop_unused
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.rewriting.attention_rows import attend_over_rows
+from sd_mil.rewriting.merge_heads import merge_heads
+from sd_mil.rewriting.rows import compute_in_rows
+from sd_mil.rewriting.unused import drop_unused
 
 BATCH, HEADS, WIDTH, QUERIES, KEYS = 2, 3, 4, 6, 5
 CHANNELS = HEADS * WIDTH
@@ -268,7 +268,7 @@ def test_unused_operations_go_and_used_ones_stay():
 @pytest.mark.parametrize("form", [*MERGED.values(), *LEFT_ALONE.values(), over_columns, block])
 def test_the_portable_engine_computes_the_same_either_way(form):
     pytest.importorskip("openvino")
-    from sd_mil.portable import compile_program
+    from sd_mil.engines.openvino import compile_program
 
     made = form()
     given = arrays(made)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sd_mil import PackageError, UnsupportedModelError, read_model, recognise_file
-from sd_mil.recognition import HEAD_BYTES, recognise
+from sd_mil.format.recognition import HEAD_BYTES, recognise
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 2132625894\n"
 WEIGHTS = {"a": np.arange(3.0), "b": [1, 2]}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mil_graphs import call, const, tensor, variable
 from sd_mil import Block, MLModel, Operation, PackageError, Reference, StateType, TensorType, Variable
-from sd_mil.reference import Cell, ListValue, compile_block, compile_program
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.reference import Cell, ListValue, compile_block, compile_program
+from sd_mil.engines.reference.ops import OPS
 
 COUNT, PAIR, FLAG = ("int32",), ("fp32", 2), ("bool",)
 
@@ -128,7 +128,7 @@ def test_a_loop_that_never_ends_can_be_interrupted(monkeypatch):
 
 
 def test_a_loop_that_never_ends_is_stopped(monkeypatch):
-    monkeypatch.setattr("sd_mil.limits.MAX_ITERATIONS", 3)
+    monkeypatch.setattr("sd_mil.ir.limits.MAX_ITERATIONS", 3)
     body = step(call("identity", "b", PAIR, x="a"))
     start = const("zero", np.int32(0))
 

@@ -4,9 +4,9 @@ import inspect
 
 import numpy as np
 import pytest
-from sd_mil.reference.ops import OPS
-from sd_mil.reference.payload import unpack
-from sd_mil.reference.registry import op
+from sd_mil.engines.reference.ops import OPS
+from sd_mil.engines.reference.payload import unpack
+from sd_mil.engines.reference.registry import op
 
 A = np.array([[1.5, -2.0, 3.0], [0.25, 5.0, -6.5]], np.float32)
 B = np.array([2.0, -3.0, 0.5], np.float32)

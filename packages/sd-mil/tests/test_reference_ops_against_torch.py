@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.reference.ops import OPS
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -66,7 +66,7 @@ def test_conv_same_puts_the_odd_zero_on_its_side(pad_type, before, after):
 
 
 def test_conv_in_bands_is_conv(monkeypatch):
-    from sd_mil.reference.ops import convolution
+    from sd_mil.engines.reference.ops import convolution
 
     x, weight = normal(1, 3, 13, 5), normal(4, 3, 3, 3)
     monkeypatch.setattr(convolution, "_COLUMN_LIMIT", 3 * 9 * 3 * 2)  # two rows at a time

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.reference.ops import OPS
 
 torch = pytest.importorskip("torch")
 

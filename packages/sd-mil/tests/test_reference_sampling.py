@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from sd_mil.reference.ops import OPS
+from sd_mil.engines.reference.ops import OPS
 
 RNG = np.random.default_rng(5)
 

@@ -4,7 +4,7 @@ import mil_graphs as graphs
 import numpy as np
 import pytest
 from mil_graphs import call, tensor
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.reference import compile_program as compile_reference
 
 pytest.importorskip("openvino")
 
@@ -13,7 +13,7 @@ pytest.importorskip("openvino")
 @pytest.mark.parametrize("begin", [(0, 0, 0), (1, 1, 1), (1, -2, -4)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_slice_update(computed, begin, stride):
-    from sd_mil.portable import compile_program
+    from sd_mil.engines.openvino import compile_program
 
     kind, update = ("fp32", 2, 3, 4), ("fp32", 1, 1, 2)
     ends = [(first % size) + 1 for first, size in zip(begin, (2, 3), strict=False)] + [

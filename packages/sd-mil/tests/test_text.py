@@ -27,10 +27,10 @@ from sd_mil import (
     read_model,
     read_package,
 )
-from sd_mil.description_writer import encode_description
-from sd_mil.reader.blobs import WeightFiles
-from sd_mil.reader.files import weight_locator
-from sd_mil.text import parse_program
+from sd_mil.format.blobs import WeightFiles
+from sd_mil.format.description_writer import encode_description
+from sd_mil.format.files import weight_locator
+from sd_mil.format.text import parse_program
 
 DIALECTS = ["1.0", "1.3"]
 #: In the spacing that hand-written programs have: none, much, and across lines.

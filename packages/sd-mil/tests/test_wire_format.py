@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sd_mil import PackageError
-from sd_mil.encoding import varint
-from sd_mil.reader.wire import MAX_DEPTH, Message
+from sd_mil.format.encoding import varint
+from sd_mil.format.wire import MAX_DEPTH, Message
 
 
 def field(number, payload):
@@ -89,7 +89,7 @@ def test_nesting_is_bounded():
 
 
 def test_fields_of_one_file_are_counted_together(monkeypatch):
-    monkeypatch.setattr("sd_mil.reader.wire.MAX_FIELDS", 100)
+    monkeypatch.setattr("sd_mil.format.wire.MAX_FIELDS", 100)
     one_level = b"\x08\x01" * 90
     assert Message(one_level).integers(1).size == 90
     with pytest.raises(PackageError, match="at most 100 fields"):

@@ -14,8 +14,10 @@ from sd_mil.analysis import (
     overflow,
     predictor,
 )
+from sd_mil.analysis.fidelity import psnr
+from sd_mil.analysis.support import unsupported_operations
 from sd_mil.cache import Cache, default_cache
-from sd_mil.engine import CompiledProgram
+from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
     EngineError,
@@ -26,10 +28,12 @@ from sd_mil.errors import (
     UnsupportedModelError,
     UnsupportedOpError,
 )
-from sd_mil.fidelity import psnr
-from sd_mil.model import MLModel
-from sd_mil.ports import Description, EnumeratedShapes, Port, ShapeRange
-from sd_mil.program import (
+from sd_mil.format import read_model, read_package
+from sd_mil.format.recognition import FileKind, recognise_file
+from sd_mil.format.text import print_program
+from sd_mil.format.writer import write_package
+from sd_mil.ir.ports import Description, EnumeratedShapes, Port, ShapeRange
+from sd_mil.ir.program import (
     Argument,
     Blob,
     Block,
@@ -49,12 +53,8 @@ from sd_mil.program import (
     ValueType,
     Variable,
 )
-from sd_mil.reader import read_model, read_package
-from sd_mil.recognition import FileKind, recognise_file
-from sd_mil.state import State
-from sd_mil.support import unsupported_operations
-from sd_mil.text import print_program
-from sd_mil.writer import write_package
+from sd_mil.predict.model import MLModel
+from sd_mil.predict.state import State
 
 __all__ = [
     "Argument",

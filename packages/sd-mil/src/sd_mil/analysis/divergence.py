@@ -13,10 +13,10 @@ from sd_mil.analysis.measures import decibels, fidelity, largest_error
 from sd_mil.analysis.pairing import renamed
 from sd_mil.analysis.subjects import Analysable, Subject, subject
 from sd_mil.analysis.walking import events
-from sd_mil.dtypes import NUMPY_DTYPES
-from sd_mil.program import Constant, Reference
-from sd_mil.reference import Event
-from sd_mil.state import State
+from sd_mil.engines.reference import Event
+from sd_mil.ir.dtypes import NUMPY_DTYPES
+from sd_mil.ir.program import Constant, Reference
+from sd_mil.predict.state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from sd_mil.program import Operation, Program
+from sd_mil.ir.program import Operation, Program
 
 #: Where fewer of the shorter program's names are found in the other, names mean nothing.
 _SHARED_NAMES = 0.5

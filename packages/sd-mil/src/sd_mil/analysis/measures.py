@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from sd_mil.fidelity import psnr
-from sd_mil.reference import ListValue
+from sd_mil.analysis.fidelity import psnr
+from sd_mil.engines.reference import ListValue
 
 
 def fidelity(expected: object, got: object) -> float:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from sd_mil.analysis.subjects import Analysable, subject
-from sd_mil.program import Operation
-from sd_mil.reference import Event, ListValue, compile_program
-from sd_mil.state import State
+from sd_mil.engines.reference import Event, ListValue, compile_program
+from sd_mil.ir.program import Operation
+from sd_mil.predict.state import State
 
 #: From here on a number is rounded to infinity: half a step above the largest finite one, 65504.
 _FIRST_INFINITE = 65520.0

@@ -13,9 +13,9 @@ import numpy as np
 
 from sd_mil.analysis.pairing import renamed
 from sd_mil.errors import ComparisonError, MissingEngineError, load_error
-from sd_mil.model import MLModel
-from sd_mil.program import Package, Pipeline
-from sd_mil.recognition import recognise_file
+from sd_mil.format.recognition import recognise_file
+from sd_mil.ir.program import Package, Pipeline
+from sd_mil.predict.model import MLModel
 
 Predictor: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
 

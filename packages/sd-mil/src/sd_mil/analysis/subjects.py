@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from sd_mil.classifier import without_classifier
-from sd_mil.dtypes import NUMPY_DTYPES
 from sd_mil.errors import PredictionError, UnsupportedModelError
-from sd_mil.features import check_names, taken
-from sd_mil.model import MLModel
-from sd_mil.ports import Description, Port
-from sd_mil.program import Package, Program
-from sd_mil.reader import read_model
-from sd_mil.running import Settings
-from sd_mil.state import State
+from sd_mil.format import read_model
+from sd_mil.ir.dtypes import NUMPY_DTYPES
+from sd_mil.ir.ports import Description, Port
+from sd_mil.ir.program import Package, Program
+from sd_mil.predict.classifier import without_classifier
+from sd_mil.predict.features import check_names, taken
+from sd_mil.predict.model import MLModel
+from sd_mil.predict.running import Settings
+from sd_mil.predict.state import State
 
 #: A path, what was read from it, or a model with its engine, precision and rounding.
 Analysable: TypeAlias = "str | os.PathLike[str] | Package | MLModel"

@@ -9,10 +9,10 @@ from typing import Any
 
 from sd_mil.analysis.matching import computed, key
 from sd_mil.analysis.subjects import Subject
-from sd_mil.engine import compile_program
-from sd_mil.program import Operation, Program, TensorType
-from sd_mil.reference import Event
-from sd_mil.reference import compile_program as compile_reference
+from sd_mil.engines.protocol import compile_program
+from sd_mil.engines.reference import Event
+from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.ir.program import Operation, Program, TensorType
 
 #: Values that the portable engine is asked for at once: 256 MiB of fp32, so that memory stays bounded.
 _BATCH_ELEMENTS = 1 << 26

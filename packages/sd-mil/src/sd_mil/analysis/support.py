@@ -1,0 +1,31 @@
+"""Which operations of a program the engines do not know, without compiling it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from sd_mil.ir.program import Program
+
+#: Handled outside of the engines.
+_ALWAYS = ("const", "classify")
+
+
+def unsupported_operations(program: Program, function: str | None = None) -> Mapping[str, Mapping[str, int]]:
+    """By engine, the operation types that it does not run, and how many operations have them.
+
+    What the portable engine does not translate it runs in numpy: it lacks what neither knows. The engine is
+    left out where OpenVINO is not installed.
+    """
+    counts = Counter(operation.type for operation in program.operations(function))
+    from sd_mil.engines.reference import ops  # noqa: F401
+    from sd_mil.engines.reference.registry import OPS
+
+    missing = {kind: count for kind, count in counts.items() if kind not in OPS and kind not in _ALWAYS}
+    try:
+        from sd_mil.engines.openvino.registry import translated_types
+    except ImportError:
+        return {"reference": missing}
+    translated = set(translated_types())
+    lacking = {kind: count for kind, count in missing.items() if kind not in translated}
+    return {"reference": missing, "portable": lacking}

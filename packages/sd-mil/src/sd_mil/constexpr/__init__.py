@@ -1,0 +1,1 @@
+"""The weight codecs of ML Programs: how compressed constants are packed, decoded and encoded."""

@@ -1,0 +1,1 @@
+"""What executes programs. :mod:`sd_mil.engines.protocol` says what an engine is."""

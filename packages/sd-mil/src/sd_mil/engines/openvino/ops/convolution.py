@@ -1,0 +1,142 @@
+"""Convolutions over one to three spatial dimensions. Source: coremltools ``defs/iOS15/conv.py``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openvino.opset14 as ov
+from openvino import Output
+
+from sd_mil.engines.openvino.call import Call
+from sd_mil.engines.openvino.registry import translate
+from sd_mil.engines.openvino.scope import int_list
+
+_AUTO_PAD = {"valid": "valid", "custom": "explicit", "same": "same_upper", "same_lower": "same_lower"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """The attributes that ``conv`` and ``conv_transpose`` share; one entry per spatial dimension."""
+
+    strides: list[int]
+    dilations: list[int]
+    pads_begin: list[int]
+    pads_end: list[int]
+    pad_type: str
+    groups: int
+
+
+def _window(call: Call) -> _Window:
+    """Read the attributes. MIL's pads are [begin, end, begin, end, …], and count only when custom."""
+    dimensions = len(call.output("x").get_partial_shape()) - 2
+    pad_type = call.choice("pad_type", "valid", among=tuple(_AUTO_PAD))
+    pads = call.ints("pad", [0, 0] * dimensions) if pad_type == "custom" else [0, 0] * dimensions
+    return _Window(
+        strides=call.ints("strides", [1] * dimensions),
+        dilations=call.ints("dilations", [1] * dimensions),
+        pads_begin=pads[0::2],
+        pads_end=pads[1::2],
+        pad_type=pad_type,
+        groups=call.integer("groups", 1),
+    )
+
+
+@translate("conv")
+def conv(call: Call) -> Output:
+    """``x`` [N, Cin, *D] with ``weight`` [Cout, Cin/groups, *K] -> [N, Cout, *D']."""
+    window = _window(call)
+    x, weight = call.output("x"), call.output("weight")
+    convolve = ov.convolution
+    if window.groups > 1:
+        weight, convolve = _split_groups(weight, window.groups), ov.group_convolution
+    result = convolve(
+        x,
+        weight,
+        window.strides,
+        window.pads_begin,
+        window.pads_end,
+        window.dilations,
+        _AUTO_PAD[window.pad_type],
+    )
+    return _with_bias(call, result.output(0))
+
+
+@translate("conv_transpose")
+def conv_transpose(call: Call) -> Output:
+    """``x`` [N, Cin, *D] with ``weight`` [Cin, Cout/groups, *K] -> [N, Cout, *D'], the gradient of ``conv``.
+
+    What ``pad`` crops is exact; when ``output_shape`` or ``same`` asks for another size than follows from it,
+    the difference goes to the end (to the begin with ``same_lower``).
+    """
+    window = _window(call)
+    x, weight = call.output("x"), call.output("weight")
+    pads_begin, pads_end, extra = _crops(call, window)
+    if x.get_node().get_type_name() == "Pad":  # OpenVINO 2026.4.1 takes such padding as that of the result
+        crops, pads_begin, pads_end = (pads_begin, pads_end), [0] * len(extra), [0] * len(extra)
+    else:
+        crops = ([0] * len(extra), [0] * len(extra))
+    convolve = ov.convolution_backprop_data
+    if window.groups > 1:
+        weight, convolve = _split_groups(weight, window.groups), ov.group_convolution_backprop_data
+    result = convolve(
+        x,
+        weight,
+        strides=window.strides,
+        pads_begin=pads_begin,
+        pads_end=pads_end,
+        dilations=window.dilations,
+        auto_pad="explicit",
+        output_padding=extra,
+    )
+    return _with_bias(call, _cropped(result.output(0), *crops))
+
+
+def _cropped(result: Output, begins: list[int], ends: list[int]) -> Output:
+    if not any(begins + ends):
+        return result
+    axes = int_list(list(range(2, 2 + len(begins))))
+    stops = int_list([-end if end else np.iinfo(np.int32).max for end in ends])
+    return ov.slice(result, int_list(begins), stops, int_list([1] * len(begins)), axes).output(0)
+
+
+def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]]:
+    """Crops at begin and end and rows to add, so that the output has the size that MIL asks for."""
+    if not window.pad_type.startswith("same") and "output_shape" not in call:
+        return window.pads_begin, window.pads_end, [0] * len(window.strides)
+    sizes = [int(size) for size in list(call.output("x").get_shape())[2:]]
+    kernel = [int(size) for size in list(call.output("weight").get_shape())[2:]]
+    full = [
+        (size - 1) * stride + (width - 1) * dilation + 1
+        for size, stride, width, dilation in zip(sizes, window.strides, kernel, window.dilations, strict=True)
+    ]
+    wanted = [whole - b - e for whole, b, e in zip(full, window.pads_begin, window.pads_end, strict=True)]
+    begins, ends = list(window.pads_begin), list(window.pads_end)
+    if window.pad_type.startswith("same"):
+        wanted = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
+    if "output_shape" in call:
+        wanted = call.ints("output_shape")[2:]
+    if window.pad_type.startswith("same"):
+        spare = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
+        begins = [(total + (window.pad_type == "same_lower")) // 2 for total in spare]
+        ends = [total - begin for total, begin in zip(spare, begins, strict=True)]
+    missing = [
+        size - (whole - begin - end)
+        for size, whole, begin, end in zip(wanted, full, begins, ends, strict=True)
+    ]
+    ends = [end + max(-rows, 0) for end, rows in zip(ends, missing, strict=True)]
+    return begins, ends, [max(rows, 0) for rows in missing]
+
+
+def _split_groups(weight: Output, groups: int) -> Output:
+    """[groups·A, B, *K] -> [groups, A, B, *K], the layout that OpenVINO wants."""
+    first, *rest = (int(size) for size in weight.get_shape())
+    return ov.reshape(weight, int_list([groups, first // groups, *rest]), False).output(0)
+
+
+def _with_bias(call: Call, result: Output) -> Output:
+    if "bias" not in call:
+        return result
+    spatial = len(result.get_partial_shape()) - 2
+    bias = ov.reshape(call.output("bias"), int_list([1, -1] + [1] * spatial), False)
+    return ov.add(result, bias).output(0)

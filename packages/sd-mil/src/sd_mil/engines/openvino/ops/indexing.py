@@ -1,0 +1,46 @@
+"""Values picked by index. Source: coremltools ``defs/iOS15/scatter_gather.py``.
+
+Indices may be negative and then count from the end.
+"""
+
+from __future__ import annotations
+
+import openvino.opset14 as ov
+from openvino import Output
+
+from sd_mil.engines.openvino.bounds import checked, inside, positions_inside
+from sd_mil.engines.openvino.call import Call
+from sd_mil.engines.openvino.registry import translate
+from sd_mil.engines.openvino.scope import int_list
+
+
+@translate("gather")
+def gather(call: Call) -> Output:
+    """``x`` at ``indices`` along ``axis``, after ``batch_dims`` leading dimensions that both share.
+
+    OpenVINO's Gather (opset 8) counts negative indices from the end, as MIL does.
+    """
+    x, axis = call.output("x"), call.integer("axis", 0)
+    indices = checked(call, call.output("indices"), x, axis % len(x.get_partial_shape()))
+    return ov.gather(x, indices, axis, call.integer("batch_dims", 0)).output(0)
+
+
+@translate("gather_along_axis")
+def gather_along_axis(call: Call) -> Output:
+    """``x[..., indices[i, j, k], ...]``: one index per element of the result."""
+    x = call.output("x")
+    axis = call.integer("axis", 0) % len(x.get_partial_shape())
+    return ov.gather_elements(x, inside(call, call.output("indices"), x, axis), axis).output(0)
+
+
+@translate("gather_nd")
+def gather_nd(call: Call) -> Output:
+    """``x[indices[..., :]]``: the last dimension of ``indices`` is a position in ``x``."""
+    x, batch = call.output("x"), call.integer("batch_dims", 0)
+    return ov.gather_nd(x, positions_inside(call, call.output("indices"), x, batch), batch).output(0)
+
+
+@translate("non_zero")
+def non_zero(call: Call) -> Output:
+    """The positions of non-zero values, [count, rank]; OpenVINO lists them as [rank, count]."""
+    return ov.transpose(ov.non_zero(call.output("x"), "i32"), int_list([1, 0])).output(0)

@@ -1,0 +1,60 @@
+"""Elements put elsewhere: blocks, windows, sequences. Source: ``defs/iOS15/tensor_transformation.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino.opset14 as ov
+from openvino import Output
+
+from sd_mil.engines.openvino.call import Call
+from sd_mil.engines.openvino.registry import translate
+from sd_mil.engines.openvino.scope import int_list
+
+
+@translate("space_to_batch")
+def space_to_batch(call: Call) -> Output:
+    """[N, C, H, W] -> [b·c·N, C, H', W']: the pixels of each position within a block as images."""
+    (top, bottom), (left, right) = np.reshape(call.ints("paddings"), (2, 2)).tolist()
+    begins, ends = int_list([0, 0, top, left]), int_list([0, 0, bottom, right])
+    return ov.space_to_batch(call.output("x"), _block(call), begins, ends).output(0)
+
+
+@translate("batch_to_space")
+def batch_to_space(call: Call) -> Output:
+    """The inverse of ``space_to_batch``."""
+    (top, bottom), (left, right) = np.reshape(call.ints("crops"), (2, 2)).tolist()
+    begins, ends = int_list([0, 0, top, left]), int_list([0, 0, bottom, right])
+    return ov.batch_to_space(call.output("x"), _block(call), begins, ends).output(0)
+
+
+def _block(call: Call) -> Output:
+    return int_list([1, 1, *call.ints("block_shape")])
+
+
+@translate("sliding_windows")
+def sliding_windows(call: Call) -> Output:
+    """Every window of ``size`` along ``axis``, as a new dimension behind it."""
+    x = call.output("x")
+    axis, size, stride = call.integer("axis"), call.integer("size"), call.integer("stride", 1)
+    count = (x.get_partial_shape()[axis].get_length() - size) // stride + 1
+    indices = (np.arange(count)[:, None] * stride + np.arange(size)).astype(np.int32)
+    return ov.gather(x, ov.constant(indices), axis).output(0)
+
+
+@translate("reverse_sequence")
+def reverse_sequence(call: Call) -> Output:
+    """The first ``lengths[i]`` elements of each sequence backwards, the others as they are."""
+    axes = call.integer("batch_axis", 0), call.integer("seq_axis", 0)
+    return ov.reverse_sequence(call.output("x"), call.output("lengths"), *axes).output(0)
+
+
+@translate("reshape_like")
+def reshape_like(call: Call) -> Output:
+    """``x`` in the shape that slices of other tensors' shapes make together."""
+    bounds = zip(*(call.arrays(name) for name in ("begins", "ends", "end_masks")), strict=True)
+    parts = []
+    for tensor, (begin, end, open_end) in zip(call.outputs("ref_tensors"), bounds, strict=True):
+        rank = len(tensor.get_partial_shape())
+        axes = list(range(rank))[int(begin) : None if open_end else int(end)]
+        parts.append(ov.gather(ov.shape_of(tensor, "i32"), int_list(axes), 0).output(0))
+    return ov.reshape(call.output("x"), ov.concat(parts, 0), False).output(0)

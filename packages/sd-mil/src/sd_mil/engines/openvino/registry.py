@@ -1,0 +1,42 @@
+"""Which MIL operation is translated by which function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from openvino import Output
+
+    from sd_mil.engines.openvino.call import Call
+
+#: Turns one operation into graph outputs: one, or as many as the operation has.
+Translator: TypeAlias = "Callable[[Call], Output | Sequence[Output]]"
+Function = TypeVar("Function", bound=Translator)
+
+_TRANSLATORS: dict[str, Translator] = {}
+
+
+def translate(*types: str) -> Callable[[Function], Function]:
+    """Register the decorated function for MIL operations of these types; a second owner is a mistake."""
+
+    def register(function: Function) -> Function:
+        for name in types:
+            if name in _TRANSLATORS:
+                raise RuntimeError(
+                    f"MIL op {name!r} is translated twice: by {_TRANSLATORS[name]} and {function}"
+                )
+            _TRANSLATORS[name] = function
+        return function
+
+    return register
+
+
+def find_translator(op_type: str) -> Translator | None:
+    """The function that translates ``op_type``, or None."""
+    return _TRANSLATORS.get(op_type)
+
+
+def translated_types() -> tuple[str, ...]:
+    """Every MIL op type that has a translator, sorted."""
+    return tuple(sorted(_TRANSLATORS))

@@ -1,0 +1,98 @@
+"""Pages of mapped weights given back while a program is compiled.
+
+OpenVINO reads every weight once, to write it in an order of its own, and never again. The pages of the file
+would count as this process's memory all the same. Dropped, they stay in the system's page cache for whoever
+reads them next.
+"""
+
+from __future__ import annotations
+
+import mmap
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sd_mil.ir.program import Argument, Block, Constant, Program
+
+#: Seconds between two drops. At 2 GB a second some 100 MB are resident at a time.
+_INTERVAL = 0.05
+_SMAPS = Path("/proc/self/smaps")
+
+
+@contextmanager
+def pages_dropped(maps: Iterable[mmap.mmap]) -> Iterator[None]:
+    """Drop the pages of ``maps`` from time to time for as long as the context lasts, and at its end.
+
+    A map with changes that are in memory only keeps its pages; so does every map on systems other than Linux.
+    """
+    droppable = [one for one in maps if _is_droppable(one)]
+    finished = threading.Event()
+    worker = threading.Thread(target=_drop_until, args=(finished, droppable), daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        worker.join()
+
+
+def mapped_files(program: Program) -> list[mmap.mmap]:
+    """The maps behind the constants of the default function, each once."""
+    found: dict[int, mmap.mmap] = {}
+    for constant in _constants(program.main.body):
+        if isinstance(constant.value, np.ndarray) and (owner := _owner(constant.value)) is not None:
+            found[id(owner)] = owner
+    return list(found.values())
+
+
+def _constants(block: Block) -> Iterator[Constant]:
+    for operation in block.operations:
+        arguments: list[Argument] = [one for given in operation.inputs.values() for one in given]
+        arguments.extend(operation.attributes.values())
+        yield from (one for one in arguments if isinstance(one, Constant))
+        for inner in operation.blocks:
+            yield from _constants(inner)
+
+
+def _owner(array: npt.NDArray[np.generic]) -> mmap.mmap | None:
+    """The map that an array is a view of, through however many views."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
+def _drop_until(finished: threading.Event, maps: list[mmap.mmap]) -> None:
+    over = not maps
+    while not over:
+        over = finished.wait(_INTERVAL)
+        for one in maps:
+            one.madvise(mmap.MADV_DONTNEED)
+
+
+def _is_droppable(one: mmap.mmap) -> bool:
+    if sys.platform != "linux":
+        return False
+    start = np.frombuffer(one, np.uint8, count=1).ctypes.data
+    try:
+        return not _is_changed(start, start + len(one))
+    except OSError:
+        return False
+
+
+def _is_changed(start: int, end: int) -> bool:
+    """Whether pages between two addresses were written to, in a map that keeps changes to itself."""
+    inside = False
+    for line in _SMAPS.read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            first, last = (int(address, 16) for address in name.split("-"))
+            inside = first < end and start < last
+        elif inside and name == "Anonymous:" and rest.split()[0] != "0":
+            return True
+    return False

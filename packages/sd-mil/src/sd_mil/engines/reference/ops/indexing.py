@@ -1,0 +1,166 @@
+"""Operations that look elements up, or find where they are."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sd_mil.engines.reference.registry import Array, op
+from sd_mil.ir.limits import check_computed
+
+_UPDATES: dict[str, Callable[..., Any]] = {
+    "update": operator.setitem,
+    "add": np.add.at,
+    "sub": np.subtract.at,
+    "mul": np.multiply.at,
+    "div": np.true_divide.at,
+    "max": np.maximum.at,
+    "min": np.minimum.at,
+}
+
+
+@op("gather", ignored=("validate_indices",))
+def gather(
+    x: Array,
+    indices: Array,
+    axis: Array | int = 0,
+    batch_dims: Array | int = 0,
+) -> Array:
+    """Slices along the axis; the first ``batch_dims`` axes of both are walked together."""
+    position, batch = int(axis) % x.ndim, int(batch_dims)
+    if batch == 0:
+        return np.take(x, indices.astype(np.int64), axis=position)
+    parts = [gather(one, where, position - 1, batch - 1) for one, where in zip(x, indices, strict=True)]
+    return np.stack(parts)
+
+
+@op("gather_nd", ignored=("validate_indices",))
+def gather_nd(
+    x: Array,
+    indices: Array,
+    batch_dims: Array | int = 0,
+) -> Array:
+    """``x[index]`` for every index, a vector along the last axis of ``indices``."""
+    batch = int(batch_dims)
+    if batch:
+        return np.stack([gather_nd(one, where, batch - 1) for one, where in zip(x, indices, strict=True)])
+    return np.asarray(x[tuple(np.moveaxis(indices.astype(np.int64), -1, 0))])
+
+
+@op("gather_along_axis", ignored=("validate_indices",))
+def gather_along_axis(
+    x: Array,
+    indices: Array,
+    axis: Array | int = 0,
+) -> Array:
+    """One element per index, the other coordinates staying."""
+    return np.take_along_axis(x, indices.astype(np.int64), axis=int(axis))
+
+
+@op("scatter", choices={"mode": _UPDATES}, ignored=("validate_indices",))
+def scatter(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    axis: Array | int = 0,
+    mode: str = "add",
+) -> Array:
+    """The inverse of ``gather``: updates put, or combined, at the indices along the axis."""
+    position = int(axis) % data.ndim
+    index = (*[slice(None)] * position, indices.astype(np.int64))
+    return _updated(data, index, updates, mode)
+
+
+@op("scatter_nd", choices={"mode": _UPDATES}, ignored=("validate_indices",))
+def scatter_nd(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    mode: str = "add",
+) -> Array:
+    """The inverse of ``gather_nd``."""
+    return _updated(data, tuple(np.moveaxis(indices.astype(np.int64), -1, 0)), updates, mode)
+
+
+@op("scatter_along_axis", choices={"mode": _UPDATES}, ignored=("validate_indices",))
+def scatter_along_axis(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    axis: Array | int = 0,
+    mode: str = "add",
+) -> Array:
+    """The inverse of ``gather_along_axis``."""
+    grid = list(np.indices(indices.shape, sparse=True))
+    grid[int(axis)] = indices.astype(np.int64)
+    return _updated(data, tuple(grid), updates, mode)
+
+
+def _updated(data: Array, index: tuple[Any, ...], updates: Array, mode: str) -> Array:
+    result = data.copy()
+    _UPDATES[mode](result, index, updates)
+    return result
+
+
+@op("non_zero")
+def non_zero(x: Array) -> Array:
+    """The indices of elements other than zero: [count, rank]."""
+    return np.argwhere(x)
+
+
+@op("one_hot")
+def one_hot(
+    indices: Array,
+    one_hot_vector_size: Array,
+    axis: Array | int = -1,
+    on_value: Array | int = 1,
+    off_value: Array | int = 0,
+) -> Array:
+    """``on_value`` at the index along a new axis, ``off_value`` elsewhere."""
+    check_computed(indices.size, int(one_hot_vector_size))
+    hot = np.expand_dims(indices, -1) == np.arange(int(one_hot_vector_size))
+    return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
+
+
+@op("topk", ignored=("sort", "output_indices_dtype"))
+def topk(
+    x: Array,
+    k: Array | int = 1,
+    axis: Array | int = -1,
+    ascending: Array | bool = False,
+    return_indices: Array | bool = True,
+) -> tuple[Array, ...]:
+    """The k largest (or smallest) values along the axis and where they are; always sorted."""
+    order = argsort(x, axis, ascending)
+    chosen = np.take(order, np.arange(int(k)), axis=int(axis))
+    values = np.take_along_axis(x, chosen, axis=int(axis))
+    return (values, chosen) if return_indices else (values,)
+
+
+@op("argsort")
+def argsort(x: Array, axis: Array | int = -1, ascending: Array | bool = False) -> Array:
+    """The order that sorts the axis; equal elements keep theirs."""
+    return np.argsort(x if ascending else -x, axis=int(axis), kind="stable")
+
+
+@op("fill")
+def fill(shape: Array, value: Array | float = 0.0) -> Array:
+    """A tensor of one value."""
+    check_computed(*(int(size) for size in shape))
+    return np.full([int(size) for size in shape], value)
+
+
+@op("fill_like")
+def fill_like(ref_tensor: Array, value: Array | float = 0.0) -> Array:
+    """A tensor of one value, in the shape of another."""
+    return np.full(ref_tensor.shape, value)
+
+
+@op("range_1d")
+def range_1d(start: Array, end: Array, step: Array) -> Array:
+    """From start on by steps, short of end."""
+    check_computed(abs((float(end) - float(start)) / float(step)))
+    return np.arange(start, end, step)

@@ -1,0 +1,58 @@
+"""Slices."""
+
+from __future__ import annotations
+
+from sd_mil.engines.reference.registry import Array, op
+
+
+@op("slice_by_index")
+def slice_by_index(
+    x: Array,
+    begin: Array,
+    end: Array,
+    stride: Array | None = None,
+    begin_mask: Array | None = None,
+    end_mask: Array | None = None,
+    squeeze_mask: Array | None = None,
+) -> Array:
+    """numpy's slicing. A mask ignores begin or end; a squeezed axis is indexed at begin and dropped."""
+    rank = x.ndim
+    strides = [1] * rank if stride is None else [int(step) for step in stride]
+    open_begin, open_end, squeezed = (
+        [False] * rank if mask is None else [bool(flag) for flag in mask]
+        for mask in (begin_mask, end_mask, squeeze_mask)
+    )
+    index: list[slice | int] = []
+    for axis in range(rank):
+        first = None if open_begin[axis] else int(begin[axis])
+        last = None if open_end[axis] else int(end[axis])
+        index.append((first or 0) if squeezed[axis] else slice(first, last, strides[axis]))
+    return x[tuple(index)]
+
+
+@op("slice_by_size")
+def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
+    """``size`` elements from ``begin`` on along every axis; -1 means up to the end."""
+    index = []
+    for axis, (first, count) in enumerate(zip(begin.tolist(), size.tolist(), strict=True)):
+        start = first % x.shape[axis] if first < 0 else first
+        index.append(slice(start, None if count == -1 else start + count))
+    return x[tuple(index)]
+
+
+@op("slice_update")
+def slice_update(
+    x: Array,
+    update: Array,
+    begin: Array,
+    end: Array,
+    stride: Array | None = None,
+    begin_mask: Array | None = None,
+    end_mask: Array | None = None,
+    squeeze_mask: Array | None = None,
+) -> Array:
+    """A copy of ``x`` in which the slice has the values of ``update``."""
+    result = x.copy()
+    target = slice_by_index(result, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    target[...] = update
+    return result

@@ -1,0 +1,123 @@
+"""``.mlmodelc``: a compiled model, the program as text.
+
+::
+
+    model.mil  coremldata.bin  metadata.json  weights/weight.bin      an ML Program
+    model0/  model1/  ...  coremldata.bin                             a pipeline of such folders
+
+coremldata.bin holds the model description::
+
+    28   u64 n, n letters ("generic"), u64 specification version, 24 zeros, u64 length, the description
+"""
+
+from __future__ import annotations
+
+from mmap import mmap
+from pathlib import Path
+
+from sd_mil.errors import PackageError, SdMilError, UnsupportedModelError
+from sd_mil.format.blobs import WeightFiles
+from sd_mil.format.description import default_function, read_descriptions, read_model_description
+from sd_mil.format.files import inside, message_bytes, text_bytes, weight_locator
+from sd_mil.format.scope import check_scopes
+from sd_mil.format.text import parse_program
+from sd_mil.format.wire import Message
+from sd_mil.ir.program import Package, Pipeline
+
+_PROGRAM, _DATA = "model.mil", "coremldata.bin"
+_KIND_AT = 28
+_MAX_MODELS = 256
+_NEURAL_NETWORK = ("model.espresso.net", "model.espresso.shape", "neural_network_optionals")
+
+
+def is_compiled(root: Path) -> bool:
+    """Whether the folder looks like a compiled model, and not like a package."""
+    names = (_PROGRAM, _DATA, "model0")
+    return not (root / "Manifest.json").exists() and any((root / name).exists() for name in names)
+
+
+def read_compiled(root: Path) -> Package | Pipeline:
+    """The program or the pipeline of a compiled model.
+
+    Raises:
+        PackageError: malformed, truncated or self-contradictory.
+        UnsupportedModelError: encrypted, or neither an ML Program nor a pipeline of these.
+    """
+    return _read(root, root, 0)
+
+
+def _read(folder: Path, root: Path, depth: int) -> Package | Pipeline:
+    version, description = _description(folder)
+    if (folder / _PROGRAM).exists():
+        return _package(folder, root, version, description)
+    if (folder / "model0").is_dir() and depth < 4:
+        return _pipeline(folder, root, version, description, depth)
+    found = "something else"
+    if any((folder / name).exists() for name in _NEURAL_NETWORK):
+        found = "a neural network"
+    raise UnsupportedModelError(f"expected a compiled ML Program ({_PROGRAM}), got {found}")
+
+
+def _package(folder: Path, root: Path, version: int, description: Message) -> Package:
+    weights = WeightFiles(weight_locator(folder, shared=root))  # the models of a pipeline share one file
+    program = parse_program(_text(folder), weights, default_function=default_function(description))
+    check_scopes(program)
+    descriptions = read_descriptions(description, program)
+    return Package(
+        path=str(root),
+        specification_version=version,
+        description=descriptions[program.default_function],
+        program=program,
+        weight_bytes=weights.total_bytes,
+        descriptions=descriptions,
+    )
+
+
+def _pipeline(folder: Path, root: Path, version: int, description: Message, depth: int) -> Pipeline:
+    models: dict[str, Package | Pipeline] = {}
+    for index in range(_MAX_MODELS):
+        name = f"model{index}"
+        if not (folder / name).is_dir():
+            break
+        try:
+            models[name] = _read(folder / name, root, depth + 1)
+        except SdMilError as error:
+            raise type(error)(f"{name} of the pipeline: {error}") from error
+    return Pipeline(
+        path=str(root),
+        specification_version=version,
+        description=read_model_description(description),
+        models=models,
+        weight_bytes=sum(model.weight_bytes for model in models.values()),
+    )
+
+
+def _text(folder: Path) -> str:
+    data = text_bytes(inside(folder, _PROGRAM, "a compiled model"))
+    if not data.lstrip().startswith(b"program"):
+        raise UnsupportedModelError(
+            f"expected {_PROGRAM} to begin with 'program(', got something else: an encrypted or damaged model"
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise PackageError(f"expected UTF-8 text in {_PROGRAM}, got other bytes") from None
+
+
+def _description(folder: Path) -> tuple[int, Message]:
+    data = message_bytes(inside(folder, _DATA, "a compiled model"))
+    version_at = _KIND_AT + 8 + _number(data, _KIND_AT)
+    length_at = version_at + 32
+    start, length = length_at + 8, _number(data, length_at)
+    if length > len(data) - start:
+        raise PackageError(
+            f"expected a model description of {length} bytes at byte {start} of {_DATA},"
+            f" got {len(data) - start} bytes"
+        )
+    return _number(data, version_at), Message(data, start, start + length)
+
+
+def _number(data: bytes | mmap, offset: int) -> int:
+    if offset + 8 > len(data):
+        raise PackageError(f"expected a number at byte {offset} of {_DATA}, got a file of {len(data)} bytes")
+    return int.from_bytes(data[offset : offset + 8], "little")

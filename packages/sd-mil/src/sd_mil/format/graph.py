@@ -1,0 +1,95 @@
+"""``Program``, ``Function``, ``Block`` and ``Operation`` of MIL.proto."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sd_mil.errors import PackageError, UnsupportedModelError
+from sd_mil.format.blobs import WeightFiles
+from sd_mil.format.values import read_attributes, read_type, read_value
+from sd_mil.format.wire import Message
+from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
+
+PROGRAM_VERSION = 1
+
+
+def read_program(message: Message, default_function: str, weights: WeightFiles) -> Program:
+    """The whole program.
+
+    Raises:
+        PackageError: malformed, or the default function is missing.
+        UnsupportedModelError: a program version or value type that is not known.
+    """
+    version = message.signed(1)
+    if version != PROGRAM_VERSION:
+        raise UnsupportedModelError(f"expected an ML Program of version {PROGRAM_VERSION}, got {version}")
+    functions = {name: _function(name, body, weights) for name, body in message.entries(2)}
+    if default_function not in functions:
+        raise PackageError(f"expected a function {default_function!r}, got {sorted(functions)}")
+    return Program(functions, default_function)
+
+
+def _function(name: str, message: Message, weights: WeightFiles) -> Function:
+    opset = message.text(2)
+    bodies = dict(message.entries(3))
+    if opset not in bodies:
+        raise PackageError(
+            f"expected function {name!r} to have a body for opset {opset!r}, got {sorted(bodies)}"
+        )
+    body = _block(bodies[opset], weights)
+    if body.inputs:
+        raise PackageError(f"expected function {name!r} to declare its inputs outside its body, got both")
+    inputs = _variables(message.messages(1))
+    return Function(name, opset, Block(inputs, body.operations, body.outputs))
+
+
+def _block(message: Message, weights: WeightFiles) -> Block:
+    return Block(
+        inputs=_variables(message.messages(1)),
+        operations=tuple(_operation(operation, weights) for operation in message.messages(3)),
+        outputs=message.texts(2),
+    )
+
+
+def _operation(message: Message, weights: WeightFiles) -> Operation:
+    kind = message.text(1)
+    outputs = _variables(message.messages(3))
+    where = f"{kind} {', '.join(output.name for output in outputs)!r}"
+    attributes = read_attributes(message.entries(5), where, weights)
+    return Operation(
+        type=kind,
+        name=operation_name(attributes, outputs),
+        inputs={
+            parameter: tuple(
+                _argument(binding, f"{where}.{parameter}", weights) for binding in bound.messages(1)
+            )
+            for parameter, bound in message.entries(2)
+        },
+        outputs=outputs,
+        attributes=attributes,
+        blocks=tuple(_block(block, weights) for block in message.messages(4)),
+    )
+
+
+def operation_name(attributes: Mapping[str, Constant], outputs: tuple[Variable, ...]) -> str:
+    """The attribute, or the names of the outputs where it is missing."""
+    name = attributes["name"].value if "name" in attributes else ""
+    return name if isinstance(name, str) and name else ", ".join(output.name for output in outputs)
+
+
+def _argument(binding: Message, where: str, weights: WeightFiles) -> Argument:
+    if len(binding.numbers()) != 1:
+        raise PackageError(f"expected a name or a value for {where}, got fields {binding.numbers()}")
+    value = binding.message(2)
+    return Reference(binding.text(1)) if value is None else read_value(value, where, weights)
+
+
+def _variables(messages: list[Message]) -> tuple[Variable, ...]:
+    return tuple(_variable(message) for message in messages)
+
+
+def _variable(message: Message) -> Variable:
+    name = message.text(1)
+    if not name:
+        raise PackageError(f"expected a name for the value at byte {message.offset}, got none")
+    return Variable(name, read_type(message.message(2), repr(name)))

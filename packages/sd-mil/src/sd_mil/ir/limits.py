@@ -1,0 +1,69 @@
+"""How big a tensor may be, and how long a loop: one line of an untrusted program can ask for a terabyte."""
+
+from __future__ import annotations
+
+import math
+
+from sd_mil.errors import PackageError
+from sd_mil.ir.dtypes import stored_bytes
+from sd_mil.ir.program import ValueType
+
+#: Of one declared tensor. The largest that a real program declares, the attention scores of a picture of
+#: 1024 x 1024 pixels in fp16, are half of it (and a good engine never computes them).
+MAX_DECLARED_BYTES = 1 << 34
+#: Of one tensor that numpy computes in 4 bytes per element.
+MAX_COMPUTED_ELEMENTS = 1 << 30
+#: Of one loop. A decoder makes a few hundred; no program that ends makes as many.
+MAX_ITERATIONS = 1 << 17
+
+
+def check_declared(kind: ValueType, name: str) -> None:
+    """Refuse a declared type that no machine should be asked to hold.
+
+    Raises:
+        PackageError: more than ``MAX_DECLARED_BYTES``.
+    """
+    if kind.dtype == "string" or not kind.shape:
+        return
+    size = stored_bytes(kind.dtype, tuple(1 if size is None else size for size in kind.shape))
+    if size > MAX_DECLARED_BYTES:
+        raise PackageError(f"expected values of at most {MAX_DECLARED_BYTES} bytes, got {kind} for {name!r}")
+
+
+#: What makes much of little, so that no real program makes more of it than numpy may compute.
+_AMPLIFYING = ("fill", "one_hot", "pad", "range_1d", "tile", "upsample_bilinear", "upsample_nearest_neighbor")
+
+
+def check_translated(op_type: str, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor before OpenVINO allocates it, which it may do while it compiles.
+
+    Raises:
+        PackageError: more elements than ``MAX_COMPUTED_ELEMENTS`` out of an operation that makes much of
+            little, or more bytes in fp32 than ``MAX_DECLARED_BYTES`` out of any.
+    """
+    limit = MAX_COMPUTED_ELEMENTS if op_type in _AMPLIFYING else MAX_DECLARED_BYTES // 4
+    if math.prod(shape) > limit:
+        raise PackageError(
+            f"expected at most {limit} elements of {op_type} {name!r}, got shape {list(shape)}"
+        )
+
+
+def check_computed(*sizes: float) -> None:
+    """Refuse to compute a tensor of these sizes, before it is allocated.
+
+    Raises:
+        ValueError: more than ``MAX_COMPUTED_ELEMENTS``; the interpreter says in which operation.
+    """
+    if math.prod(sizes) > MAX_COMPUTED_ELEMENTS:
+        shape = [int(size) if math.isfinite(size) else size for size in sizes]
+        raise ValueError(f"more than {MAX_COMPUTED_ELEMENTS} elements, in shape {shape}")
+
+
+def check_iterations(count: int) -> None:
+    """Refuse to go on with a loop that has run so often.
+
+    Raises:
+        ValueError: more than ``MAX_ITERATIONS``; whoever runs the loop says which it is.
+    """
+    if count > MAX_ITERATIONS:
+        raise ValueError(f"more than {MAX_ITERATIONS} iterations")

@@ -1,0 +1,1 @@
+"""Models that predict: ports checked, images and states taken, pipelines walked."""
