@@ -34,10 +34,10 @@ def test_is_refused(package, engine):
 
 
 def test_the_package_that_the_cases_damage_is_good(maker, tmp_path):
-    path = maker.write_package(
+    written = maker.write_package(
         tmp_path / "good.mlpackage", maker.program(maker.constant(), maker.add()), maker.PORTS
     )
-    assert list(MLModel(path, engine="reference").outputs) == ["y"]
+    assert list(MLModel(written.path, engine="reference").outputs) == ["y"]
 
 
 def test_the_folder_is_what_the_script_makes(maker, tmp_path):

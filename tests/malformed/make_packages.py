@@ -347,7 +347,7 @@ def make(folder: Path = FOLDER) -> None:
     for name, edit in PROGRAM_EDITS.items():
         write_package(folder / f"{name}.mlpackage", *edit())
     for name, damage in FILE_EDITS.items():
-        damage(write_package(folder / f"{name}.mlpackage", program(constant(), add()), PORTS))
+        damage(write_package(folder / f"{name}.mlpackage", program(constant(), add()), PORTS).path)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def doubling(path: Path, **ports: tuple[str, tuple[int, ...]]) -> Path:
         for port, out in zip(inputs, outputs, strict=True)
     )
     made = _program(inputs, operations, tuple(port.name for port in outputs))
-    return write_package(path, made, Description(inputs, outputs))
+    return write_package(path, made, Description(inputs, outputs)).path
 
 
 def renamed(model: Path, path: Path, old: str, new: str) -> Path:
@@ -67,7 +67,7 @@ def renamed(model: Path, path: Path, old: str, new: str) -> Path:
         replace(port, name=new) if port.name == old else port for port in package.description.outputs
     )
     made = _program(package.description.inputs, operations, outputs)
-    return write_package(path, made, replace(package.description, outputs=ports))
+    return write_package(path, made, replace(package.description, outputs=ports)).path
 
 
 def without_output(model: Path, path: Path, name: str) -> Path:
@@ -77,7 +77,7 @@ def without_output(model: Path, path: Path, name: str) -> Path:
     outputs = tuple(one for one in main.outputs if one != name)
     ports = tuple(port for port in package.description.outputs if port.name != name)
     made = _program(package.description.inputs, main.body.operations, outputs)
-    return write_package(path, made, replace(package.description, outputs=ports))
+    return write_package(path, made, replace(package.description, outputs=ports)).path
 
 
 def scalar(path: Path) -> Path:
@@ -93,7 +93,7 @@ def scalar(path: Path) -> Path:
         }
     )
     x, y = (Port(name, (), "float64", kind="double") for name in "xy")
-    return write_package(path, made, Description((x,), (y,)))
+    return write_package(path, made, Description((x,), (y,))).path
 
 
 def picture(path: Path, width: int, height: int) -> Path:
@@ -102,7 +102,7 @@ def picture(path: Path, width: int, height: int) -> Path:
     inputs = (Port("image", shape, "float32", kind="image", color="RGB"),)
     operations = (_call("identity", "same", _type("float32", shape), x="image"),)
     made = _program(inputs, operations, ("same",))
-    return write_package(path, made, Description(inputs, (Port("same", shape, "float32"),)))
+    return write_package(path, made, Description(inputs, (Port("same", shape, "float32"),))).path
 
 
 def detector(folder: Path) -> tuple[Path, np.ndarray]:
@@ -123,7 +123,7 @@ def detector(folder: Path) -> tuple[Path, np.ndarray]:
         folder / "network.mlpackage",
         _program(inputs, (zero, *added), tuple(named)),
         Description(inputs, outputs),
-    )
+    ).path
     inner = Model_pb2.Model.FromString((network / "Data/com.apple.CoreML/model.mlmodel").read_bytes())
     whole = Model_pb2.Model(specificationVersion=8)
     whole.pipeline.models.extend([inner, _suppression()])

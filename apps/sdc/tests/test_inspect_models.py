@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from sd_mil import (
     Block,
@@ -20,7 +19,7 @@ from sd_mil import (
 )
 from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field, integer, text
-from sd_mil.format.writer import encode_model
+from sd_mil.format.writer import encode_model, layout_of
 
 
 def relu(kind, name="y", op="relu", *, state=()):
@@ -48,7 +47,7 @@ def model(tmp_path):
             states=(Port("s", (2,), "float16", kind="state"),),
         ),
     }
-    return write_package(tmp_path / "m.mlpackage", Program(functions, "paint"), descriptions, version=9)
+    return write_package(tmp_path / "m.mlpackage", Program(functions, "paint"), descriptions, version=9).path
 
 
 def test_functions_images_ranges_and_states(sdc, model):
@@ -66,9 +65,8 @@ def test_functions_images_ranges_and_states(sdc, model):
 def test_pipelines(sdc, tmp_path):
     kind = TensorType("fp32", (2,))
     ports = (Port("x", (2,), "float32"),), (Port("y", (2,), "float32"),)
-    blobs = bytearray(np.array([0, 2], np.uint32).tobytes() + bytes(56))
     program = Program({"main": Function("main", "CoreML6", relu(kind, op="quux"))})
-    part = encode_model(program, Description(*ports), blobs)
+    part = encode_model(program, Description(*ports), layout_of(program))
     described = field(2, encode_description(Description(*ports), {}, ""))
     path = tmp_path / "pipeline.mlmodel"
     path.write_bytes(integer(1, 7) + described + field(202, field(1, part) + text(2, "only")))

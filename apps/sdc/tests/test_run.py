@@ -41,7 +41,7 @@ def package(folder, inputs, operations, outputs, name="model"):
     body = Block(variables, tuple(operations), tuple(outputs))
     ports = tuple(Port(one, types[one].shape, types[one].dtype.replace("fp", "float")) for one in outputs)
     made = Program({"main": Function("main", "CoreML7", body)})
-    return write_package(folder / f"{name}.mlpackage", made, Description(inputs, ports))
+    return write_package(folder / f"{name}.mlpackage", made, Description(inputs, ports)).path
 
 
 def _mil(dtype):

@@ -32,14 +32,18 @@ def tensor(array, *, dtype=None, stored=False):
 
 def const(name, array, *, stored=False):
     value = tensor(array, stored=stored)
-    return Operation("const", name, {}, (Variable(name, value.type),), {"val": value})
+    return Operation("const", name, {}, (Variable(name, value.type),), {**named(name), "val": value})
+
+
+def named(name):
+    """The attribute that tools give to every operation."""
+    return {"name": Constant(TensorType("string", ()), name)}
 
 
 def call(kind, name, out, **inputs):
     """An operation: inputs are names (text is a name), tuples of names, or constants."""
-    return Operation(
-        kind, name, {key: _arguments(value) for key, value in inputs.items()}, (variable(name, out),)
-    )
+    arguments = {key: _arguments(value) for key, value in inputs.items()}
+    return Operation(kind, name, arguments, (variable(name, out),), named(name))
 
 
 def variable(name, declared):
@@ -82,7 +86,7 @@ def affine():
 
 def write(folder, made=None, described=None, name="model.mlpackage") -> Path:
     made = affine() if made is None else made
-    return write_package(folder / name, made, described or description(made))
+    return write_package(folder / name, made, described or description(made)).path
 
 
 def model_file(package) -> Path:

@@ -32,7 +32,7 @@ from sd_mil import (
 from sd_mil.format import read_model
 from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import double, field, integer, text, varint
-from sd_mil.format.writer import encode_model
+from sd_mil.format.writer import encode_model, layout_of
 
 #: What breaks readers: limits of integer types, lengths, and the words of both formats.
 _NUMBERS = [0, 1, 2, 7, 127, 128, 255, 2**16, 2**31 - 1, 2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64 - 1]
@@ -234,7 +234,7 @@ _EDITS = [_flip, _number, _word, _cut, _truncate, _splice, _copy, _field, _field
 
 
 def _package(folder: Path, index: int, program: Program, described) -> Seed:
-    path = write_package(folder / f"seed{index}.mlpackage", program, described, version=9)
+    path = write_package(folder / f"seed{index}.mlpackage", program, described, version=9).path
     files = (graphs.model_file(path), graphs.weight_file(path), path / "Manifest.json")
     return Seed(path, {file: file.read_bytes() for file in files})
 
@@ -260,11 +260,10 @@ def core_data(description: bytes, version: int = 7) -> bytes:
 def _pipeline(folder: Path) -> Seed:
     path = folder / "pipeline"
     (path / "weights").mkdir(parents=True)
-    blobs = bytearray((0).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(56))
     shapes = {"c": (4, 2), "b": (4, 4)}
     ports = tuple(Port(name, shape, "float32") for name, shape in shapes.items())
     made = graphs.program({name: ("fp32", *shape) for name, shape in shapes.items()}, [], list(shapes))
-    first = encode_model(made, Description(ports, ports), blobs)
+    first = encode_model(made, Description(ports, ports), layout_of(made))
     outputs = tuple(
         Port(name, (), "float32", flexibility=ShapeRange(((0, None), (2, 2)))) for name in ("k", "l")
     )

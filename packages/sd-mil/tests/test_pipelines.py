@@ -19,7 +19,7 @@ from sd_mil import (
     read_model,
     read_package,
 )
-from sd_mil.format.writer import encode_model
+from sd_mil.format.writer import encode_model, layout_of
 from sd_mil.predict.suppression import suppress
 
 proto = pytest.importorskip("coremltools.proto.Model_pb2")
@@ -45,17 +45,17 @@ def pipeline(folder, *parts, kind="pipeline", names=()):
     model = proto.Model(specificationVersion=7)
     inner = getattr(model, kind)
     inner = inner if kind == "pipeline" else inner.pipeline
-    blobs = bytearray((0).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(56))
+    layout = layout_of(*(part[0] for part in parts if not isinstance(part, proto.Model)))
     for part in parts:
         if isinstance(part, proto.Model):
             inner.models.append(part)
         else:
-            inner.models.append(proto.Model.FromString(encode_model(*part, blobs)))
+            inner.models.append(proto.Model.FromString(encode_model(*part, layout)))
     inner.names.extend(names)
     model.description.input.extend(inner.models[0].description.input)
     model.description.output.extend(inner.models[-1].description.output)
     (folder / "weights").mkdir()
-    (folder / "weights" / "weight.bin").write_bytes(blobs)
+    layout.write(folder / "weights" / "weight.bin", lambda: None)
     path = folder / "model.mlmodel"
     path.write_bytes(model.SerializeToString())
     return path

@@ -42,7 +42,8 @@ def halved(shape, dtype="fp32"):
 
 def opened(tmp_path, made, *ports, **more):
     inputs, outputs = ports
-    path = write_package(tmp_path / "model.mlpackage", made, Description(inputs, outputs, **more), version=9)
+    described = Description(inputs, outputs, **more)
+    path = write_package(tmp_path / "model.mlpackage", made, described, version=9).path
     return MLModel(path, engine="reference")
 
 
@@ -139,7 +140,7 @@ def test_flexible_shapes(tmp_path, engine, flexibility, good, bad):
         Description(
             (Port("x", (1, 3), "float32", flexibility=flexibility),), (Port("y", (None, None), "float32"),)
         ),
-    )
+    ).path
     model = MLModel(path, engine=engine)
     assert model.inputs["x"].shape == (1, 3)
     assert model.inputs["x"].flexibility == flexibility
@@ -250,7 +251,7 @@ def two_functions(tmp_path):
         name: Description((Port("x", shape, "float32"),), (Port("y", shape, "float32"),), author="me")
         for name, shape in (("short", (2,)), ("long", (3,)))
     }
-    return write_package(tmp_path / "two.mlpackage", Program(functions, "long"), described, version=9)
+    return write_package(tmp_path / "two.mlpackage", Program(functions, "long"), described, version=9).path
 
 
 @pytest.mark.parametrize(("name", "size"), [(None, 3), ("short", 2), ("long", 3)])
@@ -264,7 +265,7 @@ def test_functions_are_chosen_by_name(two_functions, name, size):
 def test_functions_that_are_not_there(two_functions):
     with pytest.raises(EngineError, match=r"expected one of the functions \['long', 'short'\], got 'main'"):
         MLModel(two_functions, engine="reference", function_name="main")
-    assert list(read_package(two_functions).descriptions) == ["long", "short"]
+    assert list(read_package(two_functions).descriptions) == ["short", "long"]  # as the file has them
 
 
 def test_a_read_package_is_not_read_again(two_functions):
@@ -289,7 +290,7 @@ def test_coremltools_reads_the_same_description(tmp_path):
         ),
     )
     made = graphs.program({"a": ("fp32", 1, 3, None, None), "b": ("fp16", None, None)}, [], ["a", "b"])
-    path = write_package(tmp_path / "m.mlpackage", made, Description(ports, ports), version=8)
+    path = write_package(tmp_path / "m.mlpackage", made, Description(ports, ports), version=8).path
     assert read_package(path).description.inputs == ports
     spec = proto.Model.FromString(graphs.model_file(path).read_bytes())
     first, second = spec.description.input

@@ -121,7 +121,7 @@ def test_nested_blocks(dialect):
         "loop",
         {"loop_vars": (Reference("x"),)},
         (graphs.variable("y", ("fp32", 2)),),
-        {},
+        graphs.named("loop"),
         (condition, body),
     )
     made = graphs.program({"x": ("fp32", 2), "flag": ("bool",)}, [loop], ["y"])

@@ -62,14 +62,14 @@ def _package(folder: Path, root: Path, version: int, description: Message) -> Pa
     weights = WeightFiles(weight_locator(folder, shared=root))  # the models of a pipeline share one file
     program = parse_program(_text(folder), weights, default_function=default_function(description))
     check_scopes(program)
-    descriptions = read_descriptions(description, program)
+    described, by_function = read_descriptions(description, program)
     return Package(
         path=str(root),
         specification_version=version,
-        description=descriptions[program.default_function],
+        description=described,
         program=program,
         weight_bytes=weights.total_bytes,
-        descriptions=descriptions,
+        descriptions=by_function,
     )
 
 

@@ -29,19 +29,20 @@ def default_function(description: Message) -> str:
     return description.text(21) or _DEFAULT_FUNCTION
 
 
-def read_descriptions(message: Message, program: Program) -> Mapping[str, Description]:
-    """Ports and metadata by function, held against the types that the program declares.
+def read_descriptions(message: Message, program: Program) -> tuple[Description, Mapping[str, Description]]:
+    """Ports and metadata, of the default function and of each that is described by name, held against types.
 
     Raises:
         PackageError: the description and the program disagree.
         UnsupportedModelError: a kind of feature that is not run here.
     """
     described = {one.text(1): one for one in message.messages(20)}
-    names = {program.default_function: None} | dict.fromkeys(described)
+    names = dict.fromkeys((*described, program.default_function))
     missing = [name for name in names if name not in program.functions]
     if missing:
         raise PackageError(f"expected functions {sorted(program.functions)} to be described, got {missing}")
-    return {name: _described(message, described.get(name), program.functions[name]) for name in names}
+    found = {name: _described(message, described.get(name), program.functions[name]) for name in names}
+    return found[program.default_function], found if described else {}
 
 
 def read_model_description(message: Message) -> Description:

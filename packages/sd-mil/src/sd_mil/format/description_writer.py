@@ -16,18 +16,19 @@ def encode_description(
     description: Description, functions: Mapping[str, Description], default_function: str
 ) -> bytes:
     """The ports of the model, or those of each function where there are several."""
-    metadata = field(
-        100,
-        text(1, description.short_description)
-        + text(2, description.version)
-        + text(3, description.author)
-        + text(4, description.license)
-        + b"".join(field(100, text(1, k) + text(2, v)) for k, v in description.user_defined.items()),
-    )
+    metadata = _metadata(description)
     if not functions:
         return _described(description, (1, 10, 13, 11, 12)) + metadata
     bodies = (field(20, text(1, name) + _described(one, (2, 3, 6, 4, 5))) for name, one in functions.items())
     return b"".join(bodies) + text(21, default_function) + metadata
+
+
+def _metadata(description: Description) -> bytes:
+    """What is not said is not written, as protobuf has it."""
+    texts = ((1, description.short_description), (2, description.version), (3, description.author))
+    said = b"".join(text(number, words) for number, words in (*texts, (4, description.license)) if words)
+    said += b"".join(field(100, text(1, k) + text(2, v)) for k, v in description.user_defined.items())
+    return field(100, said) if said else b""
 
 
 def _described(description: Description, numbers: tuple[int, int, int, int, int]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sd_mil.errors import PackageError, UnsupportedModelError
 from sd_mil.format.blobs import WeightFiles
@@ -26,7 +27,8 @@ def read_program(message: Message, default_function: str, weights: WeightFiles) 
     functions = {name: _function(name, body, weights) for name, body in message.entries(2)}
     if default_function not in functions:
         raise PackageError(f"expected a function {default_function!r}, got {sorted(functions)}")
-    return Program(functions, default_function)
+    attributes = read_attributes(message.entries(4), "the program", weights)
+    return Program(functions, default_function, attributes)
 
 
 def _function(name: str, message: Message, weights: WeightFiles) -> Function:
@@ -40,7 +42,8 @@ def _function(name: str, message: Message, weights: WeightFiles) -> Function:
     if body.inputs:
         raise PackageError(f"expected function {name!r} to declare its inputs outside its body, got both")
     inputs = _variables(message.messages(1))
-    return Function(name, opset, Block(inputs, body.operations, body.outputs))
+    attributes = read_attributes(message.entries(4), f"function {name!r}", weights)
+    return Function(name, opset, replace(body, inputs=inputs), attributes)
 
 
 def _block(message: Message, weights: WeightFiles) -> Block:
@@ -48,6 +51,7 @@ def _block(message: Message, weights: WeightFiles) -> Block:
         inputs=_variables(message.messages(1)),
         operations=tuple(_operation(operation, weights) for operation in message.messages(3)),
         outputs=message.texts(2),
+        attributes=read_attributes(message.entries(4), "a block", weights),
     )
 
 

@@ -53,14 +53,14 @@ def read_specification(model: Message, path: str, weights: WeightFiles) -> Packa
     description = model.message(2) or Message(b"")
     program = read_program(_ml_program(model), default_function(description), weights)
     check_scopes(program)
-    descriptions = read_descriptions(description, program)
+    described, by_function = read_descriptions(description, program)
     return Package(
         path=path,
         specification_version=model.signed(1),
-        description=descriptions[program.default_function],
+        description=described,
         program=program,
         weight_bytes=weights.total_bytes,
-        descriptions=descriptions,
+        descriptions=by_function,
     )
 
 

@@ -1,46 +1,41 @@
-"""From a program to an ``.mlpackage``: the inverse of the reader, with numpy and nothing else.
+"""From a program to an ``.mlpackage``: the inverse of the reader.
 
 What is written is what is given: types, names and order are not checked, so that readers can be tested with
 programs that lie. :func:`sd_mil.read_package` checks.
+
+Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from sd_mil.format.blob_writer import BlobLayout, Check
 from sd_mil.format.description_writer import encode_description
-from sd_mil.format.encoding import field, integer, mapping, text, varint
-from sd_mil.ir.dtypes import BLOB_DTYPES, PROTO_DTYPES
+from sd_mil.format.encoding import field, integer
+from sd_mil.format.graph_writer import encode_program
 from sd_mil.ir.ports import Description
-from sd_mil.ir.program import (
-    Argument,
-    Block,
-    Constant,
-    DictionaryType,
-    Function,
-    ListType,
-    Operation,
-    Payload,
-    Program,
-    StateType,
-    TensorType,
-    UnrankedType,
-    ValueType,
-    Variable,
-)
-
-WEIGHT_FILE = "@model_path/weights/weight.bin"
+from sd_mil.ir.program import Block, Constant, Operation, Program
 
 _AUTHOR = "com.apple.CoreML"
-_ALIGNMENT = 64
-_PROTO_NUMBERS = {name: number for number, name in PROTO_DTYPES.items()}
-_BLOB_NUMBERS = {name: number for number, name in BLOB_DTYPES.items()}
+_MODEL = f"Data/{_AUTHOR}/model.mlmodel"
+_WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPackage:
+    """A package on the disk: the sha256 of each file by its path inside, and the bytes of all of them."""
+
+    path: Path
+    sha256: Mapping[str, str]
+    bytes: int
 
 
 def write_package(
@@ -49,30 +44,49 @@ def write_package(
     description: Description | Mapping[str, Description],
     *,
     version: int = 7,
-) -> Path:
-    """Write a folder that ``read_package`` and coremltools read; constants with ``stored`` go to weight.bin.
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """Write a folder that ``read_package``, coremltools and Core ML read; stored constants go to weight.bin.
 
-    weight.bin is put together in memory: this is for examples, tests and small models. A program of several
-    functions has a description for each, by name. ``version`` is the specification version: 6 is iOS 15,
-    7 iOS 16, 8 iOS 17, 9 iOS 18.
+    Tensors are read, written and forgotten one after another. A program of several functions has a
+    description for each, by name. ``version`` is the specification version: 6 is iOS 15, 7 iOS 16, 8 iOS 17,
+    9 iOS 18. The identifiers of the package's items follow from ``identity``, so that equal programs become
+    equal files. ``check`` is called before each piece of the weights and may raise to stop. If anything goes
+    wrong, what was written is removed.
 
     Raises:
         FileExistsError: there is something at the path.
+        ValueError: a tensor has another size than it declares.
+        OSError: the disk is full.
     """
     root = Path(path)
+    layout = layout_of(program)
+    small = {
+        _MODEL: encode_model(program, description, layout, version=version),
+        "Manifest.json": f"{json.dumps(_manifest(identity), indent=4)}\n".encode(),
+    }
     root.mkdir(parents=True)
-    folder = root / "Data" / _AUTHOR
-    (folder / "weights").mkdir(parents=True)
-    blobs = bytearray((0).to_bytes(4, "little") + (2).to_bytes(4, "little") + bytes(_ALIGNMENT - 8))
-    model = encode_model(program, description, blobs, version=version)
-    (folder / "model.mlmodel").write_bytes(model)
-    (folder / "weights" / "weight.bin").write_bytes(blobs)
-    (root / "Manifest.json").write_text(json.dumps(_manifest(), indent=4))
-    return root
+    try:
+        (root / _WEIGHTS).parent.mkdir(parents=True)
+        for relative, content in small.items():
+            (root / relative).write_bytes(content)
+        weights = layout.write(root / _WEIGHTS, check)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
+    return WrittenPackage(root, {**hashes, _WEIGHTS: weights}, package_bytes(small.values(), layout))
 
 
-def _manifest() -> dict[str, object]:
-    model, weights = (str(uuid.uuid5(uuid.NAMESPACE_URL, name)) for name in ("model.mlmodel", "weights"))
+def package_bytes(small: Iterable[bytes], layout: BlobLayout) -> int:
+    """Of a package with these small files and these weights."""
+    return sum(map(len, small)) + layout.size
+
+
+def _manifest(identity: str) -> dict[str, object]:
+    names = ("model.mlmodel", "weights")
+    model, weights = (str(uuid.uuid5(uuid.NAMESPACE_URL, f"{identity}/{name}")).upper() for name in names)
     entries = {
         model: _item("model.mlmodel", "CoreML Model Specification"),
         weights: _item("weights", "CoreML Model Weights"),
@@ -87,136 +101,39 @@ def _item(name: str, description: str) -> dict[str, str]:
 def encode_model(
     program: Program,
     description: Description | Mapping[str, Description],
-    blobs: bytearray,
+    layout: BlobLayout,
     *,
     version: int = 7,
 ) -> bytes:
-    """``Model`` of Model.proto. Stored constants are appended to ``blobs``, the content of weight.bin."""
+    """``Model`` of Model.proto; constants refer to where ``layout`` has them."""
     described = (
         encode_description(description, {}, "")
         if isinstance(description, Description)
         else encode_description(description[program.default_function], description, program.default_function)
     )
-    return integer(1, version) + field(2, described) + field(502, _program(program, blobs))
+    return integer(1, version) + field(2, described) + field(502, encode_program(program, layout))
 
 
-def _program(program: Program, blobs: bytearray) -> bytes:
-    functions = ((name, _function(function, blobs)) for name, function in program.functions.items())
-    return integer(1, 1) + mapping(2, functions)
+def layout_of(*programs: Program) -> BlobLayout:
+    """Where each stored constant of the programs will lie in their weight file."""
+    constants = (constant for program in programs for constant in _constants(program))
+    return BlobLayout.of(constant for constant in constants if constant.stored)
 
 
-def _function(function: Function, blobs: bytearray) -> bytes:
-    body = Block((), function.body.operations, function.body.outputs)
-    inputs = b"".join(field(1, _variable(one)) for one in function.inputs)
-    return inputs + text(2, function.opset) + mapping(3, [(function.opset, _block(body, blobs))])
+def _constants(program: Program) -> Iterator[Constant]:
+    """Every constant, in the order in which a message has them."""
+    for function in program.functions.values():
+        yield from _of_block(function.body)
 
 
-def _block(block: Block, blobs: bytearray) -> bytes:
-    parts = [field(1, _variable(variable)) for variable in block.inputs]
-    parts += [text(2, name) for name in block.outputs]
-    parts += [field(3, _operation(operation, blobs)) for operation in block.operations]
-    return b"".join(parts)
+def _of_block(block: Block) -> Iterator[Constant]:
+    for operation in block.operations:
+        yield from _of_operation(operation)
 
 
-def _operation(operation: Operation, blobs: bytearray) -> bytes:
-    attributes: Mapping[str, Constant] = operation.attributes
-    if "name" not in attributes:
-        attributes = {**attributes, "name": Constant(TensorType("string", ()), operation.name)}
-    inputs = [
-        (name, b"".join(field(1, _argument(one, blobs)) for one in given))
-        for name, given in operation.inputs.items()
-    ]
-    return (
-        text(1, operation.type)
-        + mapping(2, inputs)
-        + b"".join(field(3, _variable(variable)) for variable in operation.outputs)
-        + b"".join(field(4, _block(block, blobs)) for block in operation.blocks)
-        + mapping(5, ((name, _value(value, blobs)) for name, value in attributes.items()))
-    )
-
-
-def _argument(argument: Argument, blobs: bytearray) -> bytes:
-    if isinstance(argument, Constant):
-        return field(2, _value(argument, blobs))
-    return text(1, argument.name)
-
-
-def _variable(variable: Variable) -> bytes:
-    return text(1, variable.name) + field(2, _type(variable.type))
-
-
-def _type(kind: ValueType) -> bytes:
-    if isinstance(kind, ListType):
-        return field(2, field(1, _type(kind.element)) + field(2, _dimension(kind.length)))
-    if isinstance(kind, StateType):
-        return field(5, field(1, _type(kind.tensor)))
-    if isinstance(kind, DictionaryType):
-        return field(4, field(1, _type(kind.key)) + field(2, _type(kind.value)))
-    tensor = integer(1, _PROTO_NUMBERS[kind.dtype]) + integer(2, len(kind.shape))
-    if isinstance(kind, UnrankedType):
-        return field(1, tensor + field(3, field(2, integer(1, 1))))
-    return field(1, tensor + b"".join(field(3, _dimension(size)) for size in kind.shape))
-
-
-def _dimension(size: int | None) -> bytes:
-    return field(2, b"") if size is None else field(1, integer(1, size))
-
-
-def _value(constant: Constant, blobs: bytearray) -> bytes:
-    if isinstance(constant.value, Mapping):
-        return _dictionary(constant.value, blobs)
-    if isinstance(constant.type, ListType):
-        return _list(constant.value, constant.type, blobs)
-    if constant.stored:
-        blob = text(1, WEIGHT_FILE) + integer(2, _append_blob(constant, blobs))
-        return field(2, _type(constant.type)) + field(5, blob)
-    return field(2, _type(constant.type)) + field(3, field(1, _tensor_value(constant)))
-
-
-def _list(values: Payload, kind: ListType, blobs: bytearray) -> bytes:
-    elements = values if isinstance(values, tuple) else np.asarray(values)
-    encoded = (_value(Constant(kind.element, element), blobs) for element in elements)
-    return field(2, _type(kind)) + field(3, field(3, b"".join(field(1, one) for one in encoded)))
-
-
-def _dictionary(pairs: Mapping[str, str], blobs: bytearray) -> bytes:
-    kind = TensorType("string", ())
-    entries = (
-        field(
-            1, field(1, _value(Constant(kind, key), blobs)) + field(2, _value(Constant(kind, value), blobs))
-        )
-        for key, value in pairs.items()
-    )
-    dictionary = field(4, field(1, _type(kind)) + field(2, _type(kind)))
-    return field(2, dictionary) + field(3, field(4, b"".join(entries)))
-
-
-def _tensor_value(constant: Constant) -> bytes:
-    """coremltools' choice of field: ints, bools and floats by kind, raw bytes for the rest."""
-    value, dtype = constant.value, constant.type.dtype
-    if dtype == "string":
-        texts = (value,) if isinstance(value, str) else tuple(map(str, value))
-        return field(4, b"".join(text(1, one) for one in texts))
-    array = np.asarray(value)
-    if dtype in ("int32", "int64", "bool"):
-        kind = {"int32": 2, "int64": 5, "bool": 3}[dtype]
-        return field(kind, field(1, b"".join(varint(int(one)) for one in array.ravel())))
-    if dtype in ("fp32", "fp64"):
-        return field({"fp32": 1, "fp64": 6}[dtype], field(1, array.tobytes()))
-    return field(7, field(1, array.tobytes()))
-
-
-def _append_blob(constant: Constant, blobs: bytearray) -> int:
-    """Append record and data, count the blob in the header, and return where the record is."""
-    data = np.asarray(constant.value).tobytes()
-    offset = len(blobs)
-    fields = (
-        (0xDEADBEEF, 4),
-        (_BLOB_NUMBERS[constant.type.dtype], 4),
-        (len(data), 8),
-        (offset + _ALIGNMENT, 8),
-    )
-    record = b"".join(value.to_bytes(size, "little") for value, size in fields)
-    blobs += record + bytes(_ALIGNMENT - len(record)) + data + bytes(-len(data) % _ALIGNMENT)
-    blobs[:4] = (int.from_bytes(blobs[:4], "little") + 1).to_bytes(4, "little")
-    return offset
+def _of_operation(operation: Operation) -> Iterator[Constant]:
+    for arguments in operation.inputs.values():
+        yield from (argument for argument in arguments if isinstance(argument, Constant))
+    for block in operation.blocks:
+        yield from _of_block(block)
+    yield from operation.attributes.values()

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_mil.ir.ports import Description
+from sd_mil.ir.tensors import Tensor
 
-#: A constant's payload. Tensors in weight.bin are views of the mapped file: writable, but copy-on-write, so
-#: the file never changes. Sub-byte types (``int4 uint1 ...``) stay packed, LSB first, in a flat uint8 array;
-#: bf16 and fp8, which numpy lacks, are their raw bits.
+#: The elements of a constant. Those of a weight file are views of the mapped file: writable, but
+#: copy-on-write, so the file never changes. Sub-byte types (``int4 uint1 ...``) stay packed, LSB first, in a
+#: flat uint8 array; bf16 and fp8, which numpy lacks, are their raw bits.
 Payload: TypeAlias = "npt.NDArray[np.generic] | str | tuple[str, ...] | Mapping[str, str]"
 
 
@@ -137,15 +138,26 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An immediate value. ``stored`` is the number of bytes it takes in weight.bin, 0 when inline.
+    """A value that is known before running.
 
-    The elements of a list are strings in a tuple, or one array whose first axis runs over the list.
+    ``content`` is the value itself, or a :class:`~sd_mil.ir.tensors.Tensor` that is read when it is asked
+    for. ``stored`` is the number of bytes it takes in a weight file, 0 when it is inline; ``blob`` is where
+    in a file it was found. The elements of a list are strings in a tuple, or one array whose first axis runs
+    over the list.
     """
 
     type: ValueType
-    value: Payload
+    content: Payload | Tensor
     stored: int = 0
     blob: Blob | None = None
+
+    @property
+    def value(self) -> Payload:
+        """The value; a tensor is read now."""
+        content = self.content
+        if isinstance(content, np.ndarray | np.generic | str | tuple | dict):
+            return content  # nearly always; asking whether something is a Tensor takes microseconds
+        return content.read() if isinstance(content, Tensor) else content
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +194,7 @@ class Block:
     inputs: tuple[Variable, ...]
     operations: tuple[Operation, ...]
     outputs: tuple[str, ...]
+    attributes: Mapping[str, Constant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +204,7 @@ class Function:
     name: str
     opset: str
     body: Block
+    attributes: Mapping[str, Constant] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
@@ -205,10 +219,11 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """All functions of a model."""
+    """All functions of a model. ``attributes`` has ``buildInfo``, which tools made it, where that is said."""
 
     functions: Mapping[str, Function]
     default_function: str = "main"
+    attributes: Mapping[str, Constant] = field(default_factory=dict)
 
     @property
     def main(self) -> Function:
@@ -231,7 +246,8 @@ def _walk(block: Block) -> Iterator[Operation]:
 class Package:
     """An ML Program after reading, whichever file it was read from: nothing is copied, weights stay mapped.
 
-    ``description`` is that of the default function, ``descriptions`` those of all functions that have one.
+    ``description`` is that of the default function, ``descriptions`` those of all functions where
+    each has its own.
     """
 
     path: str

@@ -72,11 +72,8 @@ class _Printer:
     def _operation(self, operation: Operation, indent: str) -> Iterator[str]:
         outputs = f"{self._variables(operation.outputs)} = " if operation.outputs else ""
         inputs = ", ".join(f"{name} = {self._arguments(given)}" for name, given in operation.inputs.items())
-        attributes: Mapping[str, Constant] = operation.attributes
-        if "name" not in attributes:
-            attributes = {"name": Constant(_TEXT, operation.name), **attributes}
-        named = ", ".join(f"{name} = {self._value(value)}" for name, value in attributes.items())
-        head = f"{indent}{outputs}{operation.type}({inputs})[{named}]"
+        attributes = self._attributes(operation.attributes)
+        head = f"{indent}{outputs}{operation.type}({inputs}){attributes}"
         if not operation.blocks:
             yield f"{head};"
             return
@@ -84,6 +81,10 @@ class _Printer:
         for index, block in enumerate(operation.blocks):
             yield f"{indent}block{index}({self._variables(block.inputs)}) {{"
             yield from self._body(block, indent)
+
+    def _attributes(self, attributes: Mapping[str, Constant]) -> str:
+        named = ", ".join(f"{name} = {self._value(value)}" for name, value in attributes.items())
+        return f"[{named}]" if named else ""
 
     def _variables(self, variables: tuple[Variable, ...]) -> str:
         return ", ".join(f"{self._type(variable.type)} {variable.name}" for variable in variables)
