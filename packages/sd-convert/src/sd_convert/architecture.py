@@ -149,10 +149,25 @@ def check_vae(config: Mapping[str, Any], *, where: str) -> None:
     _check_blocks(config, where)
 
 
+#: What diffusers' EMAModel adds to the config of the network that it averaged: nothing about the network.
+_NOTES = frozenset(
+    {
+        "decay",
+        "min_decay",
+        "optimization_step",
+        "update_after_step",
+        "use_ema_warmup",
+        "inv_gamma",
+        "power",
+    }
+)
+
+
 def check_known_options(config: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
     """Refuse options that the network's class would ignore: the result would be silently wrong."""
     for key, value in config.items():
-        if not key.startswith("_") and key not in known and value not in (None, False):
+        said = key.startswith("_") or key in _NOTES or key in known
+        if not said and value not in (None, False):
             raise UnsupportedArchitectureError(
                 f"{where}: expected options of {config.get('_class_name')}, got {key!r} = {value!r}, "
                 f"which it does not have; supported: {SUPPORTED}"

@@ -34,6 +34,14 @@ _FLOATS: Final[Mapping[str, np.dtype[np.floating[Any]]]] = {
     "F64": np.dtype("<f8"),
 }
 
+_INTEGERS: Final[Mapping[str, np.dtype[np.integer[Any]]]] = {
+    f"{kind}{8 * size}": np.dtype(f"<{kind.lower()}{size}") for kind in "IU" for size in (1, 2, 4, 8)
+}
+
+#: numpy's own limits: an array of more dimensions, or a larger size, is none.
+_MOST_DIMENSIONS: Final = 64
+_LARGEST_SIZE: Final = 2**63 - 1
+
 #: Dtypes that can be read as numbers; bfloat16 is widened to float32, which holds it exactly.
 READABLE_DTYPES: Final = (*_FLOATS, "BF16")
 
@@ -107,6 +115,14 @@ class TensorEntry:
             readable = ", ".join(READABLE_DTYPES)
             raise CheckpointError(f"{self.file}: expected tensors of dtype {readable}, got {self.dtype}")
         return raw.view(_FLOATS[self.dtype])
+
+    def number(self) -> float | None:
+        """The one number of a tensor of any dtype that has numbers, or None."""
+        kind = _FLOATS.get(self.dtype) or _INTEGERS.get(self.dtype)
+        if math.prod(self.shape) != 1 or (kind is None and self.dtype != "BF16"):
+            return None
+        elements = self._elements() if kind is None else self.data[self.start : self.stop].view(kind)
+        return float(elements.reshape(-1)[0])
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
         """The file's hash and the place in it, see :class:`LazyTensor`."""
@@ -263,6 +279,8 @@ def _read_entry(file: Path, name: str, fields: Any, data: npt.NDArray[np.uint8],
         numbers = (*shape, start, stop)
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("sizes and offsets must be non-negative integers")
+        if len(shape) > _MOST_DIMENSIONS or max(numbers) > _LARGEST_SIZE:
+            raise ValueError(f"at most {_MOST_DIMENSIONS} dimensions, and sizes up to {_LARGEST_SIZE}")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: tensor {name!r}: malformed header entry {fields!r:.200}") from error
     if math.prod(shape) * item != stop - start:

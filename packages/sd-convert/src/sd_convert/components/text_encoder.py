@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _PROJECTION: Final = "text_projection.weight"
+_LAYER: Final = re.compile(r"(?:text_model\.)?encoder\.layers\.([0-9]{1,4})\.")
 
 
 def build_text_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
@@ -57,7 +59,12 @@ def _build(name: str, checkpoint: Checkpoint, options: ConversionOptions) -> Com
             port(states, (1, length, hidden), "float32"),
             port("pooled_outputs", (1, pooled), "float32"),
         ),
-        weights=fit_weights(module, checkpoint.weights(name), rename=_renaming(module), where=where),
+        weights=fit_weights(
+            module,
+            checkpoint.weights(name),
+            rename=_renaming(module, model.config.num_hidden_layers),
+            where=where,
+        ),
         **describe(checkpoint, options, hidden_size=str(hidden)),
     )
 
@@ -73,7 +80,7 @@ def _instantiate(config: Config, where: str, *, is_projected: bool) -> Any:
     )
 
 
-def _renaming(module: nn.Module) -> Callable[[str], str | None]:
+def _renaming(module: nn.Module, layers: int) -> Callable[[str], str | None]:
     """transformers 5 dropped the ``text_model.`` in front of the names; files may be of either kind."""
     known = set(module.state_dict())
     prefix = "text_encoder."
@@ -81,6 +88,9 @@ def _renaming(module: nn.Module) -> Callable[[str], str | None]:
         prefix += "text_model."
 
     def rename(name: str) -> str | None:
+        layer = _LAYER.match(name)
+        if layer and int(layer[1]) >= layers:  # of a config that skips the last layers; transformers does so
+            return None
         if name.endswith("position_ids"):  # a constant 0, 1, 2, ... that old versions of transformers saved
             return None
         if name == _PROJECTION:  # some files have one for a model that does not use it

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-
-import numpy as np
 
 from sd_convert.documents import read_json
 from sd_convert.errors import CheckpointError, UnsupportedArchitectureError
@@ -27,6 +26,16 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "LoKr": (),
     "difference": ("diff",),
 }
+
+
+#: What peft's ``init_lora_weights`` starts with where the base weights are changed too.
+_OTHER_BASES: Final = ("pissa", "olora", "corda", "loftq")
+
+#: In one pattern; each multiplies the time of matching by the length of a name.
+_MOST_REPETITIONS: Final = 3
+
+#: A repetition of something that repeats, for which matching takes exponential time.
+_NESTED_REPETITION: Final = re.compile(r"[+*}]\)*[+*{]|[+*}][^()]*\)[+*{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ def read_modules(file: Path) -> Modules:
     """The tensors of a LoRA file by the module, as it spells it, and the part that each is.
 
     Raises:
-        CheckpointError: the file is malformed.
+        CheckpointError: the file is malformed, or has two adapters.
         UnsupportedArchitectureError: a tensor of a kind that is not merged (OFT, GLoRA, ...), by name.
     """
     modules: defaultdict[str, dict[str, TensorEntry]] = defaultdict(dict)
@@ -56,6 +65,11 @@ def read_modules(file: Path) -> Modules:
     for name, entry in open_weights([file]).entries.items():
         if (found := split_name(name)) is None:
             unknown.append(name)
+        elif found[1] in modules[found[0]]:
+            raise CheckpointError(
+                f"{file}: expected one {found[1]!r} of module {found[0]}, got a second in {name}: "
+                "a file of two adapters? save each in a file of its own"
+            )
         else:
             modules[found[0]][found[1]] = entry
     if unknown or not modules:
@@ -73,6 +87,7 @@ def read_alphas(file: Path) -> Mapping[str, Any]:
     """
     metadata = open_weights([file]).metadata.get("lora_adapter_metadata")
     beside = file.with_name("adapter_config.json")
+    content: Any = {}
     if metadata is not None:
         try:
             content = json.loads(metadata)
@@ -80,8 +95,25 @@ def read_alphas(file: Path) -> Mapping[str, Any]:
             content = None
         if not isinstance(content, dict):
             raise CheckpointError(f"{file}: expected JSON as lora_adapter_metadata, got {metadata:.80}")
-        return content
-    return read_json(beside) if beside.is_file() else {}
+    else:
+        content = dict(read_json(beside)) if beside.is_file() else {}
+    _refuse_other_bases(file, content)
+    return dict(content)
+
+
+def _refuse_other_bases(file: Path, settings: Mapping[str, Any]) -> None:
+    """Settings under which the same tensors mean another change.
+
+    PiSSA and its like take a part of the weights away before training, which the file does not have.
+    """
+    for key, value in settings.items():
+        name = key.rpartition(".")[2]
+        started = str(value).lower().startswith(_OTHER_BASES)
+        if (name == "init_lora_weights" and started) or (name == "fan_in_fan_out" and value is True):
+            raise UnsupportedArchitectureError(
+                f"{file}: expected a LoRA that is added to the weights, got {key} = {value!r:.40}; "
+                "convert it to a plain one with peft (path_initial_model_for_weight_conversion)"
+            )
 
 
 def make_changes(
@@ -141,7 +173,7 @@ def _factor(module: str, kind: str, parts: Mapping[str, TensorEntry], settings: 
     if rank is None:
         return 1.0
     alpha = _setting(module, settings, rank) if "alpha" not in parts else _scalar(module, parts["alpha"])
-    if _flag(settings, "use_rslora"):
+    if _of_network(module, settings, "use_rslora", False) is True:
         return alpha / math.sqrt(rank)
     return alpha / rank
 
@@ -156,24 +188,49 @@ def _rank(kind: str, parts: Mapping[str, TensorEntry]) -> int | None:
 
 
 def _scalar(module: str, alpha: TensorEntry) -> float:
-    value = np.asarray(alpha.read(), dtype=np.float64)
-    if value.size != 1 or not np.isfinite(value).all():
-        raise CheckpointError(f"{module}: expected one number as alpha, got {list(value.shape)}")
-    return float(value.reshape(()))
+    value = alpha.number()
+    if value is None or not math.isfinite(value):
+        raise CheckpointError(f"{module}: expected one number as alpha, got {alpha.dtype}{list(alpha.shape)}")
+    return value
 
 
 def _setting(module: str, settings: Mapping[str, Any], rank: int) -> float:
-    """``lora_alpha``, of the module's network or of all; ``alpha_pattern`` names modules that differ."""
-    network = module.partition(".")[0]
-    alpha = settings.get(f"{network}.lora_alpha", settings.get("lora_alpha", rank))
-    pattern = settings.get(f"{network}.alpha_pattern", settings.get("alpha_pattern"))
-    for name, value in pattern.items() if isinstance(pattern, dict) else ():
-        if module == name or module.endswith(f".{name}"):
+    """``lora_alpha``, of the module's network or of all; ``alpha_pattern`` names modules that differ.
+
+    Its keys are regular expressions, and the first that matches counts.
+    Source: ``get_pattern_key`` in peft's utils/other.py.
+    """
+    alpha = _of_network(module, settings, "lora_alpha", rank)
+    pattern = _of_network(module, settings, "alpha_pattern", {})
+    inner = _inner(module)
+    for key, value in pattern.items() if isinstance(pattern, dict) else ():
+        if _matches(key, inner):
             alpha = value
+            break
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         raise CheckpointError(f"{module}: expected a number as lora_alpha, got {alpha!r:.80}")
     return float(alpha)
 
 
-def _flag(settings: Mapping[str, Any], name: str) -> bool:
-    return any(key.rpartition(".")[2] == name and value is True for key, value in settings.items())
+def _matches(key: str, module: str) -> bool:
+    """Raises: CheckpointError when the key is no regular expression, or one that would take for ever."""
+    repeats = max(len(re.findall(r"[*+{]", choice)) for choice in key.split("|"))
+    try:
+        if repeats > _MOST_REPETITIONS or _NESTED_REPETITION.search(key):
+            raise ValueError("more repetitions than the name of a module takes")
+        return re.match(rf"(.*\.)?({key})$", module) is not None
+    except (ValueError, RecursionError, OverflowError, re.error) as error:
+        raise CheckpointError(f"expected patterns in alpha_pattern, got {key!r:.80}: {error}") from error
+
+
+def _of_network(module: str, settings: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A setting of the module's network, as diffusers keeps them apart, or of all."""
+    network = module.partition(".")[0]
+    return settings.get(f"{network}.{name}", settings.get(name, default))
+
+
+def _inner(module: str) -> str:
+    """The module as the network itself names it."""
+    for prefix in ("base_model.model.", "unet.", "text_encoder_2.", "text_encoder."):
+        module = module.removeprefix(prefix)
+    return module

@@ -43,8 +43,8 @@ class WithLoras:
         changes: defaultdict[str, list[Change]] = defaultdict(list)
         for lora in self.loras:
             fitted, _ = fit(lora, read_modules(lora.file), {self.folder: entries})
-            for name, change in fitted.get(self.folder, {}).items():
-                changes[name].append(change)
+            for name, several in fitted.get(self.folder, {}).items():
+                changes[name].extend(several)
         return LazyWeights(
             entries | {name: ChangedTensor(entries[name], tuple(those)) for name, those in changes.items()}
         )
@@ -77,11 +77,17 @@ def with_loras(checkpoint: Checkpoint, loras: Sequence[Lora]) -> Checkpoint:
 
 def fit(
     lora: Lora, modules: Modules, tensors: Mapping[str, Mapping[str, LazyTensor]]
-) -> tuple[dict[str, dict[str, Change]], list[str]]:
-    """The changes by folder and tensor, and the modules that fit none of ``tensors``."""
+) -> tuple[dict[str, dict[str, list[Change]]], list[str]]:
+    """The changes by folder and tensor, and the modules that fit none of ``tensors``.
+
+    A file may spell one module in two ways, as files joined from several trainers do: both change it.
+
+    Raises:
+        CheckpointError: two changes of one weight of which one sets its norm (DoRA).
+    """
     settings = read_alphas(lora.file)
     indices = {folder: index_modules(folder, names) for folder, names in tensors.items()}
-    changes: dict[str, dict[str, Change]] = {folder: {} for folder in tensors}
+    changes: dict[str, dict[str, list[Change]]] = {folder: {} for folder in tensors}
     unfit = []
     for module, parts in modules.items():
         folder, name = _find(module, indices)
@@ -89,10 +95,17 @@ def fit(
         made = _made(lora, module, parts, settings, lora.scale if folder == "unet" else text_scale)
         named = {f"{name}.{kind}": change for kind, change in made.items()}
         if folder and all(_fits(change, tensors[folder].get(path)) for path, change in named.items()):
-            changes[folder] |= named
+            for path, change in named.items():
+                _add(changes[folder].setdefault(path, []), change, f"{lora.file}: {path}")
         else:
             unfit.append(module)
     return changes, unfit
+
+
+def _add(changes: list[Change], change: Change, where: str) -> None:
+    changes.append(change)
+    if len(changes) > 1 and any(one.magnitude is not None for one in changes):
+        raise CheckpointError(f"{where}: expected one change of a weight whose norm a DoRA sets, got two")
 
 
 def _made(

@@ -1,0 +1,61 @@
+"""Files that the ecosystem's own writers make, and that diffusers and transformers load without a word."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sd_convert import Checkpoint, CheckpointError, ConversionOptions
+from sd_convert.components import build_component
+from sd_convert.weights import open_weights
+
+EMA = {"decay": 0.9999, "min_decay": 0.0, "optimization_step": 500, "power": 0.667, "inv_gamma": 1.0}
+
+
+def edited(tiny: Path, tmp_path: Path, folder: str, **changes: Any) -> Path:
+    """A copy of the checkpoint with other values in a config."""
+    copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    file = copy / folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return copy
+
+
+def test_what_an_average_of_weights_says_of_itself(tiny: Path, tmp_path: Path) -> None:
+    copy = edited(tiny, tmp_path, "unet", **EMA, update_after_step=0, use_ema_warmup=True)
+    checkpoint = Checkpoint.open(copy, components=["unet"])
+    assert build_component("unet", checkpoint, ConversionOptions()).name == "unet"
+
+
+def test_a_config_with_fewer_layers_than_the_file(tiny: Path, tmp_path: Path) -> None:
+    """How layers are skipped by config: the surplus ones are left out, as transformers does."""
+    from transformers import CLIPTextModel
+
+    copy = edited(tiny, tmp_path, "text_encoder", num_hidden_layers=1)
+    component = build_component("text_encoder", Checkpoint.open(copy), ConversionOptions())
+    module = component.module
+    names = list(module.state_dict())
+    assert not any("layers.1." in name for name in names)
+    weights = {n: torch.from_numpy(np.array(component.weights[n], np.float32)) for n in names}
+    module.load_state_dict(weights, assign=True)
+    ids = torch.zeros(component.inputs[0].shape)
+    variant = "fp16" if list((copy / "text_encoder").glob("*.fp16.safetensors")) else None
+    theirs = CLIPTextModel.from_pretrained(copy / "text_encoder", variant=variant, dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs(ids.long()).last_hidden_state
+        torch.testing.assert_close(module(ids)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [0, 2**63], [2**64, 0]])
+def test_sizes_that_no_array_has(shape: list[int], tmp_path: Path) -> None:
+    count = 0 if 0 in shape else 1
+    header = {"x": {"dtype": "F16", "shape": shape, "data_offsets": [0, 2 * count]}}
+    text = json.dumps(header).encode()
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(2 * count))
+    with pytest.raises(CheckpointError, match="'x'"):
+        open_weights([file])
