@@ -59,3 +59,46 @@ def test_sizes_that_no_array_has(shape: list[int], tmp_path: Path) -> None:
     file.write_bytes(len(text).to_bytes(8, "little") + text + bytes(2 * count))
     with pytest.raises(CheckpointError, match="'x'"):
         open_weights([file])
+
+
+@pytest.mark.parametrize("folder", ["unet", "vae", "text_encoder"])
+def test_of_a_file_and_shards_the_one_that_the_library_loads(folder: str, tiny: Path, tmp_path: Path) -> None:
+    """Both are there, as a folder that was saved twice has them; one is all zeros."""
+    import diffusers
+    from safetensors.torch import load_file, save_file
+    from transformers import CLIPTextModel
+
+    copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    (file,) = (copy / folder).glob("*.safetensors")
+    state = load_file(file)
+    file.unlink()
+    stem = "model" if folder == "text_encoder" else "diffusion_pytorch_model"
+    shard = f"{stem}-00001-of-00001.safetensors"
+    save_file(state, copy / folder / shard, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(state, shard)}
+    (copy / folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    save_file(zeros, copy / folder / f"{stem}.safetensors", metadata={"format": "pt"})
+    kinds = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL}
+    loaded = kinds.get(folder, CLIPTextModel).from_pretrained(copy / folder)
+    theirs = any(bool(tensor.any()) for tensor in loaded.state_dict().values())
+    component = "vae_decoder" if folder == "vae" else folder
+    weights = Checkpoint.open(copy, components=[component]).weights(component)
+    assert any(np.any(weights[name]) for name in weights if not name.endswith("position_ids")) == theirs
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html><title>Login</title>" + b"x" * 999, "HTML"),
+        (b"PK\x03\x04" + bytes(999), "pickle"),
+        (b"\x80\x02}q\x00." + bytes(999), "pickle"),
+        (b"GGUF" + bytes(999), "GGUF"),
+    ],
+)
+def test_other_files_under_the_name_of_weights(content: bytes, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"(?i){said}"):
+        open_weights([file])

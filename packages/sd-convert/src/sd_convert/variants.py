@@ -14,10 +14,23 @@ from .errors import IncompleteCheckpointError, UnsafeWeightsError, VariantError
 
 _STEM: Final = r"(?:diffusion_pytorch_model|model)"
 _SHARD: Final = re.compile(rf"{_STEM}.*-\d{{5}}-of-\d{{5}}.*\.safetensors")
-_NAMES: Final = (
-    re.compile(rf"{_STEM}(?:\.(?P<variant>[^.]+))?\.safetensors"),
-    re.compile(rf"{_STEM}\.safetensors\.index(?:\.(?P<variant>[^.]+))?\.json"),
-    re.compile(rf"{_STEM}(?:\.(?P<variant>[^.]+))?\.safetensors\.index\.json"),
+
+
+def _index(stem: str) -> tuple[str, str]:
+    """Both places where the variant is written."""
+    variant = r"(?:\.(?P<variant>[^.]+))?"
+    return rf"{stem}\.safetensors\.index{variant}\.json", rf"{stem}{variant}\.safetensors\.index\.json"
+
+
+#: The first that is there counts, as in the library that loads it: diffusers looks for an index before a
+#: single file (``_get_checkpoint_shard_files`` in models/modeling_utils.py), transformers after it.
+_NAMES: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        *_index("diffusion_pytorch_model"),
+        rf"{_STEM}(?:\.(?P<variant>[^.]+))?\.safetensors",
+        *_index("model"),
+    )
 )
 _PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
 

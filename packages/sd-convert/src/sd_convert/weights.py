@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .errors import CheckpointError, IncompleteCheckpointError
+from .errors import CheckpointError, IncompleteCheckpointError, UnsafeWeightsError
 
 #: The format's own limit on the header, so that a hostile length cannot ask for memory.
 MAX_HEADER_BYTES: Final = 100_000_000
@@ -44,8 +44,6 @@ _LARGEST_SIZE: Final = 2**63 - 1
 
 #: Dtypes that can be read as numbers; bfloat16 is widened to float32, which holds it exactly.
 READABLE_DTYPES: Final = (*_FLOATS, "BF16")
-
-_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 class LazyTensor(Protocol):
@@ -243,26 +241,36 @@ def _map(file: Path) -> npt.NDArray[np.uint8]:
 
 def _read_header(file: Path, data: npt.NDArray[np.uint8]) -> tuple[dict[str, Any], int]:
     """The parsed header and the offset at which the tensors begin."""
-    if data[: len(_LFS_POINTER)].tobytes() == _LFS_POINTER:
-        raise IncompleteCheckpointError(
-            f"{file}: expected weights, got a git-lfs pointer; run `git lfs pull` in the checkpoint"
-        )
     if data.size < 8:
         raise IncompleteCheckpointError(f"{file}: expected a safetensors file, got {data.size} bytes")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{file}: expected a safetensors file, got a header of {length} bytes")
+        raise _recognised(file) or CheckpointError(
+            f"{file}: expected a safetensors file, got a header of {length} bytes"
+        )
     if length > data.size - 8:
-        raise IncompleteCheckpointError(
+        raise _recognised(file) or IncompleteCheckpointError(
             f"{file}: truncated: a header of {length} bytes in a file of {data.size}; download it again"
         )
     try:
         header = json.loads(data[8 : 8 + length].tobytes(), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: expected a safetensors header, got {error}") from error
+        told = _recognised(file)
+        raise told or CheckpointError(f"{file}: expected a safetensors header, got {error}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: expected a safetensors header, got JSON {type(header).__name__}")
     return header, 8 + length
+
+
+def _recognised(file: Path) -> CheckpointError | None:
+    """What a file is that is no safetensors: a Git LFS pointer, a page, a pickle."""
+    from sd_mil import recognise_file
+
+    kind = recognise_file(file)
+    if kind is None or "safetensors" in kind.name:
+        return None
+    errors = {"pointer": IncompleteCheckpointError, "pickle": UnsafeWeightsError}
+    return errors.get(kind.category, CheckpointError)(f"{file}: expected safetensors weights, got {kind}")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
