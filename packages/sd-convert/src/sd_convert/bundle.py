@@ -43,6 +43,7 @@ from .facts import (
     vae_shift_factor,
     zeroes_empty_negative,
 )
+from .folder import check_link
 from .options import ConversionOptions
 from .rewrite import REWRITTEN
 
@@ -137,10 +138,24 @@ def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]
             files |= _tokenizer(checkpoint, folder)
     for path, file in files.items():
         if path not in checkpoint.made_files:
+            check_link(file)
             draft.copy_file(file, path)
     for path, content in checkpoint.made_files.items():
         if path == _SCHEDULER or Path(path).parent in {Path(file).parent for file in files}:
             draft.add_file(path, content)
+    _read_tokenizers(checkpoint, draft, components)
+
+
+def _read_tokenizers(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]) -> None:
+    """Read what was only copied, as whoever draws will: better now than after the conversion."""
+    from sd_tokenize import ClipTokenizer, TokenizerError
+
+    for folder in dict.fromkeys(TOKENIZERS[name] for name in components if name in TOKENIZERS):
+        try:
+            ClipTokenizer.from_folder(draft.folder / folder)
+        except TokenizerError as error:
+            said = str(error).replace(str(draft.folder), str(checkpoint.folder))
+            raise IncompleteCheckpointError(f"{said}; is the download complete?") from error
 
 
 def _tokenizer(checkpoint: Checkpoint, folder: str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from .architecture import check_pipeline
 from .checkpoint import CONFIG_FILES, FOLDERS, INDEX, TOKENIZER_FILES, TOKENIZERS, Checkpoint
 from .documents import read_json
-from .errors import IncompleteCheckpointError, NotACheckpointError
+from .errors import CheckpointError, IncompleteCheckpointError, NotACheckpointError
 from .hub import Repository
 from .options import COMPONENTS
 from .sources import Files
@@ -77,6 +77,23 @@ def read_folder(
 def tokenizer_files(folder: Path) -> tuple[Path, ...]:
     """The files of a tokenizer that are in ``folder``."""
     return tuple(path for file in TOKENIZER_FILES if (path := folder / file).is_file())
+
+
+def check_link(file: Path) -> None:
+    """Refuse to copy what a link in a downloaded folder leads to outside of it.
+
+    Snapshots in the hub's cache are made of links, into the ``blobs`` beside them.
+
+    Raises:
+        CheckpointError: it leads elsewhere.
+    """
+    home, target = file.parent.parent.resolve(), file.resolve()  # CHECKPOINT/tokenizer/vocab.json
+    blobs = home.parent.parent / "blobs"
+    is_cached = home.parent.name == "snapshots" and target.is_relative_to(blobs)
+    if not (target.is_relative_to(home) or is_cached):
+        raise CheckpointError(
+            f"{file}: expected a file of the checkpoint, got a link that leads out of it; copy the file there"
+        )
 
 
 def _components(root: Path, name: str, asked: Collection[str] | None) -> tuple[str, ...]:
