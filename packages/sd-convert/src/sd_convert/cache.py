@@ -21,9 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from sd_runtime import FileHashes
+
 from .blueprint import Blueprint, pack, unpack
 from .checkpoint import Checkpoint
-from .digest import FileHashes
 from .facts import model_version
 from .options import ConversionOptions
 from .weights import LazyWeights

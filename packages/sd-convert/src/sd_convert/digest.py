@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from sd_runtime import FileHashes
 
 from .weights import LazyWeights
 
 _VERSION: Final = 1  # of what a digest is made of
-_CHUNK: Final = 2**20
-_MOST_REMEMBERED: Final = 4096  # files
 
 
 def digest(weights: LazyWeights, hash_file: Callable[[Path], str] | None = None) -> str:
@@ -34,65 +31,3 @@ def digest(weights: LazyWeights, hash_file: Callable[[Path], str] | None = None)
         for name, entry in sorted(weights.entries.items())
     ]
     return hashlib.sha256(json.dumps([_VERSION, rows]).encode()).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class FileHashes:
-    """sha256 of files, each read once; ``memory`` is a JSON file in which they outlive the process.
-
-    A file counts as the same while its path, size, inode, and times of modification and of change stay the
-    same. A ``memory`` that cannot be read or written is no error: files are then hashed again.
-    """
-
-    memory: Path | None = None
-    known: dict[str, str] = field(default_factory=dict)
-
-    def __call__(self, file: Path) -> str:
-        """The sha256 of ``file`` as hexadecimal digits."""
-        key = _state(file)
-        if key not in self.known:
-            self.known.update(_recall(self.memory))
-        if key not in self.known:
-            self.known[key] = _hash(file)
-            if _state(file) == key:
-                _remember(self.memory, self.known)
-        return self.known[key]
-
-
-def _state(file: Path) -> str:
-    status = file.stat()
-    return f"{file.resolve()}:{status.st_size}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-
-
-def _hash(file: Path) -> str:
-    """Reads, not maps: mapped pages would count as memory of the process."""
-    sha, buffer = hashlib.sha256(), bytearray(_CHUNK)
-    with file.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            sha.update(memoryview(buffer)[:count])
-    return sha.hexdigest()
-
-
-def _recall(memory: Path | None) -> dict[str, str]:
-    if memory is None:
-        return {}
-    try:
-        content = json.loads(memory.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    pairs = content.items() if isinstance(content, dict) else ()
-    return {state: sha for state, sha in pairs if isinstance(sha, str)}
-
-
-def _remember(memory: Path | None, known: dict[str, str]) -> None:
-    if memory is None:
-        return
-    latest = dict(list((_recall(memory) | known).items())[-_MOST_REMEMBERED:])
-    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(latest))
-        partial.replace(memory)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()

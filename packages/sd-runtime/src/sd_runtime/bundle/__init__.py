@@ -14,6 +14,7 @@ from sd_runtime.bundle.facts import (
     TimeIds,
     VaeFacts,
 )
+from sd_runtime.bundle.hashes import FileHashes
 from sd_runtime.bundle.manifest import (
     AttentionImplementation,
     BundleComponent,
@@ -38,6 +39,7 @@ __all__ = [
     "Draft",
     "Encodes",
     "Family",
+    "FileHashes",
     "FileRecord",
     "HiddenStates",
     "ImageSize",

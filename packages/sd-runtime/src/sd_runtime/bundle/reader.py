@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sd_runtime.bundle.hashes import FileHashes, remembered_hashes
 from sd_runtime.bundle.identity import OpenedFiles
 from sd_runtime.bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
 from sd_runtime.bundle.paths import inside
@@ -16,16 +18,21 @@ from sd_runtime.bundle.schema import parse_json
 from sd_runtime.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
 
 MANIFEST = "manifest.json"
+_LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 _LARGEST_TEXT = 16 * 2**20  # bytes; a manifest has some tens of kilobytes
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A folder whose files have the sizes its manifest lists; :meth:`check_integrity` reads them, too."""
+    """A folder with the files that its manifest lists, no other, in the sizes that it lists.
+
+    What they hold is checked when they are about to be used.
+    """
 
     path: Path
     manifest: Manifest
     opened: OpenedFiles = field(default_factory=OpenedFiles, compare=False, repr=False)
+    hashes: FileHashes = field(default_factory=FileHashes, compare=False, repr=False)
 
     def components(self, role: Role) -> tuple[BundleComponent, ...]:
         """The components with ``role``, in the manifest's order; possibly none."""
@@ -61,18 +68,25 @@ class Bundle:
     def package(self, component: BundleComponent) -> Path:
         """The ``.mlpackage`` folder of ``component``.
 
+        Its files are read now and held against their sha256, unless that was done before and they have not
+        changed since.
+
         Raises:
-            IntegrityError: it is not the one that was opened.
+            IntegrityError: it is not the one that was opened, or not the one that the manifest lists.
         """
         self.opened.check(MANIFEST, component.package)
+        self._check_contents(component.package)
         return self.path / component.package
 
     def unchanged(self, *within: str) -> AbstractContextManager[None]:
         """A context in which files or folders of the bundle are read: they have to be those that were opened.
 
         Raises:
-            IntegrityError: one of them, or the manifest, was replaced or changed, before or meanwhile.
+            IntegrityError: one of them, or the manifest, was replaced or changed, before or meanwhile; or one
+                is not what the manifest lists.
         """
+        self.opened.check(MANIFEST, *within)
+        self._check_contents(*within)
         return self.opened.unchanged(MANIFEST, *within)
 
     def noise_config(self) -> Mapping[str, Any]:
@@ -101,15 +115,24 @@ class Bundle:
         return {**config, **meant, "prediction_type": ours}
 
     def check_integrity(self) -> None:
-        """Hash every listed file.
+        """Hash every listed file, whatever is remembered of it.
 
         Raises:
             IntegrityError: the first file whose sha256 is not the manifest's.
         """
-        for path, record in self.manifest.files.items():
-            digest = sha256(self.path / path)
-            if digest != record.sha256:
-                raise IntegrityError(f"{path}: expected sha256 {record.sha256}, got {digest}; copy it again")
+        self._compare(self.manifest.files, sha256)
+
+    def _check_contents(self, *within: str) -> None:
+        """The listed files at or below these names, by what is remembered of them."""
+        listed = self.manifest.files
+        chosen = (path for path in listed if any(path == one or path.startswith(f"{one}/") for one in within))
+        self._compare(chosen, self.hashes)
+
+    def _compare(self, paths: Iterable[str], hash_file: Callable[[Path], str]) -> None:
+        for path in paths:
+            expected, got = self.manifest.files[path].sha256, hash_file(self.path / path)
+            if got != expected:
+                raise IntegrityError(f"{path}: expected sha256 {expected}, got {got}; copy it again")
 
 
 def _as_meant(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -117,12 +140,13 @@ def _as_meant(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Read and check the manifest of the bundle at ``path``; sizes are compared, contents are not read.
+    """Read and check the manifest of the bundle at ``path``; names and sizes are compared, not contents.
 
     Raises:
         BundleError: not a bundle.
         ManifestError: ``manifest.json`` breaks a rule, or a listed path leads out of the folder.
-        IntegrityError: a listed file is missing or has another size, or the bundle is being replaced.
+        IntegrityError: a listed file is missing or has another size, a file is not listed, or the bundle is
+            being replaced.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -135,9 +159,24 @@ def open_bundle(path: str | Path) -> Bundle:
     opened = OpenedFiles.record(folder, [MANIFEST, *manifest.files])
     for relative, record in manifest.files.items():
         _check_size(inside(folder, relative, f"$.files.{relative}"), relative, record.size)
+    _refuse_unlisted(folder, manifest)
     before.check()
     opened.check()
-    return Bundle(folder, manifest, opened)
+    return Bundle(folder, manifest, opened, remembered_hashes())
+
+
+def _refuse_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Refuse files in the folders of the bundle that the manifest does not know of."""
+    owned = {path.partition("/")[0] for path in manifest.files if "/" in path}
+    for name in sorted(owned):
+        for here, folders, files in os.walk(folder / name):  # links to folders are not entered
+            links = [one for one in folders if (Path(here) / one).is_symlink()]
+            for file in (*files, *links):
+                relative = (Path(here) / file).relative_to(folder).as_posix()
+                if relative not in manifest.files and file not in _LEFT_BY_SYSTEMS:
+                    raise IntegrityError(
+                        f"{relative}: expected only files that {MANIFEST} lists, got this one; remove it"
+                    )
 
 
 def _check_size(path: Path, relative: str, size: int) -> None:
