@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,3 +135,45 @@ def test_what_is_no_picture_is_refused_in_one_line(
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("numbers", "mode"),
+    [
+        (np.tile(np.arange(24, dtype=np.int32) * 10, (16, 1)), "I"),
+        (np.tile(np.arange(24, dtype=np.float32) * 10, (16, 1)), "F"),
+    ],
+)
+def test_numbers_up_to_255_are_what_pillow_makes_of_them(numbers: Any, mode: str) -> None:
+    picture = Image.fromarray(numbers)
+    assert picture.mode == mode
+    expected = np.asarray(picture.convert("RGB"))
+    np.testing.assert_array_equal(prepare_image(picture, SIZE).pixels, expected)
+
+
+def test_floats_do_not_get_brighter_by_what_else_is_in_the_picture() -> None:
+    """A pixel keeps its value, whatever the largest one is."""
+    found = []
+    for largest in (0.5, 1.0):
+        numbers = np.full((16, 24), 0.25, np.float32)
+        numbers[0, 0] = largest
+        found.append(prepare_image(Image.fromarray(numbers), SIZE).pixels[8, 8, 0])
+    assert found == [64, 64]
+
+
+@pytest.mark.parametrize("largest", [256, 70000])
+def test_numbers_of_an_unknown_range_are_refused(largest: int) -> None:
+    numbers = np.zeros((16, 24), np.int32)
+    numbers[3, 3] = largest
+    with pytest.raises(UserImageError, match="what is white"):
+        prepare_image(Image.fromarray(numbers), SIZE)
+
+
+def test_clear_parts_of_tall_pictures() -> None:
+    """Laid on white strip by strip, as in one go."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (600, 40, 4), np.uint8), "RGBA")
+    whole = Image.new("RGBA", picture.size, "white")
+    whole.alpha_composite(picture)
+    size = ImageSize(height=600, width=40)
+    np.testing.assert_array_equal(prepare_image(picture, size).pixels, np.asarray(whole.convert("RGB")))

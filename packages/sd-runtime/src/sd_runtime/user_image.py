@@ -27,6 +27,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _reading = threading.Lock()
 
+_ROWS = 256  # of a picture that are copied at a time
+
 
 @dataclass(frozen=True, slots=True)
 class UserImage:
@@ -89,20 +91,22 @@ def _one_line(error: Exception) -> str:
 def prepare_image(image: Image | str | Path, size: ImageSize) -> UserImage:
     """``image`` in RGB at ``size``, stretched where its sides have another ratio; clear parts turn white.
 
-    Resized as diffusers' ``VaeImageProcessor`` does: Lanczos. Errors as :func:`read_image`.
+    Resized as diffusers' ``VaeImageProcessor`` does: Lanczos. Errors as :func:`read_image`, and
+    UserImageError for numbers whose range is not known.
     """
     found = _opened(image)
-    rgb = _resized(_opaque(found, "white").convert("RGB"), size)
+    opaque = _opaque(_in_bytes(found, size), "white")
+    rgb = _resized(opaque if opaque.mode == "RGB" else opaque.convert("RGB"), size)
     return UserImage(np.asarray(rgb), found.size)
 
 
 def prepare_mask(mask: Image | str | Path, size: ImageSize) -> UserImage:
     """``mask`` in grey at ``size``; clear parts count as black, which keeps the picture.
 
-    Errors as :func:`read_image`.
+    Errors as :func:`prepare_image`.
     """
     found = _opened(mask)
-    grey = _resized(_opaque(found, "black"), size).convert("L")
+    grey = _resized(_opaque(_in_bytes(found, size), "black"), size).convert("L")
     return UserImage(np.asarray(grey), found.size)
 
 
@@ -118,22 +122,42 @@ def _resized(image: Image, size: ImageSize) -> Image:
 
 
 def _opaque(image: Image, background: str) -> Image:
-    """``image`` in RGB or grey, 8 bits a channel, laid on ``background``."""
+    """``image`` in RGB or grey, laid on ``background``: in strips, since a copy takes 4 bytes a pixel."""
     from PIL import Image as Pillow
 
-    if image.mode.startswith(("I", "F")):  # 16 bits and more: Pillow would clip, not scale
-        return Pillow.fromarray(_to_bytes(np.asarray(image)))
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
-    layer = image.convert("RGBA")
-    opaque = Pillow.new("RGBA", layer.size, background)
-    opaque.alpha_composite(layer)
-    return opaque.convert("RGB")
+    opaque = Pillow.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS):
+        box = (0, top, image.width, min(top + _ROWS, image.height))
+        layer = image.crop(box).convert("RGBA")
+        strip = Pillow.new("RGBA", layer.size, background)
+        strip.alpha_composite(layer)
+        opaque.paste(strip.convert("RGB"), box)
+    return opaque
 
 
-def _to_bytes(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Values of unknown range to 0..255: the range of their type, or their own if that is a float's."""
-    numbers = np.nan_to_num(values.astype(np.float64))
-    top = 65535.0 if values.dtype.kind in "iu" else max(float(numbers.max(initial=0)), 1.0)
-    scaled: npt.NDArray[np.uint8] = np.round(np.clip(numbers / top, 0, 1) * 255).astype(np.uint8)
-    return scaled
+def _in_bytes(image: Image, size: ImageSize) -> Image:
+    """``image`` with 8 bits a channel; one of more bits at ``size``, so that little is computed."""
+    from PIL import Image as Pillow
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    white = _white(image)
+    numbers = np.nan_to_num(np.asarray(_resized(image.convert("F"), size)))
+    return Pillow.fromarray(np.round(np.clip(numbers / white, 0, 1) * 255).astype(np.uint8))
+
+
+def _white(image: Image) -> float:
+    """The number that means white: of 16 bits the largest, else 255, as in Pillow and diffusers, or 1."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    largest = float(np.max(image.getextrema()))
+    if image.mode == "F" and largest <= 1:
+        return 1.0
+    if not largest <= 255:
+        raise UserImageError(
+            f"expected a picture of 8 or 16 bits, or numbers up to 1 or 255, got numbers up to {largest:g}: "
+            "what is white in it is not known; save it in 8 or 16 bits"
+        )
+    return 255.0
