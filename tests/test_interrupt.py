@@ -1,5 +1,6 @@
 """Ctrl-C in the middle of a conversion, as a terminal sends it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,3 +24,34 @@ def test_ctrl_c_leaves_what_was_there(checkpoint, tmp_path):
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("module", ["click", "rich.console", "torch.nn", "diffusers"])
+def test_ctrl_c_while_a_library_is_imported(checkpoint, tmp_path, module):
+    """The import is broken off, and what the next one makes of the half module is not an error of ours."""
+    program = f"""
+import importlib.abc, os, signal, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.pause()
+            except KeyboardInterrupt:
+                raise AttributeError("half a module") from None
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["sdc", *sys.argv[1:]]
+from sdc.start import main
+main()
+"""
+    output = tmp_path / "bundle"
+    command = [sys.executable, "-c", program, "convert", str(checkpoint), "-o", str(output)]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip() == "sdc: interrupted; what was there before is as it was"
+    assert not output.exists()

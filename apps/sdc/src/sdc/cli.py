@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from sdc.start import INTERRUPTED, SAID, interrupts
+
 _COMMANDS = ("cache", "convert", "demo", "generate", "inspect", "run", "verify")
 _OUR_PACKAGES = frozenset(
     (
@@ -29,7 +31,6 @@ _OUR_PACKAGES = frozenset(
         "sd_tokenize",
     )
 )
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class _Commands(click.Group):
@@ -70,14 +71,14 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        status = _report("interrupted; what was there before is as it was", _INTERRUPTED)
+        status = _report(SAID, INTERRUPTED)
     except click.ClickException as error:
         error.show()
         status = error.exit_code
     except Exception as error:
         if "--traceback" in arguments:
             traceback.print_exc()
-        status = _report(_one_line(error), 1)
+        status = _report(SAID, INTERRUPTED) if interrupts.came else _report(_one_line(error), 1)
     gc.freeze()  # or Python's last collection walks everything that torch and coremltools made: 0.7 s
     sys.exit(status if isinstance(status, int) else 0)
 
