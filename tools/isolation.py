@@ -45,7 +45,10 @@ def check(name: str, folder: Path, environment: Path) -> None:
         export.remove("--all-extras")
     run(*export, "--no-editable", "--package", name, "--output-file", requirements)
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
-    run("uv", "pip", "install", "--quiet", "--python", python, "-r", requirements, "pytest", "hypothesis")
+    # uv tells a package of this workspace from an older build of it by its pyproject.toml only
+    fresh = [part for member in members() for part in ("--refresh-package", member)]
+    install = ("uv", "pip", "install", "--quiet", *fresh, "--python", python)
+    run(*install, "-r", requirements, "pytest", "hypothesis")
     if name in INFERENCE_ONLY:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
     run(python, "-m", "pytest", "-p", "no:cacheprovider", folder / "tests")
