@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -100,7 +101,7 @@ class GatedGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Project, gate."""
         projected: Tensor = self.proj(x)
-        hidden, gate = projected.chunk(2, 1)
+        hidden, gate = torch.split(projected, projected.shape[1] // 2, 1)
         return hidden * functional.gelu(gate)
 
 

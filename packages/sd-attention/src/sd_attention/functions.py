@@ -106,12 +106,17 @@ def split_einsum_v2(
         raise AttentionShapeError(f"expected a positive chunk size, got {chunk_size}")
     head_outputs = []
     for n, (q_n, k_n, v_n) in enumerate(
-        zip(q.chunk(heads, 1), k.transpose(1, 3).chunk(heads, 3), v.chunk(heads, 1), strict=True)
+        zip(_heads(q, heads, 1), _heads(k.transpose(1, 3), heads, 3), _heads(v, heads, 1), strict=True)
     ):
         mask_n = _mask_of_head(mask, n)
+        # coremltools fails on a split into one part
+        parts = torch.split(q_n, chunk_size, 3) if q.shape[3] > chunk_size else (q_n,)
+        masks = (
+            mask_n if len(parts) == 1 else _mask_of_queries(mask_n, i * chunk_size, part.shape[3])
+            for i, part in enumerate(parts)
+        )
         chunks = [
-            _attend_head(part, k_n, v_n, _mask_of_queries(mask_n, i * chunk_size, part.shape[3]), dropout)
-            for i, part in enumerate(torch.split(q_n, chunk_size, 3))
+            _attend_head(part, k_n, v_n, seen, dropout) for part, seen in zip(parts, masks, strict=True)
         ]
         head_outputs.append(torch.cat(chunks, 3) if len(chunks) > 1 else chunks[0])
     return torch.cat(head_outputs, 1)
@@ -150,21 +155,30 @@ def _attend_head(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: 
     return torch.einsum("bchk,bkhq->bchq", v, weights)
 
 
+def _heads(x: Tensor, heads: int, axis: int) -> tuple[Tensor, ...]:
+    """Equal parts, by ``split``: coremltools has no ``chunk``."""
+    return torch.split(x, x.shape[axis] // heads, axis) if heads > 1 else (x,)
+
+
 def _rows(x: Tensor) -> Tensor:
     """x (B, N, S, D) with D contiguous, without which torch takes its slow path."""
     return x if x.stride(3) == 1 else x.contiguous()
 
 
 def softmax(scores: Tensor, mask: Tensor | None, axis: int) -> Tensor:
-    """Softmax of masked scores; rows that may see nothing are zeros, not NaN, and have no gradient."""
+    """Softmax of masked scores; rows that may see nothing are zeros, not NaN, and have no gradient.
+
+    Only operations that coremltools' own converter knows: not ``any``, ``isneginf``, ``|`` or ``~``.
+    """
     if mask is None:
         return scores.softmax(axis)
     if mask.dtype == torch.bool:
-        blind = ~mask.any(axis, keepdim=True)
-        scores = scores.masked_fill(~(mask | blind), -torch.inf)
+        blind = mask.to(scores.dtype).amax(axis, keepdim=True) == 0
+        hidden = torch.logical_not(torch.logical_or(mask, blind))
+        scores = scores.masked_fill(hidden, -torch.inf)
     else:
         mask = mask.to(scores.dtype)
-        blind = mask.isneginf().all(axis, keepdim=True)
+        blind = mask.amax(axis, keepdim=True) == -torch.inf
         scores = scores + mask.masked_fill(blind, 0.0)
     return scores.softmax(axis).masked_fill(blind, 0.0)
 

@@ -170,5 +170,6 @@ def _with_four_axes(mask: Tensor, keys: int) -> Tensor:
     """A mask that broadcasts to (B, N, Q, S) as (B|1, N|1, Q|1, S)."""
     if mask.ndim > 4 or mask.ndim < 1:
         raise UnsupportedCallError(f"expected a mask that broadcasts to (B, N, Q, S), got {list(mask.shape)}")
-    mask = mask[(None,) * (4 - mask.ndim)]
+    if mask.ndim < 4:  # an index of nothing would be an alias, which coremltools does not know
+        mask = mask[(None,) * (4 - mask.ndim)]
     return mask.expand(*mask.shape[:3], keys) if mask.shape[3] == 1 else mask

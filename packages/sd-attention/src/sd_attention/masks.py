@@ -40,7 +40,7 @@ def combine_masks(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     if first.dtype == second.dtype == torch.bool:
-        return first & second
+        return torch.logical_and(first, second)
     dtype = second.dtype if first.dtype == torch.bool else first.dtype
     return additive_mask(first, dtype) + additive_mask(second, dtype)
 
@@ -49,4 +49,6 @@ def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A mask as numbers to add to the scores: 0 where a key may be seen, minus infinity elsewhere."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+        torch.logical_not(mask), -torch.inf
+    )

@@ -86,15 +86,17 @@ class MultiheadAttention(nn.Module):
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
         weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         if self.in_proj_weight is not None:
-            weights = self.in_proj_weight.chunk(3)
-        biases: Any = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+            weights = torch.split(self.in_proj_weight, self.embed_dim)
+        biases: Any = (
+            (None,) * 3 if self.in_proj_bias is None else torch.split(self.in_proj_bias, self.embed_dim)
+        )
         return [functional.linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases, strict=True)]
 
     def _attention_mask(self, mask: Tensor | None) -> Tensor | None:
         """Torch's (Q, S) or (B * N, Q, S) as (1|B, 1|N, Q, S), True where a key may be seen."""
         if mask is None:
             return None
-        mask = ~mask if mask.dtype == torch.bool else mask
+        mask = torch.logical_not(mask) if mask.dtype == torch.bool else mask
         return mask[None, None] if mask.ndim == 2 else mask.reshape(-1, self.num_heads, *mask.shape[1:])
 
 
@@ -130,7 +132,7 @@ def _padding_mask(mask: Tensor | None) -> Tensor | None:
     """Torch's (B, S) or (S), True where padding is, as (B, 1, 1, S), True where a key may be seen."""
     if mask is None:
         return None
-    mask = ~mask if mask.dtype == torch.bool else mask
+    mask = torch.logical_not(mask) if mask.dtype == torch.bool else mask
     return mask.reshape(-1, 1, 1, mask.shape[-1])
 
 
