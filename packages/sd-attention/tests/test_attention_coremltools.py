@@ -5,12 +5,12 @@ import warnings
 from collections import Counter
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from sd_attention import on_bsc, original, rewrite, sdpa, split_einsum, split_einsum_v2
 from torch import nn
 
+np = pytest.importorskip("numpy")
 pytest.importorskip("coremltools", exc_type=ImportError)
 pytest.importorskip("sd_mil")
 
