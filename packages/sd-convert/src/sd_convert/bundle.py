@@ -23,7 +23,6 @@ from sd_runtime import (
 )
 from sd_runtime import PortSpec as BundlePort
 
-from .blueprint import Blueprint
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import Component, PortSpec
 from .errors import IncompleteCheckpointError
@@ -44,6 +43,7 @@ from .facts import (
     zeroes_empty_negative,
 )
 from .folder import check_link
+from .lowered import LoweredComponent
 from .options import ConversionOptions
 from .rewrite import REWRITTEN
 
@@ -106,7 +106,7 @@ def provenance(checkpoint: Checkpoint) -> Provenance:
 
 
 def bundle_component(
-    component: Component | Blueprint, package: str, options: ConversionOptions
+    component: Component | LoweredComponent, package: str, options: ConversionOptions
 ) -> BundleComponent:
     """The manifest's entry for ``component`` in the package of that file name."""
     rewritten = component.name in REWRITTEN

@@ -10,22 +10,21 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
+from sd_mil import write_package
 from sd_runtime import Draft, new_bundle
 
 from .background import Background
-from .blueprint import Blueprint
-from .blueprints import Blueprints, Drawn
 from .bundle import bundle_component, copy_files, model_facts, provenance
 from .cache import ConversionCache
 from .checkpoint import Checkpoint
 from .components import load_libraries
 from .facts import model_version, package_name
 from .limits import check_space, limits_named
+from .lowered import LoweredComponent
 from .memory import collect, collector_paused, peak_memory
 from .options import ConversionOptions
-from .package import write_package
 from .plan import chosen_components
-from .weights import LazyWeights
+from .programs import PreparedComponent, Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class ComponentReport:
 
     ``seconds``: its own work; writing one network overlaps with the work on the next, so they add up to more
     than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
-    or float32 and ``reason`` why. ``is_reused``: whether its blueprint came from the cache.
+    or float32 and ``reason`` why. ``is_reused``: whether its program came from the cache.
     """
 
     name: str
@@ -68,6 +67,7 @@ class Progress:
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
+_Prepare: TypeAlias = Callable[[str], PreparedComponent]
 
 
 def convert(
@@ -92,22 +92,22 @@ def convert(
     options, began = options or ConversionOptions(), perf_counter()
     names = chosen_components(checkpoint, options)
     facts = model_facts(checkpoint, options, names)
-    blueprints = Blueprints(checkpoint, options, cache)
+    programs = Programs(checkpoint, options, cache)
     with (
         limits_named(Path(output)),
         new_bundle(output, facts, provenance=provenance(checkpoint), overwrite=options.overwrite) as draft,
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
-        known = {name: found for name in names if (found := blueprints.known(name)) is not None}
-        loading = _load(name for name in names if name not in known)
+        cached = {name: found for name in names if (found := programs.cached(name)) is not None}
+        loading = _load(name for name in names if name not in cached)
         work = _Work(checkpoint, options, draft, names, progress)
-        reports = work.run(lambda name: known.get(name) or blueprints.drawn(name))
+        reports = work.run(lambda name: cached.get(name) or programs.lowered(name))
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
 def _load(components: Iterable[str]) -> float:
-    """Import what drawing blueprints of ``components`` takes; the seconds that it took."""
+    """Import what lowering ``components`` takes; the seconds that it took."""
     began, names = perf_counter(), tuple(components)
     if names:
         load_libraries(names)
@@ -117,18 +117,18 @@ def _load(components: Iterable[str]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose blueprint is there, after ``seconds``, and whose package is being written."""
+    """A component whose program is there, after ``seconds``, and whose package is being written."""
 
     component: str
     path: Path
-    drawn: Drawn
+    prepared: PreparedComponent
     seconds: float
     written: Future[float]
 
 
 @dataclass(slots=True)
 class _Work:
-    """Blueprints in this thread, the largest component first, and packages behind its back."""
+    """Programs in this thread, the largest component first, and packages behind its back."""
 
     checkpoint: Checkpoint
     options: ConversionOptions
@@ -138,38 +138,41 @@ class _Work:
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
-    def run(self, draw: Callable[[str], Drawn]) -> tuple[ComponentReport, ...]:
+    def run(self, prepare: _Prepare) -> tuple[ComponentReport, ...]:
         """Write every component; the reports come in the usual order."""
         sizes = {name: self.checkpoint.weights(name).bytes for name in self.names}
         with Background() as flushing, Background() as writing:
             for name in sorted(self.names, key=lambda name: -sizes[name]):
                 self._tell(Progress(name, len(self.reports), len(self.names)))
-                self._start(name, draw, writing, flushing)
+                self._start(name, prepare, writing, flushing)
                 self._report(wait=False)
             self._report(wait=True)
         self.draft.components.sort(key=lambda entry: self.names.index(entry.name))
         return tuple(self.reports[name] for name in self.names)
 
-    def _start(
-        self, name: str, draw: Callable[[str], Drawn], writing: Background, flushing: Background
-    ) -> None:
+    def _start(self, name: str, prepare: _Prepare, writing: Background, flushing: Background) -> None:
         began = perf_counter()
-        drawn = draw(name)
-        pending = sum(job.drawn.blueprint.bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + drawn.blueprint.bytes)
+        prepared = prepare(name)
+        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
         package = package_name(model_version(self.checkpoint, self.options), name)
-        path = self.draft.add_component(bundle_component(drawn.blueprint, package, self.options))
-        weights = self.checkpoint.weights(name)
-        written = writing.submit(lambda: self._write(drawn.blueprint, weights, path, writing.check))
+        path = self.draft.add_component(bundle_component(prepared.lowered, package, self.options))
+        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(name, path, drawn, perf_counter() - began, written))
+        self.jobs.append(_Job(name, path, prepared, perf_counter() - began, written))
 
-    def _write(
-        self, blueprint: Blueprint, weights: LazyWeights, path: Path, check: Callable[[], None]
-    ) -> float:
+    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        for relative, sha256 in write_package(blueprint, weights, path, check=check).items():
+        written = write_package(
+            path,
+            lowered.program,
+            lowered.description,
+            version=lowered.specification,
+            identity=lowered.name,
+            check=check,
+        )
+        for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began
 
@@ -194,9 +197,9 @@ def _component_report(job: _Job) -> ComponentReport:
         seconds=seconds,
         bytes=sum(file.stat().st_size for file in job.path.rglob("*") if file.is_file()),
         peak_memory=peak_memory(),
-        precision=job.drawn.precision.dtype,
-        reason=job.drawn.precision.reason,
-        is_reused=job.drawn.is_reused,
+        precision=job.prepared.precision.dtype,
+        reason=job.prepared.precision.reason,
+        is_reused=job.prepared.is_cached,
     )
 
 

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
 from sd_mil.format.values import read_attributes, read_type, read_value
+from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
 from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
 
 PROGRAM_VERSION = 1
 
 
-def read_program(message: Message, default_function: str, weights: WeightFiles) -> Program:
+def read_program(message: Message, default_function: str, weights: WeightStore) -> Program:
     """The whole program.
 
     Raises:
@@ -31,7 +31,7 @@ def read_program(message: Message, default_function: str, weights: WeightFiles) 
     return Program(functions, default_function, attributes)
 
 
-def _function(name: str, message: Message, weights: WeightFiles) -> Function:
+def _function(name: str, message: Message, weights: WeightStore) -> Function:
     opset = message.text(2)
     bodies = dict(message.entries(3))
     if opset not in bodies:
@@ -46,7 +46,7 @@ def _function(name: str, message: Message, weights: WeightFiles) -> Function:
     return Function(name, opset, replace(body, inputs=inputs), attributes)
 
 
-def _block(message: Message, weights: WeightFiles) -> Block:
+def _block(message: Message, weights: WeightStore) -> Block:
     return Block(
         inputs=_variables(message.messages(1)),
         operations=tuple(_operation(operation, weights) for operation in message.messages(3)),
@@ -55,7 +55,7 @@ def _block(message: Message, weights: WeightFiles) -> Block:
     )
 
 
-def _operation(message: Message, weights: WeightFiles) -> Operation:
+def _operation(message: Message, weights: WeightStore) -> Operation:
     kind = message.text(1)
     outputs = _variables(message.messages(3))
     where = f"{kind} {', '.join(output.name for output in outputs)!r}"
@@ -81,7 +81,7 @@ def operation_name(attributes: Mapping[str, Constant], outputs: tuple[Variable, 
     return name if isinstance(name, str) and name else ", ".join(output.name for output in outputs)
 
 
-def _argument(binding: Message, where: str, weights: WeightFiles) -> Argument:
+def _argument(binding: Message, where: str, weights: WeightStore) -> Argument:
     if len(binding.numbers()) != 1:
         raise PackageError(f"expected a name or a value for {where}, got fields {binding.numbers()}")
     value = binding.message(2)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
+from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
 from sd_mil.ir.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
 from sd_mil.ir.program import (
@@ -99,7 +99,7 @@ def _dimension(dimension: Message, where: str) -> int | None:
     return None
 
 
-def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
+def read_value(message: Message, where: str, weights: WeightStore) -> Constant:
     """A ``Value``: a tensor inline or in weight.bin, strings, a list of these, or a dictionary of strings.
 
     Raises:
@@ -118,25 +118,14 @@ def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
     if not isinstance(kind, TensorType):
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
     if blob is not None:
-        return stored_constant(kind, Blob(blob.text(1), blob.integer(2)), where, weights)
+        return weights.constant(kind, Blob(blob.text(1), blob.integer(2)), where)
     tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
-    return Constant(kind, _tensor_value(tensor, kind.dtype, _known_shape(kind, where), where))
+    return Constant(kind, _tensor_value(tensor, kind.dtype, known_shape(kind, where), where))
 
 
-def stored_constant(kind: TensorType, blob: Blob, where: str, weights: WeightFiles) -> Constant:
-    """A tensor in a weight file.
-
-    Raises:
-        PackageError: the file does not hold the declared type there.
-    """
-    shape, dtype = _known_shape(kind, where), _numeric(kind.dtype, where)
-    value = weights.tensor(blob.file, blob.offset, dtype=dtype, shape=shape)
-    return Constant(kind, value, stored=value.nbytes, blob=blob)
-
-
-def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) -> Constant:
+def _list(immediate: Message, kind: ListType, where: str, weights: WeightStore) -> Constant:
     values = (immediate.message(_LIST_VALUE) or Message(b"")).messages(1)
     if kind.length not in (None, len(values)):
         raise PackageError(f"expected {kind.length} elements for {where}, got {len(values)}")
@@ -150,7 +139,7 @@ def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) 
     return Constant(kind, np.stack(arrays) if arrays else np.empty(0, stored_dtype(kind.dtype)))
 
 
-def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constant:
+def _dictionary(immediate: Message, where: str, weights: WeightStore) -> Constant:
     pairs: dict[str, str] = {}
     for entry in (immediate.message(_DICTIONARY) or Message(b"")).messages(1):
         key, value = (_text(entry.message(number), where, weights) for number in (1, 2))
@@ -158,23 +147,22 @@ def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constan
     return Constant(TensorType("string", (len(pairs),)), pairs)
 
 
-def _text(message: Message | None, where: str, weights: WeightFiles) -> str:
+def _text(message: Message | None, where: str, weights: WeightStore) -> str:
     value = read_value(message or Message(b""), where, weights).value
     if not isinstance(value, str):
         raise UnsupportedModelError(f"expected text in the dictionary of {where}, got another type")
     return value
 
 
-def _known_shape(kind: TensorType, where: str) -> tuple[int, ...]:
+def known_shape(kind: TensorType, where: str) -> tuple[int, ...]:
+    """The shape of a constant.
+
+    Raises:
+        PackageError: a size is not known.
+    """
     if None in kind.shape:
         raise PackageError(f"expected a fixed shape for the constant {where}, got {kind}")
     return tuple(size for size in kind.shape if size is not None)
-
-
-def _numeric(dtype: str, where: str) -> str:
-    if dtype in ("string", "bool"):
-        raise PackageError(f"expected {where} inline, got a {dtype} in a weight file")
-    return dtype
 
 
 def _tensor_value(tensor: Message, dtype: str, shape: tuple[int, ...], where: str) -> Payload:
@@ -236,7 +224,7 @@ def _shaped(
 
 
 def read_attributes(
-    entries: list[tuple[str, Message]], where: str, weights: WeightFiles
+    entries: list[tuple[str, Message]], where: str, weights: WeightStore
 ) -> Mapping[str, Constant]:
     """A map of named constants."""
     return {key: read_value(message, f"{where}.{key}", weights) for key, message in entries}
