@@ -20,7 +20,7 @@ from sd_mil import Description, Port, Program, SdMilError
 from sd_mil.format import encode_unweighted, layout_of, read_unweighted
 
 from .component import PortDType, PortSpec, Tensors
-from .lowering.tensors import CheckpointTensor
+from .tensors import CheckpointTensor
 
 
 @dataclass(frozen=True, slots=True)

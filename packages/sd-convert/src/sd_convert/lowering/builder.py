@@ -18,10 +18,10 @@ from sd_convert.casting import cast
 from sd_convert.choice import Choose
 from sd_convert.component import Weights
 from sd_convert.errors import WeightsMismatchError
+from sd_convert.tensors import CheckpointTensor
 
 from .mil_builder import new_mil_builder
 from .program import SMALLEST_STORED
-from .tensors import CheckpointTensor
 from .values import Tensor, Weight, stored
 from .views import arrange
 

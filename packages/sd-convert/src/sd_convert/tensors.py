@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sd_mil.ir import NUMPY_DTYPES, PIECE
 
-from sd_convert.casting import cast
-from sd_convert.component import Tensors
-from sd_convert.errors import WeightsMismatchError
-from sd_convert.weights import forget
+from .casting import cast
+from .component import Tensors
+from .errors import WeightsMismatchError
+from .weights import forget
 
 if TYPE_CHECKING:
     import numpy.typing as npt
