@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +40,31 @@ _FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
 #: Which fields of ``TensorValue`` may carry a dtype, besides raw bytes.
 _FIXED_WIDTH = {_FLOATS: "fp32", _DOUBLES: "fp64"}
 _INTEGER_FIELDS = {_INTS, _LONGS, _BOOLS}
+#: Bytes of a type that is worth remembering.
+_SHORT = 256
 
 
-def read_type(message: Message | None, where: str) -> ValueType:
-    """A ``ValueType``: a tensor, a list or dictionary of tensors, or a state.
+def read_type(message: Message, number: int, where: str) -> ValueType:
+    """The ``ValueType`` in a field: a tensor, a list or dictionary of tensors, or a state.
 
     Raises:
         UnsupportedModelError: it is a tuple or a list of lists.
         PackageError: the type is missing or contradicts itself.
     """
+    encoded = message.encoded(number)
+    if len(encoded) == 1 and len(encoded[0]) <= _SHORT:
+        with suppress(PackageError, UnsupportedModelError):  # said below, with the place
+            return _short_type(encoded[0])
+    return _type(message.message(number), where)
+
+
+@lru_cache(maxsize=4096)
+def _short_type(encoded: bytes) -> ValueType:
+    """Programs have thousands of values of a hundred types; parsing these is half of reading one."""
+    return _type(Message(encoded), "")
+
+
+def _type(message: Message | None, where: str) -> ValueType:
     kind, body = _only_type(message, where)
     if kind == _LIST:
         return ListType(_tensor(body.message(1), where), _dimension(body.message(2) or Message(b""), where))
@@ -106,13 +124,12 @@ def read_value(message: Message, where: str, weights: WeightStore) -> Constant:
         PackageError: the payload does not have the declared dtype and shape, or lies outside its file.
         UnsupportedModelError: a nested value that is neither tensor, string nor dictionary of strings.
     """
-    declared = message.message(2)
     immediate, blob = message.message(3), message.message(5)
     if (immediate is None) == (blob is None):
         raise PackageError(f"expected one value for {where}, got none or two")
     if immediate is not None and _DICTIONARY in immediate:
         return _dictionary(immediate, where, weights)
-    kind = read_type(declared, where)
+    kind = read_type(message, 2, where)
     if isinstance(kind, ListType) and immediate is not None:
         return _list(immediate, kind, where, weights)
     if not isinstance(kind, TensorType):
