@@ -80,6 +80,10 @@ class ConversionCache:
         """Keep a component under ``key``; ``names`` are those of its tensors in the checkpoint's files."""
         self.write(key, pack(lowered, names))
 
+    def has(self, key: str) -> bool:
+        """Whether something was written under ``key``."""
+        return (self.folder / f"{key}{_SUFFIX}").is_file()
+
     def read(self, key: str) -> bytes | None:
         """What was written under ``key``, or None; it counts as used now."""
         path = self.folder / f"{key}{_SUFFIX}"

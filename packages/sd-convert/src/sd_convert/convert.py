@@ -67,7 +67,6 @@ class Progress:
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
-_Prepare: TypeAlias = Callable[[str], PreparedComponent]
 
 
 def convert(
@@ -99,10 +98,9 @@ def convert(
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
-        cached = {name: found for name in names if (found := programs.cached(name)) is not None}
+        cached = frozenset(name for name in names if programs.has(name))
         loading = _load(name for name in names if name not in cached)
-        work = _Work(checkpoint, options, draft, names, progress)
-        reports = work.run(lambda name: cached.get(name) or programs.lowered(name))
+        reports = _Work(checkpoint, options, draft, names, progress).run(programs, cached)
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
@@ -128,7 +126,11 @@ class _Job:
 
 @dataclass(slots=True)
 class _Work:
-    """Programs in this thread, the largest component first, and packages behind its back."""
+    """Programs in this thread, and packages behind its back.
+
+    Cached programs first, the smallest component of all first, so that something is written while the others
+    are read; then those to be lowered, the largest first.
+    """
 
     checkpoint: Checkpoint
     options: ConversionOptions
@@ -138,21 +140,25 @@ class _Work:
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
-    def run(self, prepare: _Prepare) -> tuple[ComponentReport, ...]:
+    def run(self, programs: Programs, cached: frozenset[str]) -> tuple[ComponentReport, ...]:
         """Write every component; the reports come in the usual order."""
         sizes = {name: self.checkpoint.weights(name).bytes for name in self.names}
         with Background() as flushing, Background() as writing:
-            for name in sorted(self.names, key=lambda name: -sizes[name]):
+            order = [
+                (name not in cached, sizes[name] if name in cached else -sizes[name], name)
+                for name in self.names
+            ]
+            for *_, name in sorted(order):
                 self._tell(Progress(name, len(self.reports), len(self.names)))
-                self._start(name, prepare, writing, flushing)
+                self._start(name, programs, writing, flushing)
                 self._report(wait=False)
             self._report(wait=True)
         self.draft.components.sort(key=lambda entry: self.names.index(entry.name))
         return tuple(self.reports[name] for name in self.names)
 
-    def _start(self, name: str, prepare: _Prepare, writing: Background, flushing: Background) -> None:
+    def _start(self, name: str, programs: Programs, writing: Background, flushing: Background) -> None:
         began = perf_counter()
-        prepared = prepare(name)
+        prepared = programs.prepared(name)
         pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
         package = package_name(model_version(self.checkpoint, self.options), name)

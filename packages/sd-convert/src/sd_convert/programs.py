@@ -34,6 +34,15 @@ class Programs:
     options: ConversionOptions
     cache: ConversionCache | None
 
+    def has(self, name: str) -> bool:
+        """Whether the cache has the component's program; it may still be damaged, or for other weights."""
+        precision = known_precision(name, self.checkpoint, self.options, self.cache)
+        return precision is not None and self.cache is not None and self.cache.has(self._key(name, precision))
+
+    def prepared(self, name: str) -> PreparedComponent:
+        """The component's program, from the cache or made anew."""
+        return self.cached(name) or self.lowered(name)
+
     def cached(self, name: str) -> PreparedComponent | None:
         """The component's program, if that takes neither torch nor coremltools."""
         precision = known_precision(name, self.checkpoint, self.options, self.cache)
