@@ -122,7 +122,7 @@ def _types(package: Package) -> dict[str, ValueType]:
 
 def _largest_inputs(package: Package, inputs: dict[str, Any]) -> dict[str, float]:
     """The largest magnitude of what each convolution reads, but those of the latents themselves."""
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     types = _types(package)
     names = map(_input_of_convolution, package.program.main.body.operations)

@@ -7,7 +7,7 @@ import numpy as np
 from coremltools.converters.mil.mil import Builder, types
 from mil_graphs import _MIL_NAMES, program, tensor, variable
 from sd_mil import Operation, Reference
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference import compile_program as compile_reference
 
 OPSETS = {15: ct.target.iOS15, 16: ct.target.iOS16, 17: ct.target.iOS17, 18: ct.target.iOS18}

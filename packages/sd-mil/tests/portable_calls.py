@@ -3,7 +3,7 @@
 import numpy as np
 from mil_graphs import _MIL_NAMES, program, tensor, variable
 from sd_mil import Operation, Reference
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference.ops import OPS
 
 

@@ -49,7 +49,7 @@ def indexed(kind, indices, *, constant):
 
 def results(made, arrays):
     """Of each engine: its array, or the error."""
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     found = []
     for compile_one in (compile_reference, compile_program):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sd_mil import Constant, Operation, PackageError, Reference, TensorType, Variable
+from sd_mil.constexpr import decode
 from sd_mil.constexpr.packing import look_up, pack, unpack
-from sd_mil.engines.reference import decode
 
 pytest.importorskip("coremltools")
 from coremltools.converters.mil.mil.ops.defs.iOS16 import constexpr_ops as ios16

@@ -16,7 +16,7 @@ import coremltools as ct
 import coremltools.optimize.coreml as cto
 from coremltools.converters.mil.mil import Builder, types
 from sd_mil import Constant, MLModel, read_package
-from sd_mil.engines.reference import decode
+from sd_mil.constexpr import decode
 
 #: coremltools leaves the folders of its models to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -12,8 +12,8 @@ from mil_graphs import call, const, program, tensor
 pytest.importorskip("openvino")
 
 from sd_mil import Constant, Operation, TensorType
-from sd_mil.engines.openvino import compile_program as compile_portable
 from sd_mil.engines.openvino.exactness import sums_are_exact
+from sd_mil.engines.portable import compile_program as compile_portable
 from sd_mil.engines.reference import compile_program as compile_reference
 from sd_mil.rewriting import compute_in_integers
 from sd_mil.rewriting.rows import compute_in_rows

@@ -10,7 +10,7 @@ pytest.importorskip("openvino")
 
 from sd_mil import Operation, PackageError
 from sd_mil.cache import Cache
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference import compile_program as compile_reference
 from sd_mil.rewriting import decode_constants, decoding
 

@@ -8,7 +8,7 @@ pytest.importorskip("openvino")
 from mil_graphs import _MIL_NAMES, call, program, tensor, variable
 from sd_mil import Operation, Reference
 from sd_mil.engines import reference
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 
 RNG = np.random.default_rng(21)
 

@@ -18,7 +18,7 @@ from sd_mil import (
 
 pytest.importorskip("openvino")
 
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 
 ONE = ("fp16", 2, 3)
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float16)

@@ -18,7 +18,8 @@ pytest.importorskip("openvino")
 import mil_graphs as graphs
 from mil_graphs import call, program, tensor, variable
 from sd_mil import MLModel, Operation
-from sd_mil.engines.openvino import compile_program, exactness
+from sd_mil.engines.openvino import exactness
+from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference.ops.convolution import conv
 
 RNG = np.random.default_rng(5)

@@ -8,7 +8,7 @@ from mil_graphs import call, const, program, tensor
 
 pytest.importorskip("openvino")
 
-from sd_mil.engines.openvino import compile_program as compile_portable
+from sd_mil.engines.portable import compile_program as compile_portable
 from sd_mil.engines.reference import compile_program as compile_reference
 from sd_mil.rewriting.casts import drop_casts
 from sd_mil.rewriting.folding import fold_constants

@@ -18,9 +18,12 @@ from sd_mil import (
     Variable,
 )
 from sd_mil.engines import reference
+from sd_mil.engines.hybrid import HybridProgram
 from sd_mil.engines.hybrid.partition import partition
-from sd_mil.engines.openvino import CompiledProgram, HybridProgram, compile_program, translation
-from sd_mil.engines.openvino.states import states_as_values
+from sd_mil.engines.hybrid.states import states_as_values
+from sd_mil.engines.openvino import translation
+from sd_mil.engines.openvino.compiled import CompiledProgram
+from sd_mil.engines.portable import compile_program
 
 RNG = np.random.default_rng(3)
 

@@ -7,7 +7,7 @@ pytest.importorskip("openvino")
 
 from mil_graphs import call, program, tensor
 from portable_calls import agrees, portable
-from sd_mil.engines.openvino import compile_program
+from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference.ops import OPS
 
 RNG = np.random.default_rng(11)

@@ -268,7 +268,7 @@ def test_unused_operations_go_and_used_ones_stay():
 @pytest.mark.parametrize("form", [*MERGED.values(), *LEFT_ALONE.values(), over_columns, block])
 def test_the_portable_engine_computes_the_same_either_way(form):
     pytest.importorskip("openvino")
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     made = form()
     given = arrays(made)

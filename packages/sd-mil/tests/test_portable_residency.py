@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mil_graphs import affine, const, program, write
 from sd_mil import Block, Operation, read_package
-from sd_mil.engines.openvino.residency import mapped_files, pages_dropped
+from sd_mil.residency import mapped_files, pages_dropped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages are dropped on Linux only")
 
@@ -69,7 +69,7 @@ def test_the_maps_of_a_program_are_found_through_views_and_blocks(mapped):
 
 def test_weights_changed_in_memory_are_the_ones_compiled(tmp_path):
     pytest.importorskip("openvino")
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     package = read_package(write(tmp_path, affine()))
     (weight,) = (one for one in package.program.operations() if one.name == "w")

@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 import pytest
+from sd_mil.constexpr import unpack
 from sd_mil.engines.reference.ops import OPS
-from sd_mil.engines.reference.payload import unpack
 from sd_mil.engines.reference.registry import op
 
 A = np.array([[1.5, -2.0, 3.0], [0.25, 5.0, -6.5]], np.float32)

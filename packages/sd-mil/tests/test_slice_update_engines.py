@@ -13,7 +13,7 @@ pytest.importorskip("openvino")
 @pytest.mark.parametrize("begin", [(0, 0, 0), (1, 1, 1), (1, -2, -4)])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_slice_update(computed, begin, stride):
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     kind, update = ("fp32", 2, 3, 4), ("fp32", 1, 1, 2)
     ends = [(first % size) + 1 for first, size in zip(begin, (2, 3), strict=False)] + [

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sd_mil.engines import CoreML, OpenVINO
 from sd_runtime import (
     EngineError,
     MissingComponentError,
@@ -215,19 +216,19 @@ def test_overflow_is_not_painted_black(
 
 
 def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
-    assert resolve_engine("auto") == "portable"
-    assert resolve_engine("portable", "bf16") == "portable"
-    with pytest.raises(EngineError, match="expected macOS for the engine coreml, got linux"):
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    assert resolve_engine("auto") == OpenVINO()
+    assert resolve_engine("portable", "bf16") == OpenVINO("bf16")
+    with pytest.raises(EngineError, match="expected macOS for the engine coreml, got Linux"):
         resolve_engine("coreml")
-    with pytest.raises(EngineError, match="only portable has it"):
+    with pytest.raises(EngineError, match="expected precision to be one of 'fp32', got 'bf16'"):
         resolve_engine("reference", "bf16")
-    with pytest.raises(EngineError, match="expected engine to be one of auto, coreml, portable, reference"):
-        resolve_engine("cuda")  # type: ignore[arg-type]
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert resolve_engine("auto") == "coreml"
-    assert resolve_engine("portable") == "portable"
-    with pytest.raises(EngineError, match="only portable has it"):
+    with pytest.raises(EngineError, match="expected engine to be one of auto, portable, reference, coreml"):
+        resolve_engine("cuda")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    assert resolve_engine("auto") == CoreML()
+    assert resolve_engine("portable") == OpenVINO()
+    with pytest.raises(EngineError, match="only portable, reference has it"):
         resolve_engine("auto", "bf16")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 from sd_mil import MLModel, psnr
+from sd_mil.engines import Engine
 from sd_runtime import Bundle, BundleComponent, open_bundle
 
 from .checkpoint import Checkpoint
@@ -60,8 +61,8 @@ def verify(
     checkpoint: Checkpoint,
     *,
     min_psnr: float = MIN_PSNR,
-    engine: Literal["portable", "reference"] = "portable",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    engine: str | Engine = "portable",
+    precision: Literal["fp32", "bf16"] | None = None,
     components: Collection[str] | None = None,
     seed: int = 0,
     progress: Callable[[OutputFidelity], None] | None = None,

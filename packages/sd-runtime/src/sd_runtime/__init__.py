@@ -44,7 +44,7 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
-from sd_runtime.model import Engine, FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
@@ -60,7 +60,6 @@ __all__ = [
     "ConditioningFacts",
     "Draft",
     "Encodes",
-    "Engine",
     "EngineError",
     "Family",
     "FileHashes",

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from threading import RLock
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from sd_runtime.bundle import Bundle, BundleComponent, ComputeUnit, PortSpec
+from sd_runtime.bundle import Bundle, BundleComponent, PortSpec
 from sd_runtime.errors import EngineError, NumericsError, PortsError
 
 if TYPE_CHECKING:
     from sd_mil import Package
+    from sd_mil.engines import Engine
 
 Array: TypeAlias = npt.NDArray[np.generic]
-Engine: TypeAlias = Literal["auto", "coreml", "portable", "reference"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 
 
@@ -111,34 +109,38 @@ def _port(ports: tuple[PortSpec, ...], name: str, what: str) -> PortSpec:
     raise PortsError(f"expected the {what} {name!r}, got only {', '.join(port.name for port in ports)}")
 
 
-def resolve_engine(engine: Engine, precision: Precision = "fp32") -> Engine:
-    """The engine that ``auto`` means here: Core ML on macOS, the portable one elsewhere.
+def resolve_engine(engine: str | Engine, precision: Precision | None = None) -> Engine:
+    """The engine of that name in :data:`sd_mil.engines.ENGINES`; ``auto`` is Core ML on a Mac, else portable.
 
     Raises:
         EngineError: an unknown engine or precision, Core ML elsewhere, or a precision that the engine lacks.
     """
-    _check_choice("engine", engine, get_args(Engine))
-    _check_choice("precision", precision, get_args(Precision))
-    on_mac = sys.platform == "darwin"
-    resolved: Engine = engine if engine != "auto" else "coreml" if on_mac else "portable"
-    if resolved == "coreml" and not on_mac:
-        raise EngineError("expected macOS for the engine coreml, got " + sys.platform + ": use portable")
-    if precision == "bf16" and resolved != "portable":
-        raise EngineError(
-            f"expected precision fp32 with the engine {resolved}, got bf16: only portable has it"
-        )
-    return resolved
+    from sd_mil import EngineError as NoSuchEngineError
+    from sd_mil.engines import engine_named
+
+    try:
+        return engine_named(engine, precision=precision)
+    except NoSuchEngineError as error:
+        raise EngineError(str(error)) from error
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise EngineError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
+def precision_of(engine: Engine) -> str:
+    """What the engine computes floats in: ``package`` where that is as the package has it."""
+    from sd_mil.engines import ModelEngine
+
+    return "package" if isinstance(engine, ModelEngine) else str(getattr(engine, "precision", "fp32"))
 
 
 def open_model(
-    bundle: Bundle, component: BundleComponent, *, engine: Engine = "auto", precision: Precision = "fp32"
+    bundle: Bundle,
+    component: BundleComponent,
+    *,
+    engine: str | Engine = "auto",
+    precision: Precision | None = None,
 ) -> Model:
     """Load the package of ``component`` into ``engine``.
+
+    Core ML runs it on the compute unit that the component was converted for, unless the engine names another.
 
     Raises:
         IntegrityError: the package is not the one that was opened with the bundle.
@@ -148,22 +150,14 @@ def open_model(
     """
     resolved = resolve_engine(engine, precision)
     from sd_mil import MLModel, read_package
+    from sd_mil.engines import CoreML
 
-    path = bundle.package(component)
+    if isinstance(resolved, CoreML) and resolved.compute_unit is None:
+        resolved = replace(resolved, compute_unit=component.compute_unit)
     with bundle.unchanged(component.package):
-        package = read_package(path)
+        package = read_package(bundle.package(component))
         _check_ports(package, component)
-        if resolved == "coreml":
-            return _open_coreml(path, component.compute_unit)
-        name: Literal["reference", "portable"] = "reference" if resolved == "reference" else "portable"
-        return MLModel(package, engine=name, precision=precision)
-
-
-def _open_coreml(path: Path, compute_unit: ComputeUnit) -> Model:
-    import coremltools
-
-    model: Model = coremltools.models.MLModel(str(path), compute_units=coremltools.ComputeUnit[compute_unit])
-    return model
+        return MLModel(package, resolved)
 
 
 def _check_ports(package: Package, component: BundleComponent) -> None:

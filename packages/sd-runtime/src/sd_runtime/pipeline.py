@@ -25,7 +25,7 @@ from sd_runtime.bundle import Bundle, BundleComponent, Role, open_bundle
 from sd_runtime.conditions import conditions, is_guided
 from sd_runtime.errors import SettingsError
 from sd_runtime.guidance import Denoiser, guided_denoiser
-from sd_runtime.model import Engine, LoadedModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import LoadedModel, Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.noise import NoiseStream, draw_noise
 from sd_runtime.picture import decode_latent, to_image, to_pixels
 from sd_runtime.png import GeneratedImage
@@ -37,6 +37,7 @@ from sd_runtime.text import EncodedText, TextEncoder, encode_prompt, warn_of_tru
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from sd_mil.engines import Engine
 
 #: Encoded prompts that a pipeline remembers: those of a picture, and of the one before.
 _REMEMBERED = 4
@@ -80,8 +81,8 @@ class Pipeline:
         cls,
         path: str | Path,
         *,
-        engine: Engine = "auto",
-        precision: Precision = "fp32",
+        engine: str | Engine = "auto",
+        precision: Precision | None = None,
         reduce_memory: bool = False,
     ) -> Pipeline:
         """The pipeline of the bundle at ``path``.
@@ -98,9 +99,9 @@ class Pipeline:
         bundle = open_bundle(path)
         return cls(
             bundle,
-            partial(open_model, bundle, engine=resolved, precision=precision),
-            engine=resolved,
-            precision="package" if resolved == "coreml" else precision,
+            partial(open_model, bundle, engine=resolved),
+            engine=resolved.name,
+            precision=precision_of(resolved),
             reduce_memory=reduce_memory,
         )
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
+from sdc.engines import engine_options
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from sd_runtime import Engine, GeneratedImage, Pipeline, Precision, SamplingOptions
+    from sd_runtime import GeneratedImage, Pipeline, Precision, SamplingOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -118,22 +120,6 @@ _xl_options = _options(
         help="What the refiner is told to avoid; by default 2.5.",
     ),
 )
-_engine_options = _options(
-    click.option(
-        "--engine",
-        type=click.Choice(["auto", "coreml", "portable", "reference"]),
-        default="auto",
-        show_default=True,
-        help="auto: Core ML on macOS, portable elsewhere.",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["fp32", "bf16"]),
-        default="fp32",
-        show_default=True,
-        help="Arithmetic of the portable engine.",
-    ),
-)
 
 
 @click.command("generate", short_help="Draw pictures of a prompt with a bundle.")
@@ -155,7 +141,7 @@ _engine_options = _options(
 @_picture_options
 @_xl_options
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
-@_engine_options
+@engine_options("auto")
 def command(
     prompt: str,
     *,
@@ -163,8 +149,8 @@ def command(
     output: Path,
     image_count: int,
     disable_safety: bool,
-    engine: Engine,
-    precision: Precision,
+    engine: str,
+    precision: Precision | None,
     seed: int,
     refiner: Path | None,
     image: Path | None,

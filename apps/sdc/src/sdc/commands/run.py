@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sdc.engines import engine_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -35,8 +37,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
     type=click.Path(file_okay=False, path_type=Path),
     help="Save the outputs in this folder.",
 )
-@click.option("--engine", type=click.Choice(["portable", "reference"]), default="portable", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@engine_options("portable")
 @click.option(
     "--rounding", type=click.Choice(["fp16"]), help="Round as fp16 hardware would (reference only)."
 )
@@ -59,8 +60,8 @@ def command(
     rest_random: bool,
     resize: bool,
     output: Path | None,
-    engine: Literal["portable", "reference"],
-    precision: Literal["fp32", "bf16"],
+    engine: str,
+    precision: Literal["fp32", "bf16"] | None,
     rounding: Literal["fp16"] | None,
     function: str | None,
     seed: int,
@@ -122,10 +123,11 @@ def _divergence(
     threshold: float,
 ) -> object:
     from sd_mil import MLModel, first_divergence
+    from sd_mil.engines import Reference
 
     if other is not None:
         return first_divergence(opened(other), made, values, threshold_db=threshold)
-    if made.settings.engine == "reference" and made.settings.rounding is None:
+    if made.engine == Reference():
         raise click.ClickException(
             "expected something to diverge from: --compare OTHER, --rounding fp16, or --engine portable"
         )

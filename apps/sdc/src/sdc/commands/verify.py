@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sdc.engines import engine_options
 from sdc.sources import open_checkpoint, source_options
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 @click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder, file or hub id.")
 @source_options
 @click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
-@click.option("--engine", type=click.Choice(["portable", "reference"]), default="portable", show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@engine_options("portable")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def command(
@@ -31,8 +31,8 @@ def command(
     bundle: Path,
     checkpoint: str,
     min_psnr: float,
-    engine: Literal["portable", "reference"],
-    precision: Literal["fp32", "bf16"],
+    engine: str,
+    precision: Literal["fp32", "bf16"] | None,
     as_json: bool,
     source: dict[str, Any],
 ) -> None:

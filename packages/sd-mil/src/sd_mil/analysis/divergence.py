@@ -105,7 +105,7 @@ def first_divergence(
     """
     left, right = subject(a, function), subject(b, function)
     pairs = matched(left.program, right.program)
-    halves = left.settings.engine != right.settings.engine
+    halves = left.engine.name != right.engine.name
     walk = _Walk(threshold_db, halves, {}, [])
     total = 0
     others = _Buffered(_events(right, inputs, state, set(pairs.values())), set(pairs.values()))

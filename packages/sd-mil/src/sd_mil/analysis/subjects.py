@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from sd_mil.errors import PredictionError, UnsupportedModelError
+from sd_mil.engines.protocol import Engine, ProgramEngine
+from sd_mil.engines.reference.engine import Reference
+from sd_mil.errors import UnsupportedModelError
 from sd_mil.format import read_model
 from sd_mil.ir.dtypes import NUMPY_DTYPES
 from sd_mil.ir.ports import Description, Port
@@ -15,7 +17,7 @@ from sd_mil.ir.program import Package, Program
 from sd_mil.predict.classifier import without_classifier
 from sd_mil.predict.features import check_names, taken
 from sd_mil.predict.model import MLModel
-from sd_mil.predict.running import Settings
+from sd_mil.predict.running import described
 from sd_mil.predict.state import State
 
 #: A path, what was read from it, or a model with its engine, precision and rounding.
@@ -28,7 +30,7 @@ class Subject:
 
     program: Program
     description: Description
-    settings: Settings
+    engine: ProgramEngine
 
     def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the program takes for what the caller gives, as ``predict`` does it.
@@ -59,20 +61,23 @@ def subject(model: Analysable, function: str | None = None) -> Subject:
 
     Raises:
         UnsupportedModelError: a pipeline; its models have to be analysed one by one.
-        PredictionError: the program has no such function.
+        EngineError: the program has no such function.
     """
     if isinstance(model, MLModel):
-        return _chosen(model.package, model.settings, function or model.function_name)
+        return _chosen(model.package, _program_engine(model.engine), function or model.function_name)
     package = model if isinstance(model, Package) else read_model(model)
-    return _chosen(package, Settings("reference", "fp32", None), function)
+    return _chosen(package, Reference(), function)
 
 
-def _chosen(package: object, settings: Settings, function: str | None) -> Subject:
+def _chosen(package: object, engine: ProgramEngine, function: str | None) -> Subject:
     if not isinstance(package, Package):
         raise UnsupportedModelError("expected one ML Program, got a pipeline; analyse its models one by one")
-    name = function or package.program.default_function
-    descriptions = {package.program.default_function: package.description, **package.descriptions}
-    if name not in descriptions:
-        raise PredictionError(f"expected one of the functions {sorted(descriptions)}, got {name!r}")
+    name, description = described(package, function)
     program, _ = without_classifier(replace(package.program, default_function=name))
-    return Subject(program, descriptions[name], settings)
+    return Subject(program, description, engine)
+
+
+def _program_engine(engine: Engine) -> ProgramEngine:
+    if isinstance(engine, ProgramEngine):
+        return engine
+    raise UnsupportedModelError(f"expected an engine that executes programs, got {engine.name}; use portable")

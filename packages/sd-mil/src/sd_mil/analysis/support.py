@@ -18,10 +18,10 @@ def unsupported_operations(program: Program, function: str | None = None) -> Map
     left out where OpenVINO is not installed.
     """
     counts = Counter(operation.type for operation in program.operations(function))
-    from sd_mil.engines.reference import ops  # noqa: F401
-    from sd_mil.engines.reference.registry import OPS
+    from sd_mil.engines.reference import ops  # noqa: F401 - registers them
+    from sd_mil.engines.reference.registry import find_op
 
-    missing = {kind: count for kind, count in counts.items() if kind not in OPS and kind not in _ALWAYS}
+    missing = {kind: count for kind, count in counts.items() if kind not in _ALWAYS and find_op(kind) is None}
     try:
         from sd_mil.engines.openvino.registry import translated_types
     except ImportError:

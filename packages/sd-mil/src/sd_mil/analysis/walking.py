@@ -1,4 +1,4 @@
-"""The values of a program, one operation after the other, from either engine."""
+"""The values of a program, one operation after the other, from any engine that executes programs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from sd_mil.analysis.matching import computed, key
 from sd_mil.analysis.subjects import Subject
-from sd_mil.engines.protocol import compile_program
 from sd_mil.engines.reference import Event
-from sd_mil.engines.reference import compile_program as compile_reference
+from sd_mil.engines.reference.engine import Reference
 from sd_mil.ir.program import Operation, Program, TensorType
 
-#: Values that the portable engine is asked for at once: 256 MiB of fp32, so that memory stays bounded.
+#: Values that an engine is asked for at once: 256 MiB of fp32, so that memory stays bounded.
 _BATCH_ELEMENTS = 1 << 26
 
 
@@ -27,26 +26,19 @@ def events(
     engine computes ``wanted`` values as if they were outputs, in batches, each compiled anew: what it then
     fuses is less than in the whole program.
     """
-    if subject.settings.engine == "reference":
-        program = compile_reference(subject.program, rounding=subject.settings.rounding)
-        yield from program.walk(dict(arrays), state)
+    if isinstance(subject.engine, Reference):
+        yield from subject.engine.compile(subject.program).walk(dict(arrays), state)
         return
     chosen = [one for one in computed(subject.program) if key(one) in wanted and _all_tensors(one)]
     for batch in _batches(chosen):
-        yield from _portable(subject, arrays, state, batch)
+        yield from _from_outputs(subject, arrays, state, batch)
 
 
-def _portable(
+def _from_outputs(
     subject: Subject, arrays: Mapping[str, Any], state: Mapping[str, Any] | None, batch: Sequence[Operation]
 ) -> Iterator[Event]:
     names = tuple(variable.name for operation in batch for variable in operation.outputs)
-    settings = subject.settings
-    compiled = compile_program(
-        _returning(subject.program, names),
-        engine=settings.engine,
-        precision=settings.precision,
-        rounding=settings.rounding,
-    )
+    compiled = subject.engine.compile(_returning(subject.program, names))
     results = compiled.run(dict(arrays), None if state is None else dict(state))
     for operation in batch:
         yield Event(operation, {}, tuple(results[variable.name] for variable in operation.outputs))

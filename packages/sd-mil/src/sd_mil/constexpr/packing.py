@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array
+from sd_mil.constexpr.codec import Array
 
 #: Bits that are read at once, by the width of an element.
 _WORD_BITS = {1: 8, 2: 8, 3: 12, 4: 8, 6: 12, 8: 8}

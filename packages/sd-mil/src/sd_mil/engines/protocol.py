@@ -1,24 +1,16 @@
-"""The protocol between a model and what executes it, and the choice of an engine by name."""
+"""What an engine is, and what it makes of a program or a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy.typing as npt
 
-from sd_mil.errors import (
-    FAILURES,
-    EngineError,
-    MissingEngineError,
-    PackageError,
-    SdMilError,
-    load_error,
-)
-from sd_mil.ir.program import Program
+from sd_mil.errors import EngineError
+from sd_mil.ir.program import Package, Pipeline, Program
 
-EngineName: TypeAlias = Literal["portable", "reference"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 Rounding: TypeAlias = Literal["fp16"]
 
@@ -46,66 +38,82 @@ class CompiledProgram(Protocol):
         ...
 
 
-def compile_program(
-    program: Program,
-    *,
-    engine: EngineName,
-    precision: Precision,
-    rounding: Rounding | None,
-    function: str | None = None,
-) -> CompiledProgram:
-    """Hand one function (the default one) to the engine of that name. Engines are imported only here.
+@runtime_checkable
+class ProgramEngine(Protocol):
+    """Executes programs: tensors in, tensors out. Images, labels and pipelines are not its task."""
+
+    @property
+    def name(self) -> str:
+        """As the command line and messages call it."""
+        ...
+
+    def compile(self, program: Program, function: str | None = None) -> CompiledProgram:
+        """One function of the program, by default its default one, ready to run.
+
+        Raises:
+            EngineError: no such function, or the machine lacks what the engine needs.
+            MissingEngineError: the engine's library is not installed.
+            UnsupportedOpError: the program holds an operation that the engine does not know.
+            PackageError: the program contradicts itself.
+        """
+        ...
+
+
+class OpenedModel(Protocol):
+    """A whole model made ready to predict."""
+
+    @property
+    def arithmetic(self) -> str:
+        """Engine and library version, for reports."""
+        ...
+
+    def predict(self, data: Mapping[str, Any], state: Any | None) -> dict[str, Any]:
+        """Outputs by name, from all inputs by name, in the forms that the model's ports have."""
+        ...
+
+    def make_state(self) -> Any:
+        """A new state of a stateful model."""
+        ...
+
+
+@runtime_checkable
+class ModelEngine(Protocol):
+    """Executes models as they are on the disk, with everything that their descriptions say: Core ML."""
+
+    @property
+    def name(self) -> str:
+        """As the command line and messages call it."""
+        ...
+
+    def open(self, model: Package | Pipeline, function: str | None = None) -> OpenedModel:
+        """The model at ``model.path``, ready to predict.
+
+        Raises:
+            EngineError: the machine lacks what the engine needs, or the engine refuses the model.
+        """
+        ...
+
+
+Engine: TypeAlias = ProgramEngine | ModelEngine
+
+
+def starting_at(program: Program, function: str | None) -> Program:
+    """The program with ``function``, where one is named, as its default one.
 
     Raises:
-        EngineError: an unknown engine, precision, rounding or function, or a combination that the engine
-            has not.
-        MissingEngineError: the engine's library is not installed.
-        UnsupportedOpError: the program holds an operation that the engine does not know.
+        EngineError: there is no such function.
     """
-    _check_choice("engine", engine, get_args(EngineName))
-    _check_choice("precision", precision, get_args(Precision))
-    if rounding is not None:
-        _check_choice("rounding", rounding, get_args(Rounding))
-    if function is not None:
-        program = _starting_at(program, function)
-    if engine == "reference":
-        return _compile_reference(program, precision, rounding)
-    if rounding is not None:
-        raise EngineError(f"expected no rounding for the portable engine, got {rounding!r}; use 'reference'")
-    try:
-        return _compile_portable(program, precision)
-    except ImportError as error:
-        cause = error.__cause__ if isinstance(error, MissingEngineError) else error
-        if cause is None or isinstance(cause, ModuleNotFoundError):
-            raise
-        raise load_error("OpenVINO", cause) from error
-    except FAILURES as error:
-        if isinstance(error, SdMilError):
-            raise
-        raise PackageError(f"expected a program that can be compiled, got: {error}") from error
-
-
-def _starting_at(program: Program, function: str) -> Program:
-    _check_choice("function", function, tuple(program.functions))
+    if function is None:
+        return program
+    check_choice("function", function, tuple(program.functions))
     return replace(program, default_function=function)
 
 
-def _compile_reference(program: Program, precision: Precision, rounding: Rounding | None) -> CompiledProgram:
-    from sd_mil.engines import reference
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Check a value that an engine is given.
 
-    if precision != "fp32":
-        raise EngineError(
-            f"expected precision='fp32' for the reference engine, got {precision!r}; use engine='portable'"
-        )
-    return reference.compile_program(program, rounding=rounding)
-
-
-def _compile_portable(program: Program, precision: Precision) -> CompiledProgram:
-    from sd_mil.engines import openvino as portable
-
-    return portable.compile_program(program, precision=precision)
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    Raises:
+        EngineError: it is none of the choices.
+    """
     if value not in choices:
         raise EngineError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")

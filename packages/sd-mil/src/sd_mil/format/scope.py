@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sd_mil.errors import PackageError
 from sd_mil.ir.limits import check_declared
 from sd_mil.ir.program import Block, Operation, Program, Reference
+from sd_mil.ir.uses import constant_of
 
 
 def check_scopes(program: Program) -> None:
@@ -52,7 +53,7 @@ def _check_operation(operation: Operation, seen: set[str]) -> None:
 
 
 def _check_constant(operation: Operation) -> None:
-    value = operation.attributes.get("val")
+    value = constant_of(operation)
     declared = tuple(variable.type for variable in operation.outputs)
     if value is None or declared != (value.type,):
         got = "none" if value is None else str(value.type)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field, integer
 from sd_mil.format.graph_writer import encode_program
 from sd_mil.ir.ports import Description
-from sd_mil.ir.program import Block, Constant, Operation, Program
+from sd_mil.ir.program import Program
+from sd_mil.ir.uses import constants_in
 
 _AUTHOR = "com.apple.CoreML"
 _MODEL = f"Data/{_AUTHOR}/model.mlmodel"
@@ -116,24 +117,6 @@ def encode_model(
 
 def layout_of(*programs: Program) -> BlobLayout:
     """Where each stored constant of the programs will lie in their weight file."""
-    constants = (constant for program in programs for constant in _constants(program))
+    functions = (function for program in programs for function in program.functions.values())
+    constants = (constant for function in functions for constant in constants_in(function.body))
     return BlobLayout.of(constant for constant in constants if constant.stored)
-
-
-def _constants(program: Program) -> Iterator[Constant]:
-    """Every constant, in the order in which a message has them."""
-    for function in program.functions.values():
-        yield from _of_block(function.body)
-
-
-def _of_block(block: Block) -> Iterator[Constant]:
-    for operation in block.operations:
-        yield from _of_operation(operation)
-
-
-def _of_operation(operation: Operation) -> Iterator[Constant]:
-    for arguments in operation.inputs.values():
-        yield from (argument for argument in arguments if isinstance(argument, Constant))
-    for block in operation.blocks:
-        yield from _of_block(block)
-    yield from operation.attributes.values()

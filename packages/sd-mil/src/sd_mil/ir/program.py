@@ -187,6 +187,12 @@ class Operation:
     blocks: tuple[Block, ...] = ()
 
 
+def where(operation: Operation) -> str:
+    """The operation as error messages say it: type, name and typed outputs."""
+    outputs = ", ".join(f"{variable.name!r}: {variable.type}" for variable in operation.outputs)
+    return f"operation {operation.type!r} named {operation.name!r} (output {outputs})"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Operations in SSA order and the names they return; nested in control flow, or a function's body."""

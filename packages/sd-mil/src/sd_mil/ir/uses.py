@@ -1,19 +1,50 @@
-"""Which values an operation uses, nested blocks included."""
+"""What every pass and engine asks of operations and blocks: which values they read, define and capture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from sd_mil.ir.program import Block, Operation, Reference
+from sd_mil.ir.program import Block, Constant, Operation, Program, Reference, ValueType
+
+#: Types of operations that do something besides computing their outputs.
+_EFFECTS = frozenset({"write_state", "coreml_update_state"})
+
+
+def constant_of(operation: Operation) -> Constant | None:
+    """The value of a ``const``, kept as attribute or as parameter; None of other operations.
+
+    None, too, of a const that has no value: :func:`sd_mil.read_package` refuses those.
+    """
+    if operation.type != "const":
+        return None
+    value = operation.attributes.get("val") or next(iter(operation.inputs.get("val", ())), None)
+    return value if isinstance(value, Constant) else None
+
+
+def constants_of(operations: Iterable[Operation]) -> dict[str, Constant]:
+    """The values of all ``const`` among the operations, by name."""
+    return {
+        output.name: value
+        for operation in operations
+        if (value := constant_of(operation)) is not None
+        for output in operation.outputs
+    }
+
+
+def references(operation: Operation) -> Iterator[str]:
+    """The name that each argument of the operation refers to, in order; nested blocks are not looked into."""
+    for arguments in operation.inputs.values():
+        yield from (argument.name for argument in arguments if isinstance(argument, Reference))
 
 
 def names_used(operation: Operation) -> frozenset[str]:
     """Every name that the operation or one of its nested blocks takes from outside."""
-    return frozenset(_references(operation)).union(*map(free_names, operation.blocks))
+    return frozenset(references(operation)).union(*map(captured, operation.blocks))
 
 
-def free_names(block: Block) -> frozenset[str]:
-    """The names that a block uses without defining them."""
+def captured(block: Block) -> frozenset[str]:
+    """The names that a block, or one nested in it, uses without defining them."""
     used, defined = set(block.outputs), {variable.name for variable in block.inputs}
     for operation in block.operations:
         used |= names_used(operation)
@@ -21,6 +52,45 @@ def free_names(block: Block) -> frozenset[str]:
     return frozenset(used - defined)
 
 
-def _references(operation: Operation) -> Iterator[str]:
-    for arguments in operation.inputs.values():
-        yield from (one.name for one in arguments if isinstance(one, Reference))
+def has_effects(operation: Operation) -> bool:
+    """Whether the operation, or one nested in it, does more than compute its outputs: it writes a state."""
+    return (
+        operation.type in _EFFECTS
+        or not operation.outputs
+        or any(has_effects(inner) for block in operation.blocks for inner in block.operations)
+    )
+
+
+def live_operations(block: Block) -> tuple[Operation, ...]:
+    """Those that have effects, or compute what the block returns or another of them uses; in order."""
+    needed, live = set(block.outputs), []
+    for operation in reversed(block.operations):
+        if has_effects(operation) or any(output.name in needed for output in operation.outputs):
+            live.append(operation)
+            needed |= names_used(operation)
+    return tuple(reversed(live))
+
+
+def constants_in(block: Block) -> Iterator[Constant]:
+    """Every constant of a block and of those nested in it, in the order in which a message has them."""
+    for operation in block.operations:
+        for arguments in operation.inputs.values():
+            yield from (argument for argument in arguments if isinstance(argument, Constant))
+        for inner in operation.blocks:
+            yield from constants_in(inner)
+        yield from operation.attributes.values()
+
+
+def output_types(program: Program) -> dict[str, ValueType]:
+    """The declared type of each value that the default function returns, by name."""
+    types = {variable.name: variable.type for variable in program.main.inputs}
+    for operation in program.main.body.operations:
+        types |= {variable.name: variable.type for variable in operation.outputs}
+    return {name: types[name] for name in program.main.outputs}
+
+
+def with_operations(program: Program, operations: Iterable[Operation]) -> Program:
+    """``program`` with other operations in its default function."""
+    body = replace(program.main.body, operations=tuple(operations))
+    main = replace(program.main, body=body)
+    return replace(program, functions={**program.functions, program.default_function: main})

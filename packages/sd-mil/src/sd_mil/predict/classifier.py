@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sd_mil.errors import PackageError
 from sd_mil.ir.program import Argument, Block, Constant, Operation, Program, Reference
+from sd_mil.ir.uses import constants_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,7 @@ def _one(operation: Operation, parameter: str) -> Argument:
 
 def _labels(argument: Argument, body: Block) -> tuple[str, ...] | tuple[int, ...]:
     if isinstance(argument, Reference):
-        constants = (one for one in body.operations if one.type == "const")
-        named = (one for one in constants if any(out.name == argument.name for out in one.outputs))
-        argument = next((one.attributes["val"] for one in named if "val" in one.attributes), argument)
+        argument = constants_of(body.operations).get(argument.name, argument)
     value = argument.value if isinstance(argument, Constant) else None
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         return tuple(int(one) for one in value.ravel().tolist())

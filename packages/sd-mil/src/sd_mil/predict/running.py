@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sd_mil.engines.protocol import CompiledProgram, EngineName, Precision, Rounding, compile_program
+from sd_mil.engines.protocol import CompiledProgram, Engine, ModelEngine, OpenedModel, ProgramEngine
 from sd_mil.errors import EngineError, PackageError, PredictionError, SdMilError, UnsupportedModelError
 from sd_mil.ir.ports import Description, Port
 from sd_mil.ir.program import Package, Pipeline, Suppression, ValueType
@@ -35,18 +35,13 @@ class Runner(Protocol):
         """What its numbers are computed with."""
         ...
 
-    def run(self, data: Values, state: State | None) -> dict[str, Any]:
+    def run(self, data: Values, state: Any | None) -> dict[str, Any]:
         """All outputs by name."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How programs are to be executed."""
-
-    engine: EngineName
-    precision: Precision
-    rounding: Rounding | None
+    def make_state(self) -> Any:
+        """A new state, all zero."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +77,10 @@ class ProgramRunner:
             for port in description.outputs
         }
 
+    def make_state(self) -> State:
+        """A new state, all zero."""
+        return State(self.description.states)
+
     def _taken(self, data: Values, port: Port) -> Any:
         declared = self.types[port.name]
         return taken(data, port, declared.shape, _numpy_name(declared.dtype))
@@ -98,18 +97,61 @@ def _check_state(state: State | None, ports: tuple[Port, ...]) -> None:
         raise PredictionError(f"expected a state with {sorted(names)}, got {got}; make_state() makes it")
 
 
-def program_runner(package: Package, settings: Settings, function: str | None = None) -> ProgramRunner:
-    """Compile a function of the package's program, the default one if none is named.
+@dataclass(frozen=True, slots=True)
+class ModelRunner:
+    """A whole model that an engine has opened; it checks and converts what it is given itself."""
+
+    description: Description
+    opened: OpenedModel
+
+    @property
+    def arithmetic(self) -> str:
+        """What the engine says of itself."""
+        return self.opened.arithmetic
+
+    def run(self, data: Values, state: Any | None) -> dict[str, Any]:
+        """All outputs by name, in the order of the ports.
+
+        Raises:
+            PredictionError: missing or unexpected inputs, or a state where none belongs.
+            EngineError: the engine fails.
+        """
+        check_names(data, self.description.inputs)
+        if (state is None) == bool(self.description.states):
+            raise PredictionError(
+                "expected a state if and only if the model has states; make_state() makes it"
+            )
+        results = self.opened.predict(data, state)
+        if missing := [port.name for port in self.description.outputs if port.name not in results]:
+            raise PredictionError(f"expected the engine to compute {missing}, got {sorted(results)}")
+        return {port.name: results[port.name] for port in self.description.outputs}
+
+    def make_state(self) -> Any:
+        """The engine's own."""
+        return self.opened.make_state()
+
+
+def described(package: Package, function: str | None) -> tuple[str, Description]:
+    """The name of a function, the default one if none is named, and its description.
 
     Raises:
-        EngineError: no such function, engine, precision or rounding.
-        UnsupportedModelError: a port or operation that is not run.
+        EngineError: no such function.
     """
     name = function or package.program.default_function
     descriptions = {package.program.default_function: package.description, **package.descriptions}
     if name not in descriptions:
         raise EngineError(f"expected one of the functions {sorted(descriptions)}, got {name!r}")
-    description = descriptions[name]
+    return name, descriptions[name]
+
+
+def program_runner(package: Package, engine: ProgramEngine, function: str | None = None) -> ProgramRunner:
+    """Compile a function of the package's program, the default one if none is named.
+
+    Raises:
+        EngineError: no such function.
+        UnsupportedModelError: a port or operation that is not run.
+    """
+    name, description = described(package, function)
     program, classifier = without_classifier(replace(package.program, default_function=name))
     labelled = () if classifier is None else classifier.outputs
     numbers = ("array", "image", "int64", "double")
@@ -118,13 +160,7 @@ def program_runner(package: Package, settings: Settings, function: str | None = 
     return ProgramRunner(
         description=description,
         types={variable.name: variable.type for variable in program.main.inputs},
-        compiled=compile_program(
-            program,
-            engine=settings.engine,
-            precision=settings.precision,
-            rounding=settings.rounding,
-            function=name,
-        ),
+        compiled=engine.compile(program, name),
         classifier=classifier,
     )
 
@@ -150,6 +186,10 @@ class SuppressionRunner:
         check_names(data, self.description.inputs)
         _check_state(state, ())
         return suppress(self.model, data)
+
+    def make_state(self) -> State:
+        """One without anything in it."""
+        return State(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +231,10 @@ class PipelineRunner:
             raise PredictionError(f"expected the pipeline to compute {missing}, got {sorted(values)}")
         return {port.name: _passed(values[port.name], port) for port in self.description.outputs}
 
+    def make_state(self) -> State:
+        """One without anything in it: pipelines have no states."""
+        return State(())
+
 
 def _passed(value: Any, port: Port) -> Any:
     """Core ML converts between the float types, and between the integer types, of two models."""
@@ -208,27 +252,32 @@ def _within(name: str, action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise type(error)(f"{name!r} of the pipeline: {error}") from error
 
 
-def runner(
-    model: Package | Pipeline | Suppression, settings: Settings, function: str | None = None
-) -> Runner:
-    """Make a model ready to run.
+def runner(model: Package | Pipeline, engine: Engine, function: str | None = None) -> Runner:
+    """Make a model ready to run, whole if the engine takes whole models.
 
     Raises:
-        EngineError: no such function, engine, precision or rounding.
+        EngineError: no such function, or the engine refuses the model.
         UnsupportedModelError: a model, port or operation that is not run.
         PackageError: an input of a pipeline that none of its models takes.
     """
-    if isinstance(model, Package):
-        return program_runner(model, settings, function)
-    if function is not None:
+    if isinstance(model, Pipeline) and function is not None:
         raise EngineError(f"expected no function for a pipeline, got {function!r}")
-    if isinstance(model, Suppression):
-        return SuppressionRunner(model)
-    return _pipeline(model, settings)
+    if isinstance(engine, ModelEngine):
+        description = described(model, function)[1] if isinstance(model, Package) else model.description
+        return ModelRunner(description, engine.open(model, function))
+    return _parts(model, engine, function)
 
 
-def _pipeline(model: Pipeline, settings: Settings) -> PipelineRunner:
-    stages = {name: _stage(name, one, settings) for name, one in model.models.items()}
+def _parts(
+    model: Package | Pipeline | Suppression, engine: ProgramEngine, function: str | None = None
+) -> Runner:
+    if isinstance(model, Package):
+        return program_runner(model, engine, function)
+    return SuppressionRunner(model) if isinstance(model, Suppression) else _pipeline(model, engine)
+
+
+def _pipeline(model: Pipeline, engine: ProgramEngine) -> PipelineRunner:
+    stages = {name: _stage(name, one, engine) for name, one in model.models.items()}
     read = {port.name for stage in stages.values() for port in stage.description.inputs}
     read |= {port.name for port in model.description.outputs}
     unread = [port for port in model.description.inputs if port.name not in read]
@@ -252,9 +301,9 @@ def _nested(made: PipelineRunner) -> PipelineRunner:
     return replace(made, description=replace(made.description, inputs=inputs))
 
 
-def _stage(name: str, model: Package | Pipeline | Suppression, settings: Settings) -> Runner:
+def _stage(name: str, model: Package | Pipeline | Suppression, engine: ProgramEngine) -> Runner:
     try:
-        stage = runner(model, settings)
+        stage = _parts(model, engine)
     except SdMilError as error:
         raise type(error)(f"{name!r} of the pipeline: {error}") from error
     if stage.description.states:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sd_mil.ir.program import Argument, Operation, Program, Reference, TensorType
-from sd_mil.rewriting.bodies import with_operations
+from sd_mil.ir.uses import with_operations
 
 _FLOATS = ("fp16", "fp32")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 
 from sd_mil.cache import Cache, store_anywhere
-from sd_mil.engines import reference
-from sd_mil.engines.openvino.compression import is_compressed
-from sd_mil.engines.openvino.residency import mapped_files, pages_dropped
+from sd_mil.constexpr import decode, is_compressed
 from sd_mil.ir.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
 from sd_mil.ir.program import (
     Argument,
@@ -27,6 +25,8 @@ from sd_mil.ir.program import (
     TensorType,
     Variable,
 )
+from sd_mil.ir.uses import constants_of, names_used, references
+from sd_mil.residency import mapped_files, pages_dropped
 from sd_mil.storage import Array, Layout
 
 #: Raised when a decoder's results change.
@@ -50,7 +50,7 @@ def decode_constants(program: Program, cache: Cache | None = None) -> Program:
         return program
     wanted = _wanted(program)
     layout = Layout(tuple(_stored_as(variable) for variable in wanted))
-    constants = {one.outputs[0].name: value for one in operations if (value := _constant(one)) is not None}
+    constants = constants_of(operations)
 
     def decoded() -> Iterator[Array]:
         return _decode(compressed, constants, {variable.name for variable in wanted})
@@ -72,26 +72,11 @@ def _wanted(program: Program) -> list[Variable]:
     used = set(body.outputs)
     for operation in body.operations:
         if not is_compressed(operation.type):
-            used.update(_names(operation))
-        for block in operation.blocks:
-            used.update(name for inner in _all_operations(block.operations) for name in _names(inner))
-            used.update(block.outputs)
+            used |= names_used(operation)
     outputs = (
         one for operation in body.operations if is_compressed(operation.type) for one in operation.outputs
     )
     return [one for one in outputs if one.name in used and _is_plain(one)]
-
-
-def _all_operations(operations: Iterable[Operation]) -> Iterator[Operation]:
-    for operation in operations:
-        yield operation
-        for block in operation.blocks:
-            yield from _all_operations(block.operations)
-
-
-def _names(operation: Operation) -> Iterator[str]:
-    for arguments in operation.inputs.values():
-        yield from (argument.name for argument in arguments if isinstance(argument, Reference))
 
 
 def _is_plain(variable: Variable) -> bool:
@@ -105,16 +90,11 @@ def _stored_as(variable: Variable) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return NUMPY_DTYPES.get(variable.type.dtype, np.dtype(np.float32)), sizes
 
 
-def _constant(operation: Operation) -> Constant | None:
-    given = operation.attributes.get("val") or next(iter(operation.inputs.get("val", ())), None)
-    return given if operation.type == "const" and isinstance(given, Constant) else None
-
-
 def _decode(
     compressed: list[Operation], constants: Mapping[str, Constant], wanted: set[str]
 ) -> Iterator[Array]:
     """The arrays of ``wanted``, in order; what only other decoders read is kept until the last one has."""
-    readers = Counter(name for operation in compressed for name in _names(operation))
+    readers = Counter(name for operation in compressed for name in references(operation))
     known: dict[str, Constant] = {}
 
     def find(argument: Argument) -> Constant | None:
@@ -123,12 +103,12 @@ def _decode(
         return known.get(argument.name) or constants.get(argument.name)
 
     for operation in compressed:
-        for name, constant in reference.decode(operation, find).items():
+        for name, constant in decode(operation, find).items():
             if readers[name]:
                 known[name] = constant
             if name in wanted:
                 yield np.asarray(constant.value)
-        for name in _names(operation):
+        for name in references(operation):
             readers[name] -= 1
             if not readers[name]:
                 known.pop(name, None)

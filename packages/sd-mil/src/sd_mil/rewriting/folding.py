@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sd_mil.ir.program import Constant, Operation, Program, Reference, TensorType, Variable
-from sd_mil.rewriting.bodies import with_operations
+from sd_mil.ir.program import Constant, Operation, Program, TensorType, Variable
+from sd_mil.ir.uses import constant_of, with_operations
 from sd_mil.rewriting.views import Definitions
 
 _FLOATS = ("fp16", "fp32")
@@ -36,11 +36,8 @@ def fold_constants(program: Program) -> Program:
 
 def _folded(operation: Operation, definitions: Definitions) -> Operation | None:
     """A ``const`` instead of ``operation``; None when that is not possible."""
-    given = operation.inputs.get("x", ())
-    source = (
-        definitions.producer(given[0].name, "const") if given and isinstance(given[0], Reference) else None
-    )
-    weight = source.attributes.get("val") if source else None
+    source = definitions.producer(definitions.operand(operation, "x"), "const")
+    weight = None if source is None else constant_of(source)
     if (
         weight is None
         or len(operation.outputs) != 1

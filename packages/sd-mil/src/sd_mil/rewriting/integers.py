@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_mil.ir.program import Argument, Constant, Operation, Program, Reference, TensorType, Variable
-from sd_mil.rewriting.bodies import with_operations
+from sd_mil.ir.uses import with_operations
 from sd_mil.rewriting.views import Definitions
 
 _LAYERS = ("conv", "linear")

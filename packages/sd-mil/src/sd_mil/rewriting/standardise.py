@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sd_mil.ir.program import Argument, Constant, Operation, Program, Reference, TensorType
-from sd_mil.rewriting.bodies import with_operations
+from sd_mil.ir.uses import with_operations
 from sd_mil.rewriting.views import Definitions
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sd_mil.ir.program import Argument, Block, Constant, Operation, Payload, Reference
+from sd_mil.ir.uses import constant_of
 
 Range: TypeAlias = tuple[int, int]
 
@@ -92,7 +93,7 @@ class Definitions:
         argument: Argument | None = arguments[0] if len(arguments) == 1 else None
         if isinstance(argument, Reference):
             const = self.producer(argument.name, "const")
-            argument = const.attributes.get("val") if const else None
+            argument = None if const is None else constant_of(const)
         return argument.value if isinstance(argument, Constant) else None
 
     def ints(self, operation: Operation, parameter: str) -> list[int] | None:

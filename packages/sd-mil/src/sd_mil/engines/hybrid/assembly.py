@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from sd_mil.constexpr import decode
 from sd_mil.engines import reference
-from sd_mil.engines.hybrid.partition import is_constant, partition, refused
+from sd_mil.engines.hybrid.backend import Backend
+from sd_mil.engines.hybrid.partition import is_constant, partition
 from sd_mil.engines.hybrid.parts import Branch, Chain, Loop, NativePart, NumpyPart, Part
-from sd_mil.engines.openvino import compiled
-from sd_mil.engines.openvino.dtypes import computed_type
-from sd_mil.engines.openvino.translation import constant_value
-from sd_mil.engines.protocol import Precision
 from sd_mil.engines.reference.payload import dense
 from sd_mil.errors import PackageError, UnsupportedOpError
 from sd_mil.ir.program import (
@@ -29,7 +27,7 @@ from sd_mil.ir.program import (
     ValueType,
     Variable,
 )
-from sd_mil.ir.uses import free_names, names_used
+from sd_mil.ir.uses import captured, constant_of, names_used
 
 #: Operations that make a block worth compiling: each call of a compiled block costs as much as several
 #: operations in numpy.
@@ -64,7 +62,7 @@ class Outer:
         return tuple({id(one): one for one in self.constants.values() if id(one) in found}.values())
 
 
-def assemble(block: Block, *, precision: Precision, outer: Outer | None = None) -> Chain:
+def assemble(block: Block, *, backend: Backend, outer: Outer | None = None) -> Chain:
     """The block in parts, each compiled.
 
     Raises:
@@ -72,12 +70,12 @@ def assemble(block: Block, *, precision: Precision, outer: Outer | None = None) 
         PackageError: the block contradicts itself.
     """
     scope = (outer or Outer({}, {})).inside(block)
-    pieces = list(_pieces(block, scope))
+    pieces = list(_pieces(block, scope, backend))
     fixed = {name: _value(name, scope) for name in block.outputs if name in scope.constants}
     parts, releases = [], []
     needed = set(block.outputs)
     for kind, operations in reversed(pieces):
-        part = _part(kind, operations, needed, scope, precision, fixed)
+        part = _part(kind, operations, needed, scope, backend, fixed)
         if part is not None:
             parts.append(part)
             releases.append(part.uses - needed)
@@ -86,13 +84,13 @@ def assemble(block: Block, *, precision: Precision, outer: Outer | None = None) 
     return Chain(tuple(reversed(parts)), inputs, block.outputs, fixed, tuple(reversed(releases)))
 
 
-def _pieces(block: Block, scope: Outer) -> Iterator[tuple[str, tuple[Operation, ...]]]:
+def _pieces(block: Block, scope: Outer, backend: Backend) -> Iterator[tuple[str, tuple[Operation, ...]]]:
     """The segments, with control flow that is worth compiling apart."""
     own = {id(operation) for operation in block.operations}
     outside = [one for one in scope.constants_for(block.operations) if id(one) not in own]
     operations = (*outside, *block.operations)
-    free = [Variable(name, scope.types[name]) for name in sorted(free_names(block) - scope.constants.keys())]
-    in_numpy = refused((*block.inputs, *free), operations, scope.types)
+    free = [Variable(name, scope.types[name]) for name in sorted(captured(block) - scope.constants.keys())]
+    in_numpy = backend.refused((*block.inputs, *free), operations, scope.types)
     for segment in partition(operations, in_numpy, scope.types):
         if segment.native:
             yield "native", segment.operations
@@ -116,7 +114,7 @@ def _part(
     operations: tuple[Operation, ...],
     needed: Set[str],
     scope: Outer,
-    precision: Precision,
+    backend: Backend,
     fixed: dict[str, Any],
 ) -> Part | None:
     """The operations ready to run; None when nothing needs what they compute."""
@@ -128,13 +126,13 @@ def _part(
         return None
     if kind == "native":
         try:
-            return _native(operations, uses, wanted, scope, precision)
+            return _native(operations, uses, wanted, scope, backend)
         except UnsupportedOpError:  # a pass made of them what has no translation here
             kind = "numpy"
     if kind == "numpy":
         return _in_numpy(operations, wanted, scope)
     (operation,) = operations
-    blocks = [assemble(block, precision=precision, outer=scope) for block in operation.blocks]
+    blocks = [assemble(block, backend=backend, outer=scope) for block in operation.blocks]
     arguments = _arguments(operation, scope, fixed)
     outputs = tuple(variable.name for variable in operation.outputs)
     if kind == "cond":
@@ -147,23 +145,25 @@ def _native(
     uses: frozenset[str],
     wanted: tuple[str, ...],
     scope: Outer,
-    precision: Precision,
+    backend: Backend,
 ) -> NativePart:
     """What crosses to other parts is declared in the type it is computed in, so that nothing rounds it."""
-    inputs = tuple(_computed(Variable(name, scope.types[name])) for name in sorted(uses))
+    inputs = tuple(_computed(Variable(name, scope.types[name]), backend) for name in sorted(uses))
     widened = (
-        replace(one, outputs=tuple(_computed(out) if out.name in wanted else out for out in one.outputs))
+        replace(
+            one, outputs=tuple(_computed(out, backend) if out.name in wanted else out for out in one.outputs)
+        )
         for one in operations
     )
     block = Block(inputs, (*scope.constants_for(operations), *widened), wanted)
     program = Program({"main": Function("main", "", block)})
-    return NativePart(uses, compiled.compile_program(program, precision=precision))
+    return NativePart(uses, backend.compile(program))
 
 
-def _computed(variable: Variable) -> Variable:
+def _computed(variable: Variable, backend: Backend) -> Variable:
     if not isinstance(variable.type, TensorType):
         raise PackageError(f"expected a tensor, got {variable.type} for {variable.name!r}")
-    return Variable(variable.name, computed_type(variable.type, where=repr(variable.name)))
+    return Variable(variable.name, backend.computed_type(variable.type, where=repr(variable.name)))
 
 
 def _in_numpy(operations: tuple[Operation, ...], wanted: tuple[str, ...], scope: Outer) -> NumpyPart:
@@ -171,7 +171,7 @@ def _in_numpy(operations: tuple[Operation, ...], wanted: tuple[str, ...], scope:
     try:
         return NumpyPart(reference.compile_block(block), frozenset(_types(operations)))
     except UnsupportedOpError as error:
-        raise UnsupportedOpError(f"OpenVINO does not run it, and {error}") from error
+        raise UnsupportedOpError(f"the backend does not run it, and {error}") from error
 
 
 def _types(operations: Iterable[Operation]) -> Iterator[str]:
@@ -206,6 +206,7 @@ def _constant(argument: Argument, scope: Outer) -> Constant:
     if isinstance(argument, Constant):
         return argument
     operation = scope.constants[argument.name]
-    if operation.type == "const":
-        return constant_value(operation)
-    return reference.decode(operation, lambda one: _constant(one, scope))[argument.name]
+    value = constant_of(operation)
+    if value is not None:
+        return value
+    return decode(operation, lambda one: _constant(one, scope))[argument.name]

@@ -1,4 +1,4 @@
-"""What a program that OpenVINO does not run alone is made of, ready to run.
+"""What a program that a backend does not run alone is made of, ready to run.
 
 Values are arrays in the types they are computed in (floats as fp32), lists, and cells of states, by name.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from sd_mil.engines.openvino.compiled import CompiledProgram
+from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.engines.reference import CompiledBlock
 from sd_mil.errors import PackageError
 from sd_mil.ir.limits import check_iterations
@@ -43,7 +43,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NativePart:
-    """A segment that OpenVINO runs."""
+    """A segment that the backend runs."""
 
     uses: frozenset[str]
     compiled: CompiledProgram
@@ -51,7 +51,7 @@ class NativePart:
 
     @property
     def arithmetic(self) -> tuple[str, ...]:
-        """What OpenVINO computes with."""
+        """What the backend computes with."""
         return (self.compiled.arithmetic,)
 
     def run(self, values: Values) -> Values:

@@ -1,7 +1,4 @@
-"""Programs that OpenVINO does not run alone: compiled segments, and numpy between them.
-
-A program that it runs alone is what :mod:`sd_mil.engines.openvino.compiled` makes of it, with nothing added.
-"""
+"""Programs that a backend does not run alone: compiled segments, and numpy between them."""
 
 from __future__ import annotations
 
@@ -11,23 +8,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from sd_mil.engines.hybrid.assembly import assemble
+from sd_mil.engines.hybrid.backend import Backend
 from sd_mil.engines.hybrid.parts import Chain
-from sd_mil.engines.openvino import compiled
-from sd_mil.engines.openvino.compiled import Array, CompiledProgram, output_types
-from sd_mil.engines.openvino.states import states_as_values
-from sd_mil.engines.protocol import Precision
+from sd_mil.engines.hybrid.states import states_as_values
 from sd_mil.engines.reference.payload import computed
-from sd_mil.engines.reference.values import Cell
-from sd_mil.errors import PredictionError, UnsupportedModelError
+from sd_mil.engines.reference.values import Array, Cell
+from sd_mil.errors import PredictionError
 from sd_mil.ir.dtypes import NUMPY_DTYPES
 from sd_mil.ir.program import Program, StateType, TensorType, ValueType, Variable
+from sd_mil.ir.uses import output_types
 
 _State: TypeAlias = "MutableMapping[str, Array]"
 
 
 @dataclass(frozen=True, slots=True)
 class HybridProgram:
-    """A program in parts, ready to run. Made by :func:`compile_program`.
+    """A program in parts, ready to run. Made by :func:`compile_in_parts`.
 
     ``finals`` has, for each state that became an input, the value that is its new one. Other states are given
     to the parts as cells.
@@ -63,40 +60,29 @@ class HybridProgram:
         return np.asarray(results[self.finals[name]]) if name in self.finals else before
 
 
-def compile_program(program: Program, *, precision: Precision = "fp32") -> CompiledProgram | HybridProgram:
-    """Compile the default function of ``program``: with OpenVINO, or in parts where that cannot run it all.
+def compile_in_parts(program: Program, backend: Backend, *, name: str) -> HybridProgram:
+    """Compile the default function of ``program``: segments by the backend, the rest in numpy.
 
-    ``precision`` is the arithmetic of floats: ``fp32``, or ``bf16`` on processors that have it. What numpy
-    computes is fp32 in any case.
+    ``name``: of the engine, where it says what it computes with. What numpy computes is fp32 in any case.
 
     Raises:
-        MissingEngineError: OpenVINO is not installed.
-        EngineError: an unknown precision, or bf16 on a processor that has none.
-        UnsupportedOpError: an operation that neither engine knows.
+        UnsupportedOpError: an operation that neither the backend nor the reference engine knows.
         PackageError: the program contradicts itself.
     """
     functional, finals = states_as_values(program)
-    if functional is program:
-        try:
-            return compiled.compile_program(program, precision=precision)
-        except UnsupportedModelError:
-            pass  # the parts may do
-    from sd_mil.engines.hybrid.assembly import assemble
-    from sd_mil.engines.openvino.translation import refuse_unknown
-
-    refuse_unknown(functional)
-    chain = assemble(functional.main.body, precision=precision)
+    backend.refuse_unknown(functional)
+    chain = assemble(functional.main.body, backend=backend)
     return HybridProgram(
         inputs=functional.main.inputs,
         outputs=output_types(program),
         finals=finals,
         chain=chain,
-        arithmetic=_describe(chain),
+        arithmetic=_describe(chain, name),
     )
 
 
-def _describe(chain: Chain) -> str:
-    alone = f"portable: numpy {np.__version__}, fp32 arithmetic; not the Neural Engine"
+def _describe(chain: Chain, name: str) -> str:
+    alone = f"{name}: numpy {np.__version__}, fp32 arithmetic; not the Neural Engine"
     native = " | ".join(chain.arithmetic) or alone
     return f"{native}; in numpy: {', '.join(sorted(chain.in_numpy))}" if chain.in_numpy else native
 

@@ -14,7 +14,8 @@ from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.protocol import Precision
 from sd_mil.errors import EngineError, PackageError, PredictionError, load_error
 from sd_mil.ir.dtypes import NUMPY_DTYPES
-from sd_mil.ir.program import Program, ValueType, Variable
+from sd_mil.ir.program import Program, Variable
+from sd_mil.ir.uses import output_types
 
 if TYPE_CHECKING:
     import openvino
@@ -110,8 +111,8 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     openvino = import_openvino()
     from sd_mil.cache import default_cache
     from sd_mil.engines.openvino.exactness import sums_are_exact
-    from sd_mil.engines.openvino.residency import mapped_files, pages_dropped
     from sd_mil.engines.openvino.translation import refuse_unsupported, translate_program
+    from sd_mil.residency import mapped_files, pages_dropped
     from sd_mil.rewriting import compute_in_integers, decode_constants, rewrite
 
     refuse_unsupported(program)
@@ -139,14 +140,6 @@ def _reason(error: Exception) -> str:
     """The last line of what OpenVINO says; the others are places in its source."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
-
-
-def output_types(program: Program) -> dict[str, ValueType]:
-    """The declared type of each value that the default function returns, by name."""
-    types = {variable.name: variable.type for variable in program.main.inputs}
-    for operation in program.main.body.operations:
-        types |= {variable.name: variable.type for variable in operation.outputs}
-    return {name: types[name] for name in program.main.outputs}
 
 
 def _core(openvino: ModuleType, precision: str) -> openvino.Core:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sd_mil.engines.openvino import library  # noqa: F401 (before openvino)
 
 # isort: split
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -14,14 +14,14 @@ import openvino.opset14 as ov
 from openvino import Model, Node, Output, PartialShape, Type
 
 import sd_mil.engines.openvino.ops  # noqa: F401 - registers the translators
+from sd_mil.constexpr import decode, is_compressed
 from sd_mil.engines.openvino.bounds import violations_of
 from sd_mil.engines.openvino.call import Call
-from sd_mil.engines.openvino.compression import decompress, is_compressed
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.openvino.registry import find_translator
 from sd_mil.engines.openvino.scope import Scope
 from sd_mil.engines.reference import compile_block
-from sd_mil.engines.reference.ops import OPS
+from sd_mil.engines.reference.registry import find_op
 from sd_mil.errors import FAILURES, PackageError, SdMilError, UnsupportedOpError
 from sd_mil.ir.limits import check_translated
 from sd_mil.ir.program import (
@@ -34,6 +34,7 @@ from sd_mil.ir.program import (
     ValueType,
     Variable,
 )
+from sd_mil.ir.uses import constant_of, references
 
 #: The largest values with which the reference engine is asked about an operation while translating.
 _TRIED_ELEMENTS = 1 << 20
@@ -53,7 +54,7 @@ def refuse_unknown(program: Program) -> None:
     Raises: UnsupportedOpError as :func:`refuse_unsupported`.
     """
     _refuse(
-        [one for one in program.operations() if one.type not in OPS and not _is_translated(one)],
+        [one for one in program.operations() if find_op(one.type) is None and not _is_translated(one)],
     )
 
 
@@ -102,10 +103,10 @@ def constant_value(operation: Operation) -> Constant:
 
     Raises: PackageError when it has none.
     """
-    argument = operation.attributes.get("val") or next(iter(operation.inputs.get("val", ())), None)
-    if not isinstance(argument, Constant):
+    value = constant_of(operation)
+    if value is None:
         raise PackageError(f"expected a value for const {operation.name!r}, got none")
-    return argument
+    return value
 
 
 def _partial_shape(kind: ValueType) -> PartialShape:
@@ -135,7 +136,7 @@ def translate_operation(operation: Operation, scope: Scope) -> None:
         scope.define(operation.outputs[0].name, constant_value(operation))
         return
     if is_compressed(operation.type):
-        for name, constant in decompress(operation, scope).items():
+        for name, constant in decode(operation, scope.constant).items():
             scope.define(name, constant)
         return
     translator = find_translator(operation.type)
@@ -162,10 +163,11 @@ def _refuse_contradiction(operation: Operation, scope: Scope, reason: str) -> No
 
     Raises: PackageError when it cannot compute the operation either.
     """
-    data = {one.name: one for one in _references(operation) if scope.constant(one) is None}
+    used = map(Reference, references(operation))
+    data = {one.name: one for one in used if scope.constant(one) is None}
     shapes = {name: scope.output(one).get_partial_shape() for name, one in data.items()}
     known = all(shape.is_static and prod(shape.to_shape()) <= _TRIED_ELEMENTS for shape in shapes.values())
-    if not known or operation.type not in OPS:
+    if not known or find_op(operation.type) is None:
         return
     zeros = {
         name: np.zeros(tuple(shapes[name].to_shape()), scope.output(one).get_element_type().to_dtype())
@@ -179,11 +181,6 @@ def _refuse_contradiction(operation: Operation, scope: Scope, reason: str) -> No
         compile_block(Block((), (replace(operation, inputs=inputs),), outputs)).run(zeros)
     except PackageError as error:
         raise PackageError(f"{operation.type} {operation.name!r} contradicts itself: {reason}") from error
-
-
-def _references(operation: Operation) -> Iterator[Reference]:
-    for given in operation.inputs.values():
-        yield from (one for one in given if isinstance(one, Reference))
 
 
 def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -> None:

@@ -1,6 +1,5 @@
 """The reference engine: plain numpy, one op = one function, slow and exact. The oracle of the others."""
 
-from sd_mil.engines.reference.decoding import decode
 from sd_mil.engines.reference.interpreter import (
     CompiledBlock,
     Event,
@@ -20,5 +19,4 @@ __all__ = [
     "ReferenceProgram",
     "compile_block",
     "compile_program",
-    "decode",
 ]

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from sd_mil.constexpr.stored import unpacked
 from sd_mil.engines.protocol import Arrays, Rounding
-from sd_mil.engines.reference.payload import computed, dense, unpacked
-from sd_mil.engines.reference.plan import BlockPlan, Step, plan, where
+from sd_mil.engines.reference.payload import computed, dense
+from sd_mil.engines.reference.plan import BlockPlan, Step, plan
 from sd_mil.engines.reference.values import Array, Cell, Value
 from sd_mil.errors import PackageError, PredictionError, SdMilError
 from sd_mil.ir.limits import check_computed
@@ -25,6 +26,7 @@ from sd_mil.ir.program import (
     TensorType,
     UnrankedType,
     Variable,
+    where,
 )
 
 #: What may stop a computation that is wrong for its inputs.

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sd_mil.engines.reference.ops import OPS
+import sd_mil.engines.reference.ops  # noqa: F401 - registers the operations
 from sd_mil.engines.reference.payload import computed_dtype
-from sd_mil.engines.reference.registry import Op
+from sd_mil.engines.reference.registry import Op, find_op
 from sd_mil.errors import PackageError, UnsupportedOpError
-from sd_mil.ir.program import Argument, Block, Constant, Operation, Reference, Variable
+from sd_mil.ir.program import Argument, Block, Constant, Operation, Variable, where
+from sd_mil.ir.uses import constant_of, references
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +69,15 @@ def plan(block: Block, outer: Mapping[str, Constant] | None = None) -> BlockPlan
     )
 
 
-def where(operation: Operation) -> str:
-    """The operation as error messages say it: type, name and typed outputs."""
-    outputs = ", ".join(f"{variable.name!r}: {variable.type}" for variable in operation.outputs)
-    return f"operation {operation.type!r} named {operation.name!r} (output {outputs})"
-
-
 def _split_constants(operations: Iterable[Operation]) -> tuple[dict[str, Constant], list[Operation]]:
     """The constants by name, and everything that has to be computed."""
     constants, computations = {}, []
     for operation in operations:
-        if operation.type == "const":
-            constants[operation.outputs[0].name] = operation.attributes["val"]
-        else:
+        value = constant_of(operation)
+        if value is None:
             computations.append(operation)
+        else:
+            constants[operation.outputs[0].name] = value
     return constants, computations
 
 
@@ -92,7 +88,7 @@ def _free(block: Block, used: Set[str]) -> tuple[str, ...]:
 
 
 def _check_types(operations: list[Operation]) -> None:
-    unknown = [operation for operation in operations if operation.type not in OPS]
+    unknown = [operation for operation in operations if find_op(operation.type) is None]
     if unknown:
         kinds = sorted({operation.type for operation in unknown})
         raise UnsupportedOpError(
@@ -103,14 +99,16 @@ def _check_types(operations: list[Operation]) -> None:
 
 def _bind(operation: Operation, constants: Mapping[str, Constant], needed: Set[str]) -> tuple[Step, set[str]]:
     """The step, and the names that it uses."""
-    op = OPS[operation.type]
+    op = find_op(operation.type)
+    if op is None:  # checked before
+        raise UnsupportedOpError(f"the reference engine does not know {where(operation)}")
     arguments = _arguments(operation, op, constants)
     if len(operation.blocks) != op.blocks:
         raise PackageError(
             f"expected {op.blocks} nested blocks in {where(operation)}, got {len(operation.blocks)}"
         )
     blocks = tuple(plan(block, constants) for block in operation.blocks)
-    used = {one.name for given in arguments.values() for one in given if isinstance(one, Reference)}
+    used = set(references(operation))
     used.update(name for block in blocks for name in block.free)
     own = [variable.name for variable in operation.outputs]
     releases = (*sorted(used - needed), *(name for name in own if name not in needed))

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from sd_mil.constexpr import CODECS
 from sd_mil.engines.reference.values import Array, Value
 
 Implementation: TypeAlias = Callable[..., "Value | tuple[Value, ...]"]
@@ -26,7 +27,7 @@ BlockFunction: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
 _F = TypeVar("_F", bound=Implementation)
 
-__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "form", "op"]
+__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "find_op", "form", "op"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Op:
 
 #: Filled by the modules of :mod:`sd_mil.engines.reference.ops` as they are imported.
 OPS: dict[str, Op] = {}
+
+
+def find_op(name: str) -> Op | None:
+    """What computes an operation of that type; weights are decoded by the codecs there are."""
+    codec = CODECS.get(name)
+    if codec is None:
+        return OPS.get(name)
+    return Op(codec.decode, codec.signature, frozenset(), codec.choices, codec.ignored, stored=True)
 
 
 def op(

@@ -3,7 +3,6 @@
 from sd_mil.engines.reference.ops import (
     activation,
     classification,
-    compression,
     control,
     convolution,
     detection,
@@ -30,7 +29,6 @@ __all__ = [
     "OPS",
     "activation",
     "classification",
-    "compression",
     "control",
     "convolution",
     "detection",

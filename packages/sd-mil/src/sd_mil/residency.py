@@ -1,6 +1,6 @@
-"""Pages of mapped weights given back while a program is compiled.
+"""Pages of mapped weights given back while a program is compiled or decoded.
 
-OpenVINO reads every weight once, to write it in an order of its own, and never again. The pages of the file
+Every weight is read once, to be written in another order or form, and never again. The pages of the file
 would count as this process's memory all the same. Dropped, they stay in the system's page cache for whoever
 reads them next.
 """
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sd_mil.ir.program import Argument, Block, Constant, Program
+from sd_mil.ir.program import Program
+from sd_mil.ir.uses import constants_in
 
 #: Seconds between two drops. At 2 GB a second some 100 MB are resident at a time.
 _INTERVAL = 0.05
@@ -44,19 +45,10 @@ def pages_dropped(maps: Iterable[mmap.mmap]) -> Iterator[None]:
 def mapped_files(program: Program) -> list[mmap.mmap]:
     """The maps behind the constants of the default function, each once."""
     found: dict[int, mmap.mmap] = {}
-    for constant in _constants(program.main.body):
-        if isinstance(constant.value, np.ndarray) and (owner := _owner(constant.value)) is not None:
+    for constant in constants_in(program.main.body):
+        if isinstance(constant.content, np.ndarray) and (owner := _owner(constant.content)) is not None:
             found[id(owner)] = owner
     return list(found.values())
-
-
-def _constants(block: Block) -> Iterator[Constant]:
-    for operation in block.operations:
-        arguments: list[Argument] = [one for given in operation.inputs.values() for one in given]
-        arguments.extend(operation.attributes.values())
-        yield from (one for one in arguments if isinstance(one, Constant))
-        for inner in operation.blocks:
-            yield from _constants(inner)
 
 
 def _owner(array: npt.NDArray[np.generic]) -> mmap.mmap | None:
