@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sd_runtime import BundleError, IntegrityError, ManifestError, open_bundle
+from sd_bundle import BundleError, IntegrityError, ManifestError, open_bundle
 
 CASES = Path(__file__).parent / "malformed" / "bundles"
 
@@ -16,7 +16,7 @@ EXPECTED: dict[str, tuple[type[BundleError], str]] = {
     "boolean_as_integer": (ManifestError, "at $.model.latent.height: expected an integer, got True"),
     "unknown_role": (ManifestError, "at $.components[0].role: expected 'text_encoder' or"),
     "wrong_format": (ManifestError, "at $.format: expected 'sd-bundle', got 'something-else'"),
-    "later_version": (ManifestError, "at $.version: expected 1, the one that this sd-runtime reads"),
+    "later_version": (ManifestError, "at $.version: expected 1, the one that this sd-bundle reads"),
     "version_as_float": (ManifestError, "at $.version: expected 1"),
     "not_an_object": (ManifestError, "at $: expected an object, got []"),
     "empty_manifest": (ManifestError, "at $: expected a JSON document, got Expecting value at line 1"),

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sd_bundle import open_bundle
 from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, convert, plan, verify
 from sd_convert.blueprint import Blueprint, pack, unpack
-from sd_runtime import open_bundle
 
 BLUEPRINTS = sys.modules["sd_convert.blueprints"]
 UNET = ConversionOptions(components=("unet",), overwrite=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sd_bundle import Role
 from sd_runtime import (
     Bundle,
     BundleComponent,
@@ -28,7 +29,6 @@ from sd_runtime import (
     new_bundle,
     open_bundle,
 )
-from sd_runtime.bundle import Role
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

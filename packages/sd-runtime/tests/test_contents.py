@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sd_bundle import hashes
 from sd_runtime import Bundle, FileHashes, IntegrityError, Pipeline, open_bundle
-from sd_runtime.bundle import hashes
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sd_bundle import reader
 from sd_runtime import Bundle, BundleComponent, IntegrityError, Model, Pipeline, open_bundle
-from sd_runtime.bundle import reader
 
 Write = Callable[..., Bundle]
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, cast
 
-from sd_runtime import (
+from sd_bundle import (
     AttentionImplementation,
     BundleComponent,
     ComputeUnit,
@@ -21,7 +21,7 @@ from sd_runtime import (
     TextEncoding,
     VaeFacts,
 )
-from sd_runtime import PortSpec as BundlePort
+from sd_bundle import PortSpec as BundlePort
 
 from .blueprint import Blueprint
 from .checkpoint import TOKENIZERS, Checkpoint

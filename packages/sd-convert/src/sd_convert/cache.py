@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sd_runtime import FileHashes
+from sd_bundle import FileHashes
 
 from .blueprint import Blueprint, pack, unpack
 from .checkpoint import Checkpoint

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from sd_runtime import Draft, new_bundle
+from sd_bundle import Draft, new_bundle
 
 from .background import Background
 from .blueprint import Blueprint
@@ -87,7 +87,7 @@ def convert(
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
         LimitError: disk or memory do not suffice.
-        sd_runtime.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
+        sd_bundle.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
     """
     options, began = options or ConversionOptions(), perf_counter()
     names = chosen_components(checkpoint, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, cast
 
-from sd_runtime import Encodes, Family, PredictionType, Task, TimeIds
+from sd_bundle import Encodes, Family, PredictionType, Task, TimeIds
 
 from .architecture import text_width
 from .checkpoint import TOKENIZERS, Checkpoint

@@ -1,9 +1,10 @@
 """Stable Diffusion bundles to images, without torch."""
 
-from sd_runtime.bundle import (
+from sd_bundle import (
     AttentionImplementation,
     Bundle,
     BundleComponent,
+    BundleError,
     ComputeUnit,
     ConditioningFacts,
     Draft,
@@ -13,9 +14,14 @@ from sd_runtime.bundle import (
     FileRecord,
     HiddenStates,
     ImageSize,
+    IntegrityError,
     LatentSize,
     Manifest,
+    ManifestError,
+    MissingComponentError,
     ModelFacts,
+    OutputExistsError,
+    PortsError,
     PortSpec,
     PredictionType,
     Provenance,
@@ -29,16 +35,11 @@ from sd_runtime.bundle import (
     open_bundle,
     parse_manifest,
 )
+
 from sd_runtime.errors import (
-    BundleError,
     EngineError,
     ImageTextError,
-    IntegrityError,
-    ManifestError,
-    MissingComponentError,
     NumericsError,
-    OutputExistsError,
-    PortsError,
     PromptTruncatedWarning,
     SdRuntimeError,
     SettingsError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sd_runtime.bundle import Bundle, BundleComponent
+from sd_bundle import Bundle, BundleComponent
 
 #: Memory that a network takes at its peak, in sizes of its package: weights, widened, and what it computes.
 PEAK = 3.0

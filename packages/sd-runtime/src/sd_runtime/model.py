@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import Bundle, BundleComponent, ComputeUnit, PortsError, PortSpec
 
-from sd_runtime.bundle import Bundle, BundleComponent, ComputeUnit, PortSpec
-from sd_runtime.errors import EngineError, NumericsError, PortsError
+from sd_runtime.errors import EngineError, NumericsError
 
 if TYPE_CHECKING:
     from sd_mil import Package

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import Bundle, BundleComponent, Role, open_bundle
 from sd_schedulers import NoiseSchedule, Resumed, Start, Step, sample
 from sd_tokenize import ClipTokenizer
 
 from sd_runtime import memory
-from sd_runtime.bundle import Bundle, BundleComponent, Role, open_bundle
 from sd_runtime.conditions import conditions, is_guided
 from sd_runtime.errors import SettingsError
 from sd_runtime.guidance import Denoiser, guided_denoiser

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sd_bundle import Bundle, MissingComponentError, ModelFacts
 from sd_schedulers import resolve
 
-from sd_runtime.bundle import Bundle, ModelFacts
-from sd_runtime.errors import MissingComponentError, SettingsError
+from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
 from sd_runtime.settings import ImageSettings, Mode, SamplingOptions
 from sd_runtime.user_image import UserImage, prepare_image, prepare_mask

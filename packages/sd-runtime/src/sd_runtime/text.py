@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer
 
-from sd_runtime.bundle import HiddenStates
-from sd_runtime.errors import BundleError, PromptTruncatedWarning
+from sd_runtime.errors import PromptTruncatedWarning
 from sd_runtime.model import LoadedModel
 
 Float: TypeAlias = npt.NDArray[np.float32]

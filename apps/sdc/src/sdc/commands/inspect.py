@@ -48,7 +48,7 @@ def _is_bundle(path: Path) -> bool:
 
 def bundle_facts(path: Path) -> dict[str, Any]:
     """The manifest's statements about the model, and the facts of each package."""
-    from sd_runtime import open_bundle
+    from sd_bundle import open_bundle
 
     bundle = open_bundle(path)
     manifest = bundle.manifest

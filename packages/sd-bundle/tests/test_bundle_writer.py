@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sd_runtime import (
+from sd_bundle import (
     BundleError,
     Draft,
     IntegrityError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from sd_runtime.errors import Literally, ManifestError
+from sd_bundle.errors import Literally, ManifestError
 
 MOST_ELEMENTS: Final = 2**31
 

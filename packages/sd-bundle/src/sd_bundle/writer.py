@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_runtime.bundle.facts import ModelFacts
-from sd_runtime.bundle.leftovers import OLD, PARTIAL, clear_leftovers, locked
-from sd_runtime.bundle.manifest import (
+from sd_bundle.errors import BundleError, OutputExistsError
+from sd_bundle.facts import ModelFacts
+from sd_bundle.leftovers import OLD, PARTIAL, clear_leftovers, locked
+from sd_bundle.manifest import (
     FORMAT,
     VERSION,
     BundleComponent,
@@ -28,9 +29,8 @@ from sd_runtime.bundle.manifest import (
     format_manifest,
     parse_manifest,
 )
-from sd_runtime.bundle.paths import check_relative
-from sd_runtime.bundle.reader import MANIFEST, read_text, sha256
-from sd_runtime.errors import BundleError, OutputExistsError
+from sd_bundle.paths import check_relative
+from sd_bundle.reader import MANIFEST, read_text, sha256
 
 
 @dataclass(slots=True)

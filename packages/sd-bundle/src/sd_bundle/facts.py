@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from sd_runtime.bundle.paths import check_relative
-from sd_runtime.bundle.rules import check_filled, check_positive
-from sd_runtime.errors import ManifestError
+from sd_bundle.errors import ManifestError
+from sd_bundle.paths import check_relative
+from sd_bundle.rules import check_filled, check_positive
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "sdxl-refiner"]
 Task: TypeAlias = Literal["text-to-image", "inpainting", "instruct-pix2pix"]

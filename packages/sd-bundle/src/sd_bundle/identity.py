@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_runtime.errors import IntegrityError
+from sd_bundle.errors import IntegrityError
 
 
 @dataclass(frozen=True, slots=True)

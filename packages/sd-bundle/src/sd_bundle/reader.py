@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sd_runtime.bundle.hashes import FileHashes, remembered_hashes
-from sd_runtime.bundle.identity import OpenedFiles
-from sd_runtime.bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
-from sd_runtime.bundle.paths import inside
-from sd_runtime.bundle.schema import parse_json
-from sd_runtime.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
+from sd_bundle.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
+from sd_bundle.hashes import FileHashes, remembered_hashes
+from sd_bundle.identity import OpenedFiles
+from sd_bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
+from sd_bundle.paths import inside
+from sd_bundle.schema import parse_json
 
 MANIFEST = "manifest.json"
 _LEFT_BY_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")

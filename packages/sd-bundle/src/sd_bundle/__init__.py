@@ -1,6 +1,14 @@
 """The bundle: a folder with a strict manifest, Core ML packages, tokenizer and scheduler files."""
 
-from sd_runtime.bundle.facts import (
+from sd_bundle.errors import (
+    BundleError,
+    IntegrityError,
+    ManifestError,
+    MissingComponentError,
+    OutputExistsError,
+    PortsError,
+)
+from sd_bundle.facts import (
     ConditioningFacts,
     Encodes,
     Family,
@@ -14,8 +22,8 @@ from sd_runtime.bundle.facts import (
     TimeIds,
     VaeFacts,
 )
-from sd_runtime.bundle.hashes import FileHashes
-from sd_runtime.bundle.manifest import (
+from sd_bundle.hashes import FileHashes
+from sd_bundle.manifest import (
     AttentionImplementation,
     BundleComponent,
     ComputeUnit,
@@ -27,13 +35,16 @@ from sd_runtime.bundle.manifest import (
     format_manifest,
     parse_manifest,
 )
-from sd_runtime.bundle.reader import Bundle, open_bundle
-from sd_runtime.bundle.writer import Draft, new_bundle
+from sd_bundle.paths import check_relative
+from sd_bundle.reader import Bundle, open_bundle
+from sd_bundle.schema import decode, encode, parse_json
+from sd_bundle.writer import Draft, new_bundle
 
 __all__ = [
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
+    "BundleError",
     "ComputeUnit",
     "ConditioningFacts",
     "Draft",
@@ -43,10 +54,15 @@ __all__ = [
     "FileRecord",
     "HiddenStates",
     "ImageSize",
+    "IntegrityError",
     "LatentSize",
     "Manifest",
+    "ManifestError",
+    "MissingComponentError",
     "ModelFacts",
+    "OutputExistsError",
     "PortSpec",
+    "PortsError",
     "PredictionType",
     "Provenance",
     "Role",
@@ -54,8 +70,12 @@ __all__ = [
     "TextEncoding",
     "TimeIds",
     "VaeFacts",
+    "check_relative",
+    "decode",
+    "encode",
     "format_manifest",
     "new_bundle",
     "open_bundle",
+    "parse_json",
     "parse_manifest",
 ]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
-from sd_runtime.bundle.facts import ConditioningFacts, ModelFacts
-from sd_runtime.bundle.paths import check_relative
-from sd_runtime.bundle.rules import MOST_ELEMENTS, check_filled, check_positive, check_unique
-from sd_runtime.bundle.schema import decode, encode, parse_json
-from sd_runtime.errors import ManifestError
+from sd_bundle.errors import ManifestError
+from sd_bundle.facts import ConditioningFacts, ModelFacts
+from sd_bundle.paths import check_relative
+from sd_bundle.rules import MOST_ELEMENTS, check_filled, check_positive, check_unique
+from sd_bundle.schema import decode, encode, parse_json
 
 FORMAT: Final = "sd-bundle"
 VERSION: Final = 1
@@ -221,7 +221,7 @@ def _check_format(document: Mapping[str, object]) -> None:
         raise ManifestError("$.format", repr(FORMAT), document.get("format"))
     version = document.get("version")
     if type(version) is not int or version != VERSION:
-        expected = f"{VERSION}, the one that this sd-runtime reads (a newer one may read more)"
+        expected = f"{VERSION}, the one that this sd-bundle reads (a newer one may read more)"
         raise ManifestError("$.version", expected, version)
 
 

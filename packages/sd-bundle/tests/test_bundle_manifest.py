@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from sd_runtime import (
+from sd_bundle import (
     BundleComponent,
     ConditioningFacts,
     FileRecord,
@@ -187,7 +187,7 @@ def test_every_field_with_every_type_is_read_or_a_manifest_error(manifest: Manif
 def test_an_integer_is_a_number() -> None:
     vae = dataclasses.replace(VaeFacts(1.0, 0.0, "latents"))
     text = '{"scaling_factor": 1, "shift_factor": 0, "encodes": "latents"}'
-    from sd_runtime.bundle.schema import decode, parse_json
+    from sd_bundle.schema import decode, parse_json
 
     assert decode(VaeFacts, parse_json(text)) == vae
 

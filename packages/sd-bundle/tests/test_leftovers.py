@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sd_runtime.bundle.leftovers import clear_leftovers, locked
+from sd_bundle.leftovers import clear_leftovers, locked
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="nothing is locked there, so nothing is swept"

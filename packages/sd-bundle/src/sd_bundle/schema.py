@@ -15,7 +15,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from sd_runtime.errors import Literally, ManifestError
+from sd_bundle.errors import Literally, ManifestError
 
 T = TypeVar("T")
 Json = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sd_runtime.errors import ManifestError
+from sd_bundle.errors import ManifestError
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _LONGEST = 400  # characters; a bundle's own paths stay under 120
