@@ -9,10 +9,12 @@ import pytest
 from sd_bundle import (
     BundleComponent,
     ConditioningFacts,
+    DenoiserFacts,
     Draft,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     PortSpec,
     Provenance,
     VaeFacts,
@@ -23,19 +25,20 @@ FACTS = ModelFacts(
     identifier="org/tiny",
     family="sd1",
     task="text-to-image",
+    denoiser=DenoiserFacts("unet", None),
     prediction_type="epsilon",
     scheduler="scheduler/scheduler_config.json",
-    latent=LatentSize(4, 8, 8),
-    image=ImageSize(64, 64),
+    sizes=(PictureSize(ImageSize(64, 64), LatentSize(4, 8, 8)),),
     vae=VaeFacts(0.18215, 0.0, "moments"),
     text_encoders=(),
     conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
 )
 PROVENANCE = Provenance("org/tiny", None, {"sd-runtime": "0.1.0"}, "2026-01-31T12:00:00Z")
-UNET = BundleComponent(
+UNET = BundleComponent.of_package(
+    "Stable_Diffusion_version_org_tiny_unet.mlpackage",
     name="unet",
     role="denoiser",
-    package="Stable_Diffusion_version_org_tiny_unet.mlpackage",
+    size=ImageSize(64, 64),
     inputs=(PortSpec("sample", (2, 4, 8, 8), "float16"),),
     outputs=(PortSpec("noise_pred", (2, 4, 8, 8), "float32"),),
     attention_implementation="ORIGINAL",

@@ -11,18 +11,28 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from sd_bundle import (
+    AddedEmbedding,
     BundleComponent,
+    Chunk,
+    Compression,
     ConditioningFacts,
+    CustomVae,
+    DenoiserFacts,
     FileRecord,
     ImageSize,
     LatentSize,
     Manifest,
     ManifestError,
+    MergedLora,
     ModelFacts,
+    PictureSize,
     PortSpec,
     Provenance,
+    SourceFile,
     TextEncoding,
     VaeFacts,
+    Variant,
+    WeightSources,
     format_manifest,
     parse_manifest,
 )
@@ -69,45 +79,103 @@ def denoiser_ports(latent: LatentSize, task: str, conditioning: ConditioningFact
 
 
 @st.composite
-def components(draw: st.DrawFn, index: int, role: str, due: list[PortSpec]) -> BundleComponent:
+def variants(
+    draw: st.DrawFn, label: str, role: str, size: PictureSize | None, due: list[PortSpec]
+) -> Variant:
+    """A network in one to three chunks: the first takes what is due, each passes something on to the next."""
     inputs, outputs = draw(port_lists()), draw(port_lists())
     if role == "denoiser":
         inputs = with_ports(inputs, *due)
     if role == "text_encoder":
         outputs = with_ports(outputs, *(PortSpec(name, (1, 77, 8), "float32") for name in HIDDEN_STATES))
+    count = draw(st.integers(1, 3))
+    if count > 1:  # in one piece a network may return what it takes under the same name
+        taken = {port.name for port in inputs}
+        outputs = tuple(port for port in outputs if port.name not in taken)
+    passed = [PortSpec(f"\n{index}", (1, index + 1), "float16") for index in range(count - 1)]
+    chunks = tuple(
+        Chunk(
+            f"{label}{index}.mlpackage",
+            draw(st.none() | NAMES),
+            inputs if index == 0 else (passed[index - 1], *draw(st.sampled_from([(), inputs[:1]]))),
+            outputs if index == count - 1 else (passed[index],),
+        )
+        for index in range(count)
+    )
+    return Variant(None if size is None else size.image, chunks)
+
+
+COMPRESSIONS = st.builds(
+    Compression,
+    st.sampled_from([("palettization",), ("pruning", "palettization"), ("quantization",)]),
+    st.floats(0.01, 32),
+    st.sampled_from([None, "scheduler/config.json"]),
+)
+
+
+@st.composite
+def components(
+    draw: st.DrawFn, index: int, role: str, sizes: list[PictureSize], due: dict[PictureSize, list[PortSpec]]
+) -> BundleComponent:
+    is_sized = role in ("denoiser", "image_decoder", "image_encoder")
+    made_for = draw(st.lists(st.sampled_from(sizes), min_size=1, unique=True)) if is_sized else [None]
     return BundleComponent(
         name=f"{index} {draw(NAMES)}",
         role=role,
-        package=f"{index}{draw(PARTS)}.mlpackage",
-        inputs=inputs,
-        outputs=outputs,
+        variants=tuple(
+            draw(variants(f"{index}{draw(PARTS)}{number}", role, size, due[size] if size else []))
+            for number, size in enumerate(made_for)
+        ),
         attention_implementation=draw(st.sampled_from([None, "ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2"])),
+        compression=draw(st.none() | COMPRESSIONS),
         compute_unit=draw(st.sampled_from(["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"])),
         deployment_target=draw(st.sampled_from(["macOS13", "iOS18"])),
     )
 
 
+DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
+SOURCE_FILES = st.builds(SourceFile, PARTS, st.integers(0, 2**53), DIGESTS)
+SCALES = st.floats(allow_nan=False, allow_infinity=False)
+WEIGHTS = st.builds(
+    WeightSources,
+    st.dictionaries(PARTS, st.lists(SOURCE_FILES, max_size=2).map(tuple), max_size=2),
+    st.lists(st.builds(MergedLora, SOURCE_FILES, SCALES, SCALES), max_size=2).map(tuple),
+    st.lists(
+        st.builds(AddedEmbedding, NAMES, SOURCE_FILES), max_size=2, unique_by=lambda added: added.token
+    ).map(tuple),
+    st.none() | st.builds(CustomVae, PARTS, st.lists(SOURCE_FILES, min_size=1, max_size=2).map(tuple)),
+)
+
+
+@st.composite
+def picture_sizes(draw: st.DrawFn) -> list[PictureSize]:
+    channels = draw(st.integers(1, 16))
+    latents = st.builds(LatentSize, st.just(channels), st.integers(1, 128), st.integers(1, 128))
+    sizes = st.builds(PictureSize, st.builds(ImageSize, SIZES, SIZES), latents)
+    return draw(st.lists(sizes, min_size=1, max_size=3, unique_by=lambda size: size.image))
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    latent = LatentSize(draw(st.integers(1, 16)), draw(st.integers(1, 128)), draw(st.integers(1, 128)))
+    sizes = draw(picture_sizes())
     task, conditioning = draw(st.sampled_from(sorted(CHANNELS))), draw(CONDITIONING)
-    due = denoiser_ports(latent, task, conditioning)
+    due = {size: denoiser_ports(size.latent, task, conditioning) for size in sizes}
     roles = draw(st.lists(st.sampled_from(ROLES), max_size=4))
-    members = tuple(draw(components(index, role, due)) for index, role in enumerate(roles))
+    members = tuple(draw(components(index, role, sizes, due)) for index, role in enumerate(roles))
     encoders = draw(st.permutations([c.name for c in members if c.role == "text_encoder"]))
-    files = {f"{c.package}/{draw(PARTS)}": draw(RECORDS) for c in members}
+    files = {f"{package}/{draw(PARTS)}": draw(RECORDS) for c in members for package in c.packages}
     files |= {"scheduler/config.json": draw(RECORDS), "tokenizer/vocab.json": draw(RECORDS)}
     return Manifest(
         format="sd-bundle",
-        version=1,
+        version=2,
         model=ModelFacts(
             identifier=draw(NAMES),
             family=draw(st.sampled_from(["sd1", "sd2", "sdxl", "sdxl-refiner"])),
             task=task,
+            denoiser=DenoiserFacts("unet", draw(st.sampled_from([None, "lcm"]))),
             prediction_type=draw(st.sampled_from(["epsilon", "v_prediction", "sample"])),
             scheduler="scheduler/config.json",
-            latent=latent,
-            image=ImageSize(draw(SIZES), draw(SIZES)),
+            sizes=tuple(sizes),
             vae=VaeFacts(
                 draw(st.floats(1e-300, 1e300)),
                 draw(st.floats(allow_nan=False, allow_infinity=False)),
@@ -119,12 +187,12 @@ def manifests(draw: st.DrawFn) -> Manifest:
             conditioning=conditioning,
         ),
         components=members,
-        compression="none",
         provenance=Provenance(
             source=draw(PARTS),
             revision=draw(st.none() | st.text(max_size=8)),
             tools=draw(st.dictionaries(PARTS, PARTS, max_size=3)),
             created="2026-01-31T12:00:00Z",
+            weights=draw(st.none() | WEIGHTS),
         ),
         files=files,
     )
@@ -141,7 +209,11 @@ def test_what_is_written_is_read(manifest: Manifest) -> None:
 def test_a_field_less_or_more_is_refused(manifest: Manifest, random: Any) -> None:
     document = json.loads(format_manifest(manifest))
     places = [document, document["model"], document["model"]["vae"], document["provenance"]]
-    place = random.choice(places + document["components"])
+    variants = [variant for component in document["components"] for variant in component["variants"]]
+    chunks = [chunk for variant in variants for chunk in variant["chunks"]]
+    weights = [weights] if (weights := document["provenance"]["weights"]) else []
+    sizes = document["model"]["sizes"]
+    place = random.choice(places + document["components"] + variants + chunks + weights + sizes)
     removed = random.choice(sorted(place))
     spoilt = place.pop(removed)
     with pytest.raises(ManifestError, match=rf"{removed}: expected"):
@@ -202,5 +274,5 @@ def test_provenance_is_no_machine_path(source: str) -> None:
 
 def test_messages_stay_on_one_printable_line() -> None:
     with pytest.raises(ManifestError) as caught:
-        parse_manifest('{"format": "sd-bundle", "version": 1, "\\u001b[31m\\n": 1}')
+        parse_manifest('{"format": "sd-bundle", "version": 2, "\\u001b[31m\\n": 1}')
     assert str(caught.value).isprintable()

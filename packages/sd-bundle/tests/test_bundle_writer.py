@@ -187,7 +187,7 @@ def on_an_unknown_unit(draft: Draft) -> None:
         (lambda draft: draft.add_file(SCHEDULER, b""), "added once"),
         (lambda draft: draft.add_file("manifest.json", b"{}"), "manifest.json is written last"),
         (lambda draft: shutil.rmtree(draft.folder / "scheduler"), "at $.model.scheduler"),
-        (lambda draft: (draft.folder / WEIGHTS).unlink(), "at $.components[0].package"),
+        (lambda draft: (draft.folder / WEIGHTS).unlink(), "at $.components[0].variants[0].chunks[0].package"),
         (lambda draft: draft.components.append(draft.components[0]), "expected distinct names"),
         (on_an_unknown_unit, "at $.components[0].compute_unit: expected 'ALL' or"),
     ],

@@ -16,10 +16,12 @@ from sd_runtime import (
     Bundle,
     BundleComponent,
     ConditioningFacts,
+    DenoiserFacts,
     FunctionModel,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     Pipeline,
     PortSpec,
     Provenance,
@@ -35,10 +37,10 @@ FACTS = ModelFacts(
     identifier="org/tiny",
     family="sd1",
     task="text-to-image",
+    denoiser=DenoiserFacts("unet", None),
     prediction_type="epsilon",
     scheduler="scheduler/scheduler_config.json",
-    latent=LatentSize(4, 8, 8),
-    image=ImageSize(64, 64),
+    sizes=(PictureSize(ImageSize(64, 64), LatentSize(4, 8, 8)),),
     vae=VaeFacts(0.18215, 0.0, "moments"),
     text_encoders=(),
     conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
@@ -54,12 +56,13 @@ def port(name: str, *shape: int, dtype: str = "float16") -> PortSpec:
 
 
 def component(name: str, role: str, inputs: list[PortSpec], outputs: list[PortSpec]) -> BundleComponent:
-    return BundleComponent(
+    return BundleComponent.of_package(
+        f"Stable_Diffusion_version_org_toy_{name}.mlpackage",
         name=name,
         role=role,  # type: ignore[arg-type]
-        package=f"Stable_Diffusion_version_org_toy_{name}.mlpackage",
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
+        size=FACTS.image,
+        inputs=inputs,
+        outputs=outputs,
         attention_implementation=None,
         compute_unit="CPU_ONLY",
         deployment_target="macOS13",

@@ -1,5 +1,17 @@
 """The bundle: a folder with a strict manifest, Core ML packages, tokenizer and scheduler files."""
 
+from sd_bundle.components import (
+    AttentionImplementation,
+    BundleComponent,
+    Chunk,
+    Compression,
+    CompressionMethod,
+    ComputeUnit,
+    Dtype,
+    PortSpec,
+    Role,
+    Variant,
+)
 from sd_bundle.errors import (
     BundleError,
     IntegrityError,
@@ -7,15 +19,20 @@ from sd_bundle.errors import (
     MissingComponentError,
     OutputExistsError,
     PortsError,
+    UnsupportedBundleError,
 )
 from sd_bundle.facts import (
+    Architecture,
     ConditioningFacts,
+    DenoiserFacts,
+    Distillation,
     Encodes,
     Family,
     HiddenStates,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     PredictionType,
     Task,
     TextEncoding,
@@ -23,31 +40,38 @@ from sd_bundle.facts import (
     VaeFacts,
 )
 from sd_bundle.hashes import FileHashes
-from sd_bundle.manifest import (
-    AttentionImplementation,
-    BundleComponent,
-    ComputeUnit,
-    FileRecord,
-    Manifest,
-    PortSpec,
-    Provenance,
-    Role,
-    format_manifest,
-    parse_manifest,
-)
+from sd_bundle.manifest import Manifest, format_manifest, parse_manifest
 from sd_bundle.paths import check_relative
+from sd_bundle.provenance import (
+    AddedEmbedding,
+    CustomVae,
+    FileRecord,
+    MergedLora,
+    Provenance,
+    SourceFile,
+    WeightSources,
+)
 from sd_bundle.reader import Bundle, open_bundle
 from sd_bundle.schema import decode, encode, parse_json
 from sd_bundle.writer import Draft, new_bundle
 
 __all__ = [
+    "AddedEmbedding",
+    "Architecture",
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
     "BundleError",
+    "Chunk",
+    "Compression",
+    "CompressionMethod",
     "ComputeUnit",
     "ConditioningFacts",
+    "CustomVae",
+    "DenoiserFacts",
+    "Distillation",
     "Draft",
+    "Dtype",
     "Encodes",
     "Family",
     "FileHashes",
@@ -58,18 +82,24 @@ __all__ = [
     "LatentSize",
     "Manifest",
     "ManifestError",
+    "MergedLora",
     "MissingComponentError",
     "ModelFacts",
     "OutputExistsError",
+    "PictureSize",
     "PortSpec",
     "PortsError",
     "PredictionType",
     "Provenance",
     "Role",
+    "SourceFile",
     "Task",
     "TextEncoding",
     "TimeIds",
+    "UnsupportedBundleError",
     "VaeFacts",
+    "Variant",
+    "WeightSources",
     "check_relative",
     "decode",
     "encode",

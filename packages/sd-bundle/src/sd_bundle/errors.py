@@ -4,7 +4,8 @@ BundleError             a folder that cannot be read, written or used as a bundl
 ├── ManifestError         manifest.json breaks a rule of FORMAT.md: where, expected, got
 ├── IntegrityError        a file is missing, or is not the one that the manifest lists
 ├── PortsError            a package's own ports are not those of the manifest
-├── MissingComponentError the bundle is sound, but lacks a component that the task needs
+├── MissingComponentError the bundle is sound, but lacks a component or a size that the task needs
+├── UnsupportedBundleError the bundle is sound, but what is asked does not fit several packages or sizes
 └── OutputExistsError     the folder to write to is taken
 """
 
@@ -37,7 +38,11 @@ class PortsError(BundleError):
 
 
 class MissingComponentError(BundleError):
-    """The bundle lacks a component that the task needs."""
+    """The bundle lacks a component, or a picture size, that the task needs."""
+
+
+class UnsupportedBundleError(BundleError):
+    """A sound bundle with more packages or picture sizes than whoever reads it can deal with."""
 
 
 class OutputExistsError(BundleError):

@@ -8,10 +8,12 @@ from typing import Literal, TypeAlias
 
 from sd_bundle.errors import ManifestError
 from sd_bundle.paths import check_relative
-from sd_bundle.rules import check_filled, check_positive
+from sd_bundle.rules import check_elements, check_filled, check_positive, check_unique
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "sdxl-refiner"]
 Task: TypeAlias = Literal["text-to-image", "inpainting", "instruct-pix2pix"]
+Architecture: TypeAlias = Literal["unet"]
+Distillation: TypeAlias = Literal["lcm"]
 PredictionType: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
 Encodes: TypeAlias = Literal["moments", "latents"]
 HiddenStates: TypeAlias = Literal["last_hidden_state", "hidden_embeds"]
@@ -27,9 +29,10 @@ class LatentSize:
     width: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
+        """Refuse sizes below one, and latents that no array can hold."""
         for name in ("channels", "height", "width"):
             check_positive(getattr(self, name), f"$.{name}")
+        check_elements((self.channels, self.height, self.width), "$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,35 @@ class ImageSize:
     width: int
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
+        """Refuse sizes below one, and pictures that no array can hold."""
         for name in ("height", "width"):
             check_positive(getattr(self, name), f"$.{name}")
+        check_elements((self.height, self.width), "$")
+
+    def __str__(self) -> str:
+        """Width first, as sizes of pictures are written: ``768x512``."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSize:
+    """A size that the model draws, and the latent of such a picture."""
+
+    image: ImageSize
+    latent: LatentSize
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiserFacts:
+    """What kind of network the denoiser is.
+
+    ``architecture`` says how it is called: ``unet``, with the ports ``sample``, ``timestep`` and
+    ``encoder_hidden_states``. ``distillation`` is ``lcm`` for one that was distilled to draw in a few steps
+    (latent consistency), None for one that takes as many as its scheduler.
+    """
+
+    architecture: Architecture
+    distillation: Distillation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +135,31 @@ class ModelFacts:
     """What the networks mean together.
 
     ``identifier`` is the model version as the checkpoint's owner writes it. ``scheduler`` is the file that
-    holds the noise schedule (diffusers' ``scheduler_config.json``). ``text_encoders`` are in the order
-    in which their hidden states are joined; the pooled embedding is the last one's.
+    holds the noise schedule (diffusers' ``scheduler_config.json``). ``sizes`` are those of the pictures, the
+    first one drawn where none is asked for. ``text_encoders`` are in the order in which their hidden states
+    are joined; the pooled embedding is the last one's.
     """
 
     identifier: str
     family: Family
     task: Task
+    denoiser: DenoiserFacts
     prediction_type: PredictionType
     scheduler: str
-    latent: LatentSize
-    image: ImageSize
+    sizes: tuple[PictureSize, ...]
     vae: VaeFacts
     text_encoders: tuple[TextEncoding, ...]
     conditioning: ConditioningFacts
+
+    @property
+    def image(self) -> ImageSize:
+        """The picture drawn where no size is asked for."""
+        return self.sizes[0].image
+
+    @property
+    def latent(self) -> LatentSize:
+        """The latent of :attr:`image`."""
+        return self.sizes[0].latent
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -137,6 +177,14 @@ class ModelFacts:
         return self.latent.channels + beside[self.task]
 
     def __post_init__(self) -> None:
-        """Refuse an empty identifier and paths out of the bundle."""
+        """Refuse an empty identifier, paths out of the bundle, and sizes that are none or of two models."""
         check_filled(self.identifier, "$.identifier")
         check_relative(self.scheduler, "$.scheduler")
+        if not self.sizes:
+            raise ManifestError("$.sizes", "at least one size", ())
+        check_unique((str(size.image) for size in self.sizes), "$.sizes")
+        for index, size in enumerate(self.sizes):
+            if size.latent.channels != self.latent.channels:
+                where = f"$.sizes[{index}].latent.channels"
+                expected = f"{self.latent.channels}, as in the first size"
+                raise ManifestError(where, expected, size.latent.channels)

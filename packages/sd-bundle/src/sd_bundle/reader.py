@@ -6,14 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sd_bundle.components import BundleComponent, Role
 from sd_bundle.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
+from sd_bundle.facts import ImageSize
 from sd_bundle.hashes import FileHashes, remembered_hashes
 from sd_bundle.identity import OpenedFiles
-from sd_bundle.manifest import BundleComponent, Manifest, Role, parse_manifest
+from sd_bundle.manifest import Manifest, parse_manifest
 from sd_bundle.paths import inside
 from sd_bundle.schema import parse_json
 
@@ -65,18 +67,45 @@ class Bundle:
         have = ", ".join(c.name for c in self.manifest.components) or "none"
         raise MissingComponentError(f"expected a component {name!r} in {self.path}, which has: {have}")
 
+    def at_size(self, size: ImageSize | None = None) -> Bundle:
+        """The same bundle as if it had but the pictures of ``size``; None is the model's first size.
+
+        Raises:
+            MissingComponentError: the model does not draw that size.
+        """
+        sizes = self.manifest.model.sizes
+        chosen = [each for each in sizes if each.image == (size or sizes[0].image)]
+        if not chosen:
+            have = ", ".join(str(each.image) for each in sizes)
+            raise MissingComponentError(f"expected a picture size of {self.path} ({have}), got {size}")
+        if len(sizes) == 1:
+            return self
+        model = replace(self.manifest.model, sizes=tuple(chosen))
+        components = (_at_size(component, chosen[0].image) for component in self.manifest.components)
+        kept = tuple(component for component in components if component is not None)
+        return replace(self, manifest=replace(self.manifest, model=model, components=kept))
+
     def package(self, component: BundleComponent) -> Path:
-        """The ``.mlpackage`` folder of ``component``.
+        """The ``.mlpackage`` folder of ``component``, which has but one.
 
         Its files are read now and held against their sha256, unless that was done before and they have not
         changed since.
 
         Raises:
             IntegrityError: it is not the one that was opened, or not the one that the manifest lists.
+            UnsupportedBundleError: it has several.
         """
-        self.opened.check(MANIFEST, component.package)
-        self._check_contents(component.package)
-        return self.path / component.package
+        return self.checked_folder(component.package)
+
+    def checked_folder(self, folder: str) -> Path:
+        """A folder of the bundle, such as a chunk's ``package``, with its files held against their sha256.
+
+        Raises:
+            IntegrityError: it is not the one that was opened, or not the one that the manifest lists.
+        """
+        self.opened.check(MANIFEST, folder)
+        self._check_contents(folder)
+        return self.path / folder
 
     def unchanged(self, *within: str) -> AbstractContextManager[None]:
         """A context in which files or folders of the bundle are read: they have to be those that were opened.
@@ -133,6 +162,12 @@ class Bundle:
             expected, got = self.manifest.files[path].sha256, hash_file(self.path / path)
             if got != expected:
                 raise IntegrityError(f"{path}: expected sha256 {expected}, got {got}; copy it again")
+
+
+def _at_size(component: BundleComponent, size: ImageSize) -> BundleComponent | None:
+    """``component`` for pictures of one size; None if it has no network for those."""
+    variants = tuple(variant for variant in component.variants if variant.size in (None, size))
+    return replace(component, variants=variants) if variants else None
 
 
 def _as_meant(config: Mapping[str, Any]) -> Mapping[str, Any]:

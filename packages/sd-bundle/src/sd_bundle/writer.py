@@ -16,20 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sd_bundle.components import BundleComponent
 from sd_bundle.errors import BundleError, OutputExistsError
 from sd_bundle.facts import ModelFacts
 from sd_bundle.leftovers import OLD, PARTIAL, clear_leftovers, locked
-from sd_bundle.manifest import (
-    FORMAT,
-    VERSION,
-    BundleComponent,
-    FileRecord,
-    Manifest,
-    Provenance,
-    format_manifest,
-    parse_manifest,
-)
+from sd_bundle.manifest import FORMAT, VERSION, Manifest, format_manifest, parse_manifest
 from sd_bundle.paths import check_relative
+from sd_bundle.provenance import FileRecord, Provenance
 from sd_bundle.reader import MANIFEST, read_text, sha256
 
 
@@ -44,9 +37,21 @@ class Draft:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def add_component(self, component: BundleComponent) -> Path:
-        """Announce ``component`` and return where to write its package: a path that does not exist yet."""
+        """Announce ``component`` and return where to write its package: a path that does not exist yet.
+
+        Raises:
+            BundleError: the draft has that package already.
+            UnsupportedBundleError: it has several packages; see :meth:`add_packages`.
+        """
+        place = self._place(component.package)
         self.components.append(component)
-        return self._place(component.package)
+        return place
+
+    def add_packages(self, component: BundleComponent) -> tuple[Path, ...]:
+        """As :meth:`add_component`, for the several ``packages`` of one: their places, in that order."""
+        places = tuple(self._place(package) for package in component.packages)
+        self.components.append(component)
+        return places
 
     def add_file(self, relative: str, content: bytes) -> None:
         """Write ``content`` to ``relative``.
@@ -91,7 +96,6 @@ class Draft:
             version=VERSION,
             model=self.model,
             components=tuple(self.components),
-            compression="none",
             provenance=self.provenance,
             files={
                 name: FileRecord(path.stat().st_size, self.hashes.get(name) or sha256(path))

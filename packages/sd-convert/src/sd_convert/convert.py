@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from sd_bundle import Draft, new_bundle
+from sd_bundle import Draft, FileHashes, new_bundle
 
 from .background import Background
 from .blueprint import Blueprint
@@ -93,9 +93,11 @@ def convert(
     names = chosen_components(checkpoint, options)
     facts = model_facts(checkpoint, options, names)
     blueprints = Blueprints(checkpoint, options, cache)
+    hash_file = FileHashes() if cache is None else cache.hash_file
+    origin = provenance(checkpoint, names, hash_file)
     with (
         limits_named(Path(output)),
-        new_bundle(output, facts, provenance=provenance(checkpoint), overwrite=options.overwrite) as draft,
+        new_bundle(output, facts, provenance=origin, overwrite=options.overwrite) as draft,
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
@@ -158,7 +160,8 @@ class _Work:
         pending = sum(job.drawn.blueprint.bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + drawn.blueprint.bytes)
         package = package_name(model_version(self.checkpoint, self.options), name)
-        path = self.draft.add_component(bundle_component(drawn.blueprint, package, self.options))
+        size = self.draft.model.image
+        path = self.draft.add_component(bundle_component(drawn.blueprint, package, self.options, size=size))
         weights = self.checkpoint.weights(name)
         written = writing.submit(lambda: self._write(drawn.blueprint, weights, path, writing.check))
         flushing.submit(lambda: _flush(path, written))

@@ -32,6 +32,6 @@ def is_short_for(component: BundleComponent, bundle: Bundle) -> bool:
 
 def package_bytes(component: BundleComponent, bundle: Bundle) -> int:
     """Size of the component's files."""
-    folder = component.package + "/"
+    folders = tuple(f"{package}/" for package in component.packages)
     files = bundle.manifest.files
-    return sum(record.size for path, record in files.items() if path.startswith(folder))
+    return sum(record.size for path, record in files.items() if path.startswith(folders))
