@@ -13,6 +13,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sd_bundle.errors import Literally, ManifestError
@@ -107,8 +108,8 @@ def _decode(kind: Any, value: Json, where: str) -> Any:
 
 def _decode_dataclass(kind: type, value: Json, where: str) -> Any:
     members = _expect(dict, value, where)
-    hints = get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
+    hints = _field_types(kind)
+    names = list(hints)
     for name in members:
         if name not in names:
             raise ManifestError(f"{where}.{name}", f"one of the fields {', '.join(names)}", name)
@@ -120,6 +121,13 @@ def _decode_dataclass(kind: type, value: Json, where: str) -> Any:
         return kind(**fields)
     except ManifestError as error:
         raise ManifestError(where + error.where.removeprefix("$"), error.expected, error.got) from None
+
+
+@cache
+def _field_types(kind: type) -> dict[str, Any]:
+    """The types of a dataclass' fields in their order; found once, since annotations are text."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _decode_literal(choices: tuple[Json, ...], value: Json, where: str) -> Json:
