@@ -1,4 +1,4 @@
-"""What a manifest promises of a bundle's files is held, and a bundle that changes while it is open is noticed."""
+"""What a manifest promises of files is held, and a bundle that changes while it is open is noticed."""
 
 from __future__ import annotations
 
