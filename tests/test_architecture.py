@@ -51,13 +51,17 @@ def imports_of(path: Path):
             yield from (alias.name for alias in node.names)
 
 
+#: Rooms of a package that others enter too, by their own front doors.
+ROOMS = {"sd_mil": {"ir", "format", "constexpr", "rewriting", "engines"}}
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)
-def test_siblings_are_entered_by_the_front_door(source):
+def test_siblings_are_entered_by_a_front_door(source):
     for path in source.rglob("*.py"):
         for module in imports_of(path):
             package, _, inner = module.partition(".")
-            if package in PACKAGES and package != source.name:
-                assert not inner, f"{path.relative_to(ROOT)} imports {module}"
+            if package in PACKAGES and package != source.name and inner:
+                assert inner in ROOMS.get(package, ()), f"{path.relative_to(ROOT)} imports {module}"
 
 
 def projects():

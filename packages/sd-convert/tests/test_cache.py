@@ -15,9 +15,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sd_bundle import open_bundle
 from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, convert, plan, verify
-from sd_convert.blueprint import Blueprint, pack, unpack
+from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
+from sd_mil import Block, Description, Function, Program
 
-BLUEPRINTS = sys.modules["sd_convert.blueprints"]
+PROGRAMS = sys.modules["sd_convert.programs"]
 UNET = ConversionOptions(components=("unet",), overwrite=True)
 
 
@@ -53,7 +54,7 @@ def test_again_is_the_same_without_any_of_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(BLUEPRINTS, "build_component", None)
+    monkeypatch.setattr(PROGRAMS, "build_component", None)
     monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
     checkpoint = Checkpoint.open(tiny)
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
@@ -109,14 +110,14 @@ def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callab
 def test_an_interrupted_conversion_goes_on_where_it_was(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, original = ConversionCache(tmp_path / "cache"), BLUEPRINTS.build_component
+    cache, original = ConversionCache(tmp_path / "cache"), PROGRAMS.build_component
 
     def build(name: str, *rest: Any) -> Any:
         if name == "text_encoder":
             raise KeyboardInterrupt
         return original(name, *rest)
 
-    monkeypatch.setattr(BLUEPRINTS, "build_component", build)
+    monkeypatch.setattr(PROGRAMS, "build_component", build)
     with pytest.raises(KeyboardInterrupt):
         convert(Checkpoint.open(tiny), tmp_path / "bundle", cache=cache)
     assert not (tmp_path / "bundle").exists()
@@ -158,33 +159,37 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_blueprints_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache) -> None:
-    found = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
-    blueprints = [unpack(content) for content in found if content and not content.startswith(b"{")]
-    assert sorted(blueprint.name for blueprint in blueprints) == [
-        "text_encoder",
-        "unet",
-        "vae_decoder",
-        "vae_encoder",
-    ]
-    for blueprint in blueprints:
-        assert unpack(pack(blueprint)) == blueprint
+def empty(folded: dict[str, str]) -> LoweredComponent:
+    program = Program({"main": Function("main", "CoreML6", Block((), (), ()))})
+    return LoweredComponent("unet", program, Description((), ()), 7, folded)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no", json.dumps({}).encode(), pack(Blueprint("", (), (), b"", (), {}, {}))[:-5]]
-)
-def test_what_is_no_blueprint(content: bytes) -> None:
-    with pytest.raises(ValueError, match="blueprint"):
-        unpack(content)
+def test_programs_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache, tiny: Path) -> None:
+    checkpoint = Checkpoint.open(tiny)
+    entries = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
+    names = set()
+    for content in entries:
+        assert content is not None
+        if b"folded" not in content.partition(b"\n")[0]:
+            continue  # a precision
+        weights = checkpoint.weights(json.loads(content.partition(b"\n")[0])["name"])
+        lowered = unpack(content, weights)
+        assert lowered.fits(weights)
+        assert pack(lowered) == content
+        names.add(lowered.name)
+    assert names == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no", json.dumps({}).encode(), pack(empty({}))[:-5]])
+def test_what_is_no_program(content: bytes) -> None:
+    with pytest.raises(ValueError, match="expected a packed component"):
+        unpack(content, {})
 
 
 def test_tensors_in_the_program_are_held_against_the_checkpoint() -> None:
-    from sd_convert.blueprint import tensor_hash
-
     weights = {"w": np.ones(3, np.float32)}
-    blueprint = Blueprint("", (), (), b"", (), {"w": tensor_hash(weights, "w")}, {})
-    assert blueprint.fits(weights)
-    assert not blueprint.fits({"w": np.array([1, 1, 2], np.float32)})
-    assert not blueprint.fits({"w": np.ones(3, np.float16)})
-    assert blueprint.renamed({"w": "v"}).fits({"v": weights["w"]})
+    lowered = empty({"w": tensor_hash(weights, "w")})
+    assert lowered.fits(weights)
+    assert not lowered.fits({"w": np.array([1, 1, 2], np.float32)})
+    assert not lowered.fits({"w": np.ones(3, np.float16)})
+    assert unpack(pack(lowered, {"w": "v"}), weights).fits({"v": weights["w"]})

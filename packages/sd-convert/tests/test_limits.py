@@ -132,7 +132,7 @@ def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_pa
     assert any(part.is_reused for part in report.components)
 
 
-def write_for_ever(_: object, __: object, path: Path, **___: object) -> None:
+def write_for_ever(path: Path, *_: object, **__: object) -> None:
     (path / "half").mkdir(parents=True)
     time.sleep(60)
     os._exit(1)

@@ -158,7 +158,7 @@ def test_sums_that_do_not_fit_32_bits_are_computed_in_floats():
     data = np.full((4, terms), 127, np.int8)
     compiled = compile_program(layer(data, (1, terms), 1, "uint8", 0, (1, 4)))
     got = compiled.run({"x": np.full((1, terms), 255 * SCALE, np.float32)})["y"]
-    np.testing.assert_allclose(got, 255 * 127 * terms * SCALE * WEIGHT_SCALE, rtol=1e-4)
+    np.testing.assert_allclose(got, 255 * 127 * terms * SCALE * WEIGHT_SCALE, rtol=1e-3)
     assert "quantised layers" not in compiled.arithmetic
 
 

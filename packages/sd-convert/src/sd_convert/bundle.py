@@ -26,7 +26,6 @@ from sd_bundle import (
 )
 from sd_bundle import PortSpec as BundlePort
 
-from .blueprint import Blueprint
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import Component, PortSpec
 from .errors import IncompleteCheckpointError
@@ -48,6 +47,7 @@ from .facts import (
     zeroes_empty_negative,
 )
 from .folder import check_link
+from .lowered import LoweredComponent
 from .options import ConversionOptions
 from .origins import weight_sources
 from .rewrite import REWRITTEN
@@ -119,7 +119,7 @@ def provenance(
 
 
 def bundle_component(
-    component: Component | Blueprint, package: str, options: ConversionOptions, *, size: ImageSize
+    component: Component | LoweredComponent, package: str, options: ConversionOptions, *, size: ImageSize
 ) -> BundleComponent:
     """The manifest's entry for ``component`` in the package of that file name; ``size`` of the picture."""
     rewritten = component.name in REWRITTEN

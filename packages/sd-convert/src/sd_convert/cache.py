@@ -1,8 +1,8 @@
 """What a conversion found out, kept in the user's cache folder for the next one.
 
-Blueprints (:mod:`sd_convert.blueprint`), and whether a component's values fit into float16. Each is a file
-of its own under the sha256 of everything that it follows from, with a sha256 of its content in front: a
-damaged one is as good as none. Files appear whole, whoever else writes; the least recently used go when
+Components as programs (:mod:`sd_convert.lowered`), and whether a component's values fit into float16. Each is
+a file of its own under the sha256 of everything that it follows from, with a sha256 of its content in front:
+a damaged one is as good as none. Files appear whole, whoever else writes; the least recently used go when
 there are too many.
 """
 
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -23,18 +23,18 @@ from typing import Any, Final
 
 from sd_bundle import FileHashes
 
-from .blueprint import Blueprint, pack, unpack
 from .checkpoint import Checkpoint
 from .facts import model_version
+from .lowered import LoweredComponent, pack, unpack
 from .options import ConversionOptions
 from .weights import LazyWeights
 
 _FORMAT: Final = 1  # of the files
 _SUFFIX: Final = ".entry"
 _TOOLS: Final = ("coremltools", "torch", "diffusers", "transformers", "numpy")
-_OURS: Final = ("sd_convert", "sd_attention")
+_OURS: Final = ("sd_convert", "sd_attention", "sd_mil")
 _SHA: Final = 32  # bytes
-_LARGEST_ENTRY: Final = 2**28  # bytes; a blueprint of SDXL has some hundred thousands
+_LARGEST_ENTRY: Final = 2**28  # bytes; SDXL's UNet has two millions
 
 #: Options that say which components and where, not what becomes of each.
 _ELSEWHERE: Final = ("components", "overwrite", "compute_precision")
@@ -67,18 +67,22 @@ class ConversionCache:
         """sha256 of files, remembered here while their sizes and times stay the same."""
         return FileHashes(self.folder / "files.json")
 
-    def blueprint(self, key: str, weights: LazyWeights) -> Blueprint | None:
-        """The blueprint kept under ``key``, if it is good for ``weights``."""
+    def component(self, key: str, weights: LazyWeights) -> LoweredComponent | None:
+        """The component kept under ``key``, with tensors of ``weights``, if it is good for these."""
         content = self.read(key)
         try:
-            found = unpack(content) if content is not None else None
-        except ValueError:
+            found = unpack(content, weights) if content is not None else None
+            return found if found is not None and found.fits(weights) else None
+        except (ValueError, KeyError):
             return None
-        return found if found is not None and _good(found, weights) else None
 
-    def keep(self, key: str, blueprint: Blueprint) -> None:
-        """Keep ``blueprint`` under ``key``."""
-        self.write(key, pack(blueprint))
+    def keep(self, key: str, lowered: LoweredComponent, names: Mapping[str, str]) -> None:
+        """Keep a component under ``key``; ``names`` are those of its tensors in the checkpoint's files."""
+        self.write(key, pack(lowered, names))
+
+    def has(self, key: str) -> bool:
+        """Whether something was written under ``key``."""
+        return (self.folder / f"{key}{_SUFFIX}").is_file()
 
     def read(self, key: str) -> bytes | None:
         """What was written under ``key``, or None; it counts as used now."""
@@ -134,10 +138,10 @@ class ConversionCache:
                         yield path, path.stat()
 
 
-def blueprint_key(
+def program_key(
     checkpoint: Checkpoint, options: ConversionOptions, name: str, weights: LazyWeights, **decided: str
 ) -> str:
-    """The sha256 of everything that a component's blueprint follows from, but the elements of its weights.
+    """The sha256 of everything that a component's program follows from, but the elements of its weights.
 
     That is the configs, the names and shapes of its tensors, the options, what was ``decided`` on the way
     (the precision), our own code, and the versions of the libraries that have a hand in it.
@@ -152,7 +156,7 @@ def blueprint_key(
         "tensors": [(key, entry.dtype, entry.shape) for key, entry in weights.entries.items()],
         "date": os.environ.get("SOURCE_DATE_EPOCH"),
     }
-    return entry_key("blueprint", facts)
+    return entry_key("program", facts)
 
 
 def entry_key(kind: str, facts: Any) -> str:
@@ -175,10 +179,3 @@ def _source_hash(package: str) -> str:
             sha.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             sha.update(hashlib.sha256(path.read_bytes()).digest())
     return sha.hexdigest()
-
-
-def _good(blueprint: Blueprint, weights: LazyWeights) -> bool:
-    try:
-        return blueprint.fits(weights)
-    except KeyError:
-        return False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
+
+
+PortDType: TypeAlias = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +21,27 @@ class PortSpec:
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["float16", "float32"]
+    dtype: PortDType
     description: str
 
 
-class Weights(Protocol):
-    """Tensors by state-dict name, read from the mapped file only when asked for."""
+class Tensors(Protocol):
+    """Tensors by name, read from the mapped file only when asked for."""
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
         """The tensor as a view of the file where its dtype allows it (float16, float32)."""
         ...
 
+
+class Weights(Tensors, Protocol):
+    """Tensors by state-dict name."""
+
     def __contains__(self, name: object) -> bool:
         """Whether the file has that tensor."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, which is not read for it."""
         ...
 
     @property

@@ -11,21 +11,20 @@ from time import perf_counter
 from typing import TypeAlias
 
 from sd_bundle import Draft, FileHashes, new_bundle
+from sd_mil import write_package
 
 from .background import Background
-from .blueprint import Blueprint
-from .blueprints import Blueprints, Drawn
 from .bundle import bundle_component, copy_files, model_facts, provenance
 from .cache import ConversionCache
 from .checkpoint import Checkpoint
 from .components import load_libraries
 from .facts import model_version, package_name
 from .limits import check_space, limits_named
+from .lowered import LoweredComponent
 from .memory import collect, collector_paused, peak_memory
 from .options import ConversionOptions
-from .package import write_package
 from .plan import chosen_components
-from .weights import LazyWeights
+from .programs import PreparedComponent, Programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class ComponentReport:
 
     ``seconds``: its own work; writing one network overlaps with the work on the next, so they add up to more
     than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
-    or float32 and ``reason`` why. ``is_reused``: whether its blueprint came from the cache.
+    or float32 and ``reason`` why. ``is_reused``: whether its program came from the cache.
     """
 
     name: str
@@ -92,7 +91,7 @@ def convert(
     options, began = options or ConversionOptions(), perf_counter()
     names = chosen_components(checkpoint, options)
     facts = model_facts(checkpoint, options, names)
-    blueprints = Blueprints(checkpoint, options, cache)
+    programs = Programs(checkpoint, options, cache)
     hash_file = FileHashes() if cache is None else cache.hash_file
     origin = provenance(checkpoint, names, hash_file)
     with (
@@ -101,15 +100,14 @@ def convert(
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
-        known = {name: found for name in names if (found := blueprints.known(name)) is not None}
-        loading = _load(name for name in names if name not in known)
-        work = _Work(checkpoint, options, draft, names, progress)
-        reports = work.run(lambda name: known.get(name) or blueprints.drawn(name))
+        cached = frozenset(name for name in names if programs.has(name))
+        loading = _load(name for name in names if name not in cached)
+        reports = _Work(checkpoint, options, draft, names, progress).run(programs, cached)
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
 def _load(components: Iterable[str]) -> float:
-    """Import what drawing blueprints of ``components`` takes; the seconds that it took."""
+    """Import what lowering ``components`` takes; the seconds that it took."""
     began, names = perf_counter(), tuple(components)
     if names:
         load_libraries(names)
@@ -119,18 +117,22 @@ def _load(components: Iterable[str]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose blueprint is there, after ``seconds``, and whose package is being written."""
+    """A component whose program is there, after ``seconds``, and whose package is being written."""
 
     component: str
     path: Path
-    drawn: Drawn
+    prepared: PreparedComponent
     seconds: float
     written: Future[float]
 
 
 @dataclass(slots=True)
 class _Work:
-    """Blueprints in this thread, the largest component first, and packages behind its back."""
+    """Programs in this thread, and packages behind its back.
+
+    Cached programs first, the smallest component of all first, so that something is written while the others
+    are read; then those to be lowered, the largest first.
+    """
 
     checkpoint: Checkpoint
     options: ConversionOptions
@@ -140,39 +142,46 @@ class _Work:
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
-    def run(self, draw: Callable[[str], Drawn]) -> tuple[ComponentReport, ...]:
+    def run(self, programs: Programs, cached: frozenset[str]) -> tuple[ComponentReport, ...]:
         """Write every component; the reports come in the usual order."""
         sizes = {name: self.checkpoint.weights(name).bytes for name in self.names}
         with Background() as flushing, Background() as writing:
-            for name in sorted(self.names, key=lambda name: -sizes[name]):
+            order = [
+                (name not in cached, sizes[name] if name in cached else -sizes[name], name)
+                for name in self.names
+            ]
+            for *_, name in sorted(order):
                 self._tell(Progress(name, len(self.reports), len(self.names)))
-                self._start(name, draw, writing, flushing)
+                self._start(name, programs, writing, flushing)
                 self._report(wait=False)
             self._report(wait=True)
         self.draft.components.sort(key=lambda entry: self.names.index(entry.name))
         return tuple(self.reports[name] for name in self.names)
 
-    def _start(
-        self, name: str, draw: Callable[[str], Drawn], writing: Background, flushing: Background
-    ) -> None:
+    def _start(self, name: str, programs: Programs, writing: Background, flushing: Background) -> None:
         began = perf_counter()
-        drawn = draw(name)
-        pending = sum(job.drawn.blueprint.bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + drawn.blueprint.bytes)
+        prepared = programs.prepared(name)
+        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
         package = package_name(model_version(self.checkpoint, self.options), name)
-        size = self.draft.model.image
-        path = self.draft.add_component(bundle_component(drawn.blueprint, package, self.options, size=size))
-        weights = self.checkpoint.weights(name)
-        written = writing.submit(lambda: self._write(drawn.blueprint, weights, path, writing.check))
+        entry = bundle_component(prepared.lowered, package, self.options, size=self.draft.model.image)
+        path = self.draft.add_component(entry)
+        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(name, path, drawn, perf_counter() - began, written))
+        self.jobs.append(_Job(name, path, prepared, perf_counter() - began, written))
 
-    def _write(
-        self, blueprint: Blueprint, weights: LazyWeights, path: Path, check: Callable[[], None]
-    ) -> float:
+    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        for relative, sha256 in write_package(blueprint, weights, path, check=check).items():
+        written = write_package(
+            path,
+            lowered.program,
+            lowered.description,
+            version=lowered.specification,
+            identity=lowered.name,
+            check=check,
+        )
+        for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began
 
@@ -197,9 +206,9 @@ def _component_report(job: _Job) -> ComponentReport:
         seconds=seconds,
         bytes=sum(file.stat().st_size for file in job.path.rglob("*") if file.is_file()),
         peak_memory=peak_memory(),
-        precision=job.drawn.precision.dtype,
-        reason=job.drawn.precision.reason,
-        is_reused=job.drawn.is_reused,
+        precision=job.prepared.precision.dtype,
+        reason=job.prepared.precision.reason,
+        is_reused=job.prepared.is_cached,
     )
 
 

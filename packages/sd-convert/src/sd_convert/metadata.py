@@ -7,10 +7,10 @@ that GuernikaModelConverter writes and apps read.
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Final, Literal, TypedDict
+from typing import Final, TypedDict
 
 from .checkpoint import Checkpoint
-from .component import PortSpec
+from .component import PortDType, PortSpec
 from .facts import is_sdxl, model_version
 from .options import ConversionOptions
 
@@ -111,7 +111,7 @@ def describe(
     )
 
 
-def port(name: str, shape: tuple[int, ...], dtype: Literal["float16", "float32"]) -> PortSpec:
+def port(name: str, shape: tuple[int, ...], dtype: PortDType) -> PortSpec:
     """The port called ``name`` with the description that goes with it; a ControlNet's residuals have none."""
     if name.startswith(RESIDUAL):
         return PortSpec(name, shape, dtype, "")

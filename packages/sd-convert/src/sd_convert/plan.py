@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from .blueprint import Blueprint
-from .blueprints import Blueprints, in_precision
 from .cache import ConversionCache
 from .checkpoint import FOLDERS, Checkpoint
 from .component import Component, PortSpec
 from .components import build_component
 from .errors import OptionsError
 from .facts import model_version, package_name
+from .lowered import LoweredComponent
 from .options import ConversionOptions
 from .precision import Precision, known_precision
+from .programs import Programs, in_precision
 
 #: Bytes that torch, diffusers, transformers and coremltools take with the graph of a UNet (measured: 1.1 GB
 #: for SD 1.5, 1.2 GB for SDXL), and what Python takes where none of them is needed.
@@ -27,7 +27,7 @@ class ComponentPlan:
     """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there.
 
     ``precision``: float16, float32, or None where a check will tell (``package_bytes`` is then for float16).
-    ``is_reused``: whether the cache has its blueprint.
+    ``is_reused``: whether the cache has its program.
     """
 
     name: str
@@ -60,14 +60,14 @@ def plan(
 ) -> Plan:
     """What :func:`sd_convert.convert` would do with the same arguments; reads the headers of the weights.
 
-    Components whose blueprints are in ``cache`` are planned without importing torch.
+    Components whose programs are in ``cache`` are planned without importing torch.
 
     Raises: what ``convert`` raises for a checkpoint or options that it refuses.
     """
     options = options or ConversionOptions()
     names = chosen_components(checkpoint, options)
-    blueprints = Blueprints(checkpoint, options, cache)
-    components = tuple(_plan_component(blueprints, name) for name in names)
+    programs = Programs(checkpoint, options, cache)
+    components = tuple(_plan_component(programs, name) for name in names)
     return Plan(
         model_version=model_version(checkpoint, options),
         options=options,
@@ -101,12 +101,12 @@ def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tup
     return tuple(name for name in checkpoint.components if name in asked)
 
 
-def _plan_component(blueprints: Blueprints, name: str) -> ComponentPlan:
-    checkpoint, options = blueprints.checkpoint, blueprints.options
-    known = blueprints.known(name)
-    precision = known_precision(name, checkpoint, options, blueprints.cache)
+def _plan_component(programs: Programs, name: str) -> ComponentPlan:
+    checkpoint, options = programs.checkpoint, programs.options
+    cached = programs.cached(name)
+    precision = known_precision(name, checkpoint, options, programs.cache)
     component = (
-        known.blueprint if known else in_precision(build_component(name, checkpoint, options), precision)
+        cached.lowered if cached else in_precision(build_component(name, checkpoint, options), precision)
     )
     return ComponentPlan(
         name=name,
@@ -117,12 +117,12 @@ def _plan_component(blueprints: Blueprints, name: str) -> ComponentPlan:
         checkpoint_bytes=checkpoint.weights(name).bytes,
         package_bytes=_package_bytes(component, precision),
         precision=None if precision is None else precision.dtype,
-        is_reused=known is not None,
+        is_reused=cached is not None,
     )
 
 
-def _package_bytes(component: Component | Blueprint, precision: Precision | None) -> int:
-    if isinstance(component, Blueprint):
-        return component.bytes
+def _package_bytes(component: Component | LoweredComponent, precision: Precision | None) -> int:
+    if isinstance(component, LoweredComponent):
+        return component.weight_bytes
     parameters: int = sum(tensor.numel() for tensor in component.module.state_dict().values())
     return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)

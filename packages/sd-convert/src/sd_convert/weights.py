@@ -155,6 +155,10 @@ class LazyWeights(Mapping[str, npt.NDArray[np.generic]]):
         except CheckpointError as error:
             raise CheckpointError(f"tensor {name!r}: {error}") from error
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, which is not read for it."""
+        return self.entries[name].shape
+
     def __iter__(self) -> Iterator[str]:
         """Names, in the files' order."""
         return iter(self.entries)

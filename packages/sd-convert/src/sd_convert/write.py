@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .blueprint import Blueprint
+from sd_mil import write_package
+
 from .choice import chooser
-from .component import Component
+from .component import Component, Weights
 from .coreml import import_coremltools
+from .description import describe
 from .errors import OptionsError
+from .lowered import LoweredComponent, tensor_hash
 from .options import ATTENTION_IMPLEMENTATIONS, check_attention, one_of
-from .package import draw_blueprint, write_package
 from .targets import target_named
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 PRECISIONS: Final = ("float16", "float32")
 
@@ -53,16 +60,18 @@ def write_component(
     if path.suffix != ".mlpackage" or path.exists():
         raise OptionsError(f"{path}: expected a new path that ends in .mlpackage; remove what is there")
     begun = time.perf_counter()
-    blueprint = draw(
+    lowered = lower_component(
         component, attention=attention, compute_unit=compute_unit, target=target, precision=precision
     )
-    write_package(blueprint, component.weights, path)
-    return WrittenPackage(path, _size(path), time.perf_counter() - begun, blueprint.operations)
+    written = write_package(
+        path, lowered.program, lowered.description, version=lowered.specification, identity=lowered.name
+    )
+    return WrittenPackage(path, written.bytes, time.perf_counter() - begun, lowered.operations)
 
 
-def draw(
+def lower_component(
     component: Component, *, attention: str, compute_unit: str | None, target: str, precision: str
-) -> Blueprint:
+) -> LoweredComponent:
     """Rewrite, export and lower ``component``: everything but the writing, see :func:`write_component`."""
     one_of("attention", attention, ATTENTION_IMPLEMENTATIONS)
     one_of("precision", precision, PRECISIONS)
@@ -73,11 +82,31 @@ def draw(
     from .lowering import lower
     from .rewrite import rewrite_attention
 
-    rewritten = rewrite_attention(component)
+    watched = _WatchedWeights(component.weights)
+    rewritten = dataclasses.replace(rewrite_attention(component), weights=watched)
     choose = chooser(attention, compute_unit=compute_unit, target=chosen)
-    lowered = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
-    return draw_blueprint(component, lowered, specification=chosen.specification)
+    program = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
+    folded = {name: tensor_hash(component.weights, name) for name in sorted(watched.read)}
+    return LoweredComponent(component.name, program, describe(component), chosen.specification, folded)
 
 
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+@dataclass(frozen=True, slots=True)
+class _WatchedWeights:
+    """The same weights; ``read`` are those that the lowering itself has read."""
+
+    weights: Weights
+    read: set[str] = field(default_factory=set)
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        self.read.add(name)
+        return self.weights[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.weights
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.weights.shape(name)
+
+    @property
+    def bytes(self) -> int:
+        return self.weights.bytes

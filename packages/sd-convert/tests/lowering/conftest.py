@@ -16,6 +16,17 @@ from sd_mil import MLModel
 from torch import Tensor, nn
 
 
+class Arrays(dict[str, np.ndarray]):
+    """Tensors in memory as the weights of a component."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self[name].shape
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in self.values())
+
+
 def component_of(module: nn.Module, inputs: dict[str, Tensor], *, name: str = "net") -> Component:
     """A component around ``module``: weights from its own state dict, outputs ``output_0``, ..."""
     with torch.no_grad():
@@ -27,7 +38,7 @@ def component_of(module: nn.Module, inputs: dict[str, Tensor], *, name: str = "n
         outputs=tuple(
             PortSpec(f"output_{i}", tuple(result.shape), "float32", "") for i, result in enumerate(results)
         ),
-        weights={name: tensor.numpy() for name, tensor in module.state_dict().items()},
+        weights=Arrays({name: tensor.numpy() for name, tensor in module.state_dict().items()}),
         short_description="a test",
         version="1",
         author="nobody",

@@ -32,6 +32,10 @@ class FittedWeights:
         """Whether the module has a tensor of that name."""
         return name in self.names
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, from the header of its file."""
+        return self.tensors.shape(self.names[name])
+
     @property
     def bytes(self) -> int:
         """Size in the files."""

@@ -1,6 +1,6 @@
 """From a graph of ATen operations to an ML Program, one operation at a time."""
 
-from .graph import Lowered, lower
+from .graph import lower
 from .registry import lowered_operations
 
-__all__ = ["Lowered", "lower", "lowered_operations"]
+__all__ = ["lower", "lowered_operations"]

@@ -1,7 +1,7 @@
 """The program under construction: emits MIL operations through coremltools' builder and names them.
 
 coremltools checks the types of every operation against Apple's definitions as it is emitted. Weights enter as
-stand-ins without memory; :attr:`Builder.streamed` says which tensor of the checkpoint each one stands for.
+stand-ins without memory; :attr:`Builder.tensors` says which tensor of the checkpoint each one stands for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,7 +18,10 @@ from sd_convert.casting import cast
 from sd_convert.choice import Choose
 from sd_convert.component import Weights
 from sd_convert.errors import WeightsMismatchError
+from sd_convert.tensors import CheckpointTensor
 
+from .mil_builder import new_mil_builder
+from .program import SMALLEST_STORED
 from .values import Tensor, Weight, stored
 from .views import arrange
 
@@ -30,19 +32,7 @@ if TYPE_CHECKING:
 #: survives palettization and the sum of two masks; ml-stable-diffusion (torch2coreml.py) uses the same.
 MASKED: Final = -1e4
 
-#: coremltools keeps smaller constants inside the program instead of weight.bin.
-_SMALLEST_IN_FILE: Final = 10
-
 _MIL_DTYPE: Final = {"float16": "fp16", "float32": "fp32", "int32": "int32", "bool": "bool"}
-
-
-@dataclass(frozen=True, slots=True)
-class Streamed:
-    """A constant whose elements are read from the checkpoint when the package is written."""
-
-    weight: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 class Builder:
@@ -60,16 +50,24 @@ class Builder:
         self.has_images: Final = has_images
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.scope = ""
-        self.streamed: dict[str, Streamed] = {}
-        self.inlined: set[str] = set()  # weights that were read for the program itself
+        self.tensors: dict[str, CheckpointTensor] = {}
         self._taken = dict.fromkeys(reserved, 1)
         self._made: dict[Any, Any] = {}
+        self._mil: Final = new_mil_builder()
+
+    def placeholder(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """What becomes an input of the function."""
+        from coremltools.converters.mil.mil import types
+
+        return self._mil.placeholder(
+            shape=shape, dtype=types.numpy_type_to_builtin_type(np.dtype(dtype).type)
+        )
 
     # Operations
 
     def emit(self, op: str, **inputs: Any) -> Any:
         """Append a MIL operation; returns its output, or its outputs."""
-        return getattr(_mb(), op)(**inputs, name=self._name(f"{self.scope}_{op}"))
+        return getattr(self._mil, op)(**inputs, name=self._name(f"{self.scope}_{op}"))
 
     def emit_once(self, op: str, x: Any, **parameters: Any) -> Any:
         """The operation on ``x``, or its output from before: every block of a UNet asks for the same ones."""
@@ -97,8 +95,8 @@ class Builder:
         """The variable of a port: the tensor as ATen sees it, in the port's dtype, under the port's name."""
         var = self.plain(tensor)
         if _dtype_of(var) == _MIL_DTYPE[dtype]:
-            return _mb().identity(x=var, name=name)
-        return _mb().cast(x=var, dtype=_MIL_DTYPE[dtype], name=name)
+            return self._mil.identity(x=var, name=name)
+        return self._mil.cast(x=var, dtype=_MIL_DTYPE[dtype], name=name)
 
     # Layouts
 
@@ -173,7 +171,7 @@ class Builder:
         key = ("filled", value, length, self.dtype)
         if key not in self._made:
             name = self._name(f"filled_{length}")
-            self._made[key] = _mb().const(val=np.full(length, value, self.dtype), name=name)
+            self._made[key] = self._mil.const(val=np.full(length, value, self.dtype), name=name)
         return self._made[key]
 
     def weight(self, weight: Weight, shape: tuple[int, ...] | None = None) -> Any:
@@ -194,23 +192,22 @@ class Builder:
         Raises: see :meth:`weight`.
         """
         self._check(weight)
-        self.inlined.add(weight.name)
         return cast(self.weights[weight.name], dtype or self.dtype, weight.name)
 
     def _new_weight(self, weight: Weight, shape: tuple[int, ...]) -> Any:
         self._check(weight)
         name = self._name(weight.name)
-        if math.prod(shape) < _SMALLEST_IN_FILE:
-            return _mb().const(val=self.read(weight).reshape(shape), name=name)
-        self.streamed[name] = Streamed(weight.name, shape, self.dtype)
-        return _mb().const(val=np.broadcast_to(np.zeros((), self.dtype), shape), name=name)
+        if math.prod(shape) < SMALLEST_STORED:
+            return self._mil.const(val=self.read(weight).reshape(shape), name=name)
+        self.tensors[name] = CheckpointTensor(weight.name, self.weights, _MIL_DTYPE[self.dtype.name], shape)
+        return self._mil.const(val=np.broadcast_to(np.zeros((), self.dtype), shape), name=name)
 
     def _check(self, weight: Weight) -> None:
         if weight.name not in self.weights:
             raise WeightsMismatchError(
                 f"{weight.name}: expected a tensor {list(weight.shape)} in the checkpoint, got none"
             )
-        got = tuple(self.weights[weight.name].shape)
+        got = self.weights.shape(weight.name)
         if got != weight.shape:
             raise WeightsMismatchError(
                 f"{weight.name}: expected {list(weight.shape)} from the config, "
@@ -223,13 +220,6 @@ class Builder:
         name = f"module_{name}" if name[0].isdigit() else name
         count = self._taken[name] = self._taken.get(name, 0) + 1
         return name if count == 1 else self._name(f"{name}_{count - 1}")
-
-
-def _mb() -> Any:
-    """coremltools' builder, under the name that its own code gives it."""
-    from coremltools.converters.mil.mil import Builder
-
-    return Builder
 
 
 def _dtype_of(var: Any) -> str:

@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
+from sd_mil import Program
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
 from sd_convert.choice import Choose
-from sd_convert.component import Component, PortSpec
+from sd_convert.component import Component
 from sd_convert.coreml import import_coremltools
 from sd_convert.errors import LoweringError
 from sd_convert.export import Exported
 from sd_convert.targets import Target
 
 from . import aten  # noqa: F401 - registers the lowerers
-from .builder import Builder, Streamed
-from .literals import shared_literals
+from .builder import Builder
+from .program import program_of
 from .registry import lowerer_of
 from .values import Tensor, Weight, stored
 
 _ANGLE_FUNCTIONS: Final = frozenset({"aten.sin.default", "aten.cos.default"})
 
 
-@dataclass(frozen=True, slots=True)
-class Lowered:
-    """An ML Program and, for each constant that stands for a weight, which one it is.
-
-    ``inlined``: weights whose elements are in the program itself, or were folded into its constants.
-    """
-
-    program: Any
-    """coremltools' ``Program``"""
-    streamed: Mapping[str, Streamed]
-    inlined: frozenset[str] = frozenset()
-
-
 def lower(
     exported: Exported, component: Component, *, attention: Choose, precision: str, target: Target
-) -> Lowered:
+) -> Program:
     """Express an exported graph in MIL operations, with the ports of ``component``.
 
+    Weights become constants that are read when they are asked for (:class:`.CheckpointTensor`), but for small
+    ones and those that constants are folded from.
     ``attention``: chooses the implementation that each operator ``sd_attention::attention`` becomes.
     ``precision``: the dtype of arithmetic and weights, float16 or float32.
 
@@ -56,7 +43,7 @@ def lower(
         WeightsMismatchError: a weight that the checkpoint lacks, or has in another shape.
     """
     coremltools = import_coremltools()
-    from coremltools.converters.mil.mil import Function, Program
+    from coremltools.converters.mil.mil import Function
 
     builder = Builder(
         component.weights,
@@ -65,35 +52,13 @@ def lower(
         has_images="aten.conv2d.default" in exported.operations,
         reserved=[port.name for port in (*component.inputs, *component.outputs)],
     )
-    inputs = {port.name: _placeholder(port) for port in component.inputs}
+    inputs = {port.name: builder.placeholder(port.shape, port.dtype) for port in component.inputs}
     function = Function(inputs, opset_version=getattr(coremltools.target, target.opset))
-    with _fresh_names(), shared_literals(), function:
+    with function:
         ports = [stored(function.inputs[port.name]) for port in component.inputs]
         results = _Walk(builder, exported, ports).run()
         function.set_outputs(_outputs(builder, component, results))
-    program = Program()
-    program.add_function("main", function)
-    return Lowered(program, builder.streamed, frozenset(builder.inlined))
-
-
-def _placeholder(port: PortSpec) -> Any:
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813 - coremltools' own name for it
-    from coremltools.converters.mil.mil import types
-
-    return mb.placeholder(shape=port.shape, dtype=types.numpy_type_to_builtin_type(np.dtype(port.dtype).type))
-
-
-@contextmanager
-def _fresh_names() -> Iterator[None]:
-    """Let coremltools count its own names from zero, so that equal components become equal programs."""
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    before = mb.name_count
-    mb.name_count = defaultdict(int)
-    try:
-        yield
-    finally:
-        mb.name_count = before
+    return program_of(function, builder.tensors, specification=target.specification)
 
 
 def _outputs(builder: Builder, component: Component, results: Sequence[Any]) -> list[Any]:

@@ -1,9 +1,20 @@
-"""From files on disk to a :class:`~sd_mil.ir.program.Package`, with numpy and nothing else.
+"""Every file format that an ML Program has, in both directions, with numpy and nothing else.
 
-wire -> values, graph, description -> specification -> package: bytes, then messages, then the program model.
-A compiled model holds the same program as text: text -> compiled -> package.
+Reading: wire -> values, graph, description -> specification -> package: bytes, messages, the program.
+A compiled model holds the same program as text: text -> compiled -> package. Writing is the inverse, and
+streams: a tensor is read when it is written, and forgotten.
 """
 
 from sd_mil.format.package import read_model, read_package
+from sd_mil.format.unweighted import encode_unweighted, read_unweighted
+from sd_mil.format.writer import encode_model, layout_of, write_package
 
-__all__ = ["read_model", "read_package"]
+__all__ = [
+    "encode_model",
+    "encode_unweighted",
+    "layout_of",
+    "read_model",
+    "read_package",
+    "read_unweighted",
+    "write_package",
+]

@@ -26,7 +26,9 @@ import numpy.typing as npt
 
 from sd_mil.errors import PackageError, UnsupportedModelError
 from sd_mil.format.files import refuse_foreign
+from sd_mil.format.values import known_shape
 from sd_mil.ir.dtypes import BLOB_DTYPES, stored_bytes, stored_dtype
+from sd_mil.ir.program import Blob, Constant, TensorType
 
 ALIGNMENT = 64
 SENTINEL = 0xDEADBEEF
@@ -51,10 +53,8 @@ class WeightFiles:
         """The size of all files mapped so far."""
         return sum(data.size for data in self._mapped.values())
 
-    def tensor(
-        self, name: str, offset: int, *, dtype: str, shape: tuple[int, ...]
-    ) -> npt.NDArray[np.generic]:
-        """A view of the blob whose record is at ``offset``.
+    def constant(self, kind: TensorType, blob: Blob, where: str) -> Constant:
+        """A view of the blob whose record is at the offset.
 
         The view is writable and copy-on-write (some engines insist on writable arrays); the file is never
         touched. Sub-byte types stay packed: a flat uint8 array.
@@ -62,6 +62,13 @@ class WeightFiles:
         Raises:
             PackageError: the file is missing or truncated, or the record contradicts the declared type.
         """
+        shape = known_shape(kind, where)
+        if kind.dtype in ("string", "bool"):
+            raise PackageError(f"expected {where} inline, got a {kind.dtype} in a weight file")
+        value = self._view(blob.file, blob.offset, kind.dtype, shape)
+        return Constant(kind, value, stored=value.nbytes, blob=blob)
+
+    def _view(self, name: str, offset: int, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic]:
         if name not in self._mapped:
             self._mapped[name] = _map(self._locate(name), name)
         data = self._mapped[name]

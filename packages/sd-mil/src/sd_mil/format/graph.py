@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
 from sd_mil.format.values import read_attributes, read_type, read_value
+from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
 from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
 
 PROGRAM_VERSION = 1
+#: Bytes of an argument that is worth remembering.
+_SHORT = 256
 
 
-def read_program(message: Message, default_function: str, weights: WeightFiles) -> Program:
+def read_program(message: Message, default_function: str, weights: WeightStore) -> Program:
     """The whole program.
 
     Raises:
@@ -31,7 +34,7 @@ def read_program(message: Message, default_function: str, weights: WeightFiles) 
     return Program(functions, default_function, attributes)
 
 
-def _function(name: str, message: Message, weights: WeightFiles) -> Function:
+def _function(name: str, message: Message, weights: WeightStore) -> Function:
     opset = message.text(2)
     bodies = dict(message.entries(3))
     if opset not in bodies:
@@ -46,7 +49,7 @@ def _function(name: str, message: Message, weights: WeightFiles) -> Function:
     return Function(name, opset, replace(body, inputs=inputs), attributes)
 
 
-def _block(message: Message, weights: WeightFiles) -> Block:
+def _block(message: Message, weights: WeightStore) -> Block:
     return Block(
         inputs=_variables(message.messages(1)),
         operations=tuple(_operation(operation, weights) for operation in message.messages(3)),
@@ -55,7 +58,7 @@ def _block(message: Message, weights: WeightFiles) -> Block:
     )
 
 
-def _operation(message: Message, weights: WeightFiles) -> Operation:
+def _operation(message: Message, weights: WeightStore) -> Operation:
     kind = message.text(1)
     outputs = _variables(message.messages(3))
     where = f"{kind} {', '.join(output.name for output in outputs)!r}"
@@ -63,12 +66,7 @@ def _operation(message: Message, weights: WeightFiles) -> Operation:
     return Operation(
         type=kind,
         name=operation_name(attributes, outputs),
-        inputs={
-            parameter: tuple(
-                _argument(binding, f"{where}.{parameter}", weights) for binding in bound.messages(1)
-            )
-            for parameter, bound in message.entries(2)
-        },
+        inputs=_inputs(message, where, weights),
         outputs=outputs,
         attributes=attributes,
         blocks=tuple(_block(block, weights) for block in message.messages(4)),
@@ -81,7 +79,36 @@ def operation_name(attributes: Mapping[str, Constant], outputs: tuple[Variable, 
     return name if isinstance(name, str) and name else ", ".join(output.name for output in outputs)
 
 
-def _argument(binding: Message, where: str, weights: WeightFiles) -> Argument:
+def _inputs(message: Message, where: str, weights: WeightStore) -> dict[str, tuple[Argument, ...]]:
+    inputs: dict[str, tuple[Argument, ...]] = {}
+    for encoded in message.encoded(2):
+        known = _short_reference(encoded) if len(encoded) <= _SHORT else None
+        if known is None or known[0] in inputs:
+            return _checked_inputs(message, where, weights)
+        inputs[known[0]] = known[1:]
+    return inputs
+
+
+def _checked_inputs(message: Message, where: str, weights: WeightStore) -> dict[str, tuple[Argument, ...]]:
+    """As :func:`_inputs`, with values, and with places in what is said of errors."""
+    return {
+        parameter: tuple(_argument(binding, f"{where}.{parameter}", weights) for binding in bound.messages(1))
+        for parameter, bound in message.entries(2)
+    }
+
+
+@lru_cache(maxsize=1 << 14)
+def _short_reference(encoded: bytes) -> tuple[str, Reference] | None:
+    """Parameter and argument of an entry that is nothing else: most are, and most come many times."""
+    try:
+        entry = Message(encoded)
+        (binding,) = (entry.message(2) or Message(b"")).messages(1)
+        return (entry.text(1), Reference(binding.text(1))) if binding.numbers() == (1,) else None
+    except (PackageError, ValueError):
+        return None  # said by who reads it with its place
+
+
+def _argument(binding: Message, where: str, weights: WeightStore) -> Argument:
     if len(binding.numbers()) != 1:
         raise PackageError(f"expected a name or a value for {where}, got fields {binding.numbers()}")
     value = binding.message(2)
@@ -96,4 +123,4 @@ def _variable(message: Message) -> Variable:
     name = message.text(1)
     if not name:
         raise PackageError(f"expected a name for the value at byte {message.offset}, got none")
-    return Variable(name, read_type(message.message(2), repr(name)))
+    return Variable(name, read_type(message, 2, repr(name)))

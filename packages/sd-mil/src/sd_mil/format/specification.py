@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sd_mil.errors import PackageError, SdMilError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
 from sd_mil.format.description import default_function, read_descriptions, read_model_description
 from sd_mil.format.graph import read_program
 from sd_mil.format.scope import check_scopes
 from sd_mil.format.suppression import read_suppression
+from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
 from sd_mil.ir.program import Package, Pipeline, Suppression
 
@@ -40,7 +40,7 @@ _OTHER_MODELS = {
 }
 
 
-def read_specification(model: Message, path: str, weights: WeightFiles) -> Package | Pipeline:
+def read_specification(model: Message, path: str, weights: WeightStore) -> Package | Pipeline:
     """The model of a ``model.mlmodel`` file.
 
     Raises:
@@ -64,7 +64,7 @@ def read_specification(model: Message, path: str, weights: WeightFiles) -> Packa
     )
 
 
-def _pipeline(model: Message, path: str, weights: WeightFiles) -> Pipeline | None:
+def _pipeline(model: Message, path: str, weights: WeightStore) -> Pipeline | None:
     number = next((number for number in _PIPELINES if number in model), None)
     if number is None:
         return None
@@ -97,7 +97,7 @@ def _names(given: tuple[str, ...], count: int) -> tuple[str, ...]:
     return tuple(f"model{index}" for index in range(count))
 
 
-def _part(model: Message, where: str, path: str, weights: WeightFiles) -> Package | Pipeline | Suppression:
+def _part(model: Message, where: str, path: str, weights: WeightStore) -> Package | Pipeline | Suppression:
     try:
         suppression = model.message(_SUPPRESSION)
         if suppression is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
+from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
 from sd_mil.ir.dtypes import NUMPY_DTYPES, PROTO_DTYPES, stored_bytes, stored_dtype
 from sd_mil.ir.program import (
@@ -38,15 +40,31 @@ _FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
 #: Which fields of ``TensorValue`` may carry a dtype, besides raw bytes.
 _FIXED_WIDTH = {_FLOATS: "fp32", _DOUBLES: "fp64"}
 _INTEGER_FIELDS = {_INTS, _LONGS, _BOOLS}
+#: Bytes of a type that is worth remembering.
+_SHORT = 256
 
 
-def read_type(message: Message | None, where: str) -> ValueType:
-    """A ``ValueType``: a tensor, a list or dictionary of tensors, or a state.
+def read_type(message: Message, number: int, where: str) -> ValueType:
+    """The ``ValueType`` in a field: a tensor, a list or dictionary of tensors, or a state.
 
     Raises:
         UnsupportedModelError: it is a tuple or a list of lists.
         PackageError: the type is missing or contradicts itself.
     """
+    encoded = message.encoded(number)
+    if len(encoded) == 1 and len(encoded[0]) <= _SHORT:
+        with suppress(PackageError, UnsupportedModelError):  # said below, with the place
+            return _short_type(encoded[0])
+    return _type(message.message(number), where)
+
+
+@lru_cache(maxsize=4096)
+def _short_type(encoded: bytes) -> ValueType:
+    """Programs have thousands of values of a hundred types; parsing these is half of reading one."""
+    return _type(Message(encoded), "")
+
+
+def _type(message: Message | None, where: str) -> ValueType:
     kind, body = _only_type(message, where)
     if kind == _LIST:
         return ListType(_tensor(body.message(1), where), _dimension(body.message(2) or Message(b""), where))
@@ -99,44 +117,32 @@ def _dimension(dimension: Message, where: str) -> int | None:
     return None
 
 
-def read_value(message: Message, where: str, weights: WeightFiles) -> Constant:
+def read_value(message: Message, where: str, weights: WeightStore) -> Constant:
     """A ``Value``: a tensor inline or in weight.bin, strings, a list of these, or a dictionary of strings.
 
     Raises:
         PackageError: the payload does not have the declared dtype and shape, or lies outside its file.
         UnsupportedModelError: a nested value that is neither tensor, string nor dictionary of strings.
     """
-    declared = message.message(2)
     immediate, blob = message.message(3), message.message(5)
     if (immediate is None) == (blob is None):
         raise PackageError(f"expected one value for {where}, got none or two")
     if immediate is not None and _DICTIONARY in immediate:
         return _dictionary(immediate, where, weights)
-    kind = read_type(declared, where)
+    kind = read_type(message, 2, where)
     if isinstance(kind, ListType) and immediate is not None:
         return _list(immediate, kind, where, weights)
     if not isinstance(kind, TensorType):
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
     if blob is not None:
-        return stored_constant(kind, Blob(blob.text(1), blob.integer(2)), where, weights)
+        return weights.constant(kind, Blob(blob.text(1), blob.integer(2)), where)
     tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got a tuple or a list")
-    return Constant(kind, _tensor_value(tensor, kind.dtype, _known_shape(kind, where), where))
+    return Constant(kind, _tensor_value(tensor, kind.dtype, known_shape(kind, where), where))
 
 
-def stored_constant(kind: TensorType, blob: Blob, where: str, weights: WeightFiles) -> Constant:
-    """A tensor in a weight file.
-
-    Raises:
-        PackageError: the file does not hold the declared type there.
-    """
-    shape, dtype = _known_shape(kind, where), _numeric(kind.dtype, where)
-    value = weights.tensor(blob.file, blob.offset, dtype=dtype, shape=shape)
-    return Constant(kind, value, stored=value.nbytes, blob=blob)
-
-
-def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) -> Constant:
+def _list(immediate: Message, kind: ListType, where: str, weights: WeightStore) -> Constant:
     values = (immediate.message(_LIST_VALUE) or Message(b"")).messages(1)
     if kind.length not in (None, len(values)):
         raise PackageError(f"expected {kind.length} elements for {where}, got {len(values)}")
@@ -150,7 +156,7 @@ def _list(immediate: Message, kind: ListType, where: str, weights: WeightFiles) 
     return Constant(kind, np.stack(arrays) if arrays else np.empty(0, stored_dtype(kind.dtype)))
 
 
-def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constant:
+def _dictionary(immediate: Message, where: str, weights: WeightStore) -> Constant:
     pairs: dict[str, str] = {}
     for entry in (immediate.message(_DICTIONARY) or Message(b"")).messages(1):
         key, value = (_text(entry.message(number), where, weights) for number in (1, 2))
@@ -158,23 +164,22 @@ def _dictionary(immediate: Message, where: str, weights: WeightFiles) -> Constan
     return Constant(TensorType("string", (len(pairs),)), pairs)
 
 
-def _text(message: Message | None, where: str, weights: WeightFiles) -> str:
+def _text(message: Message | None, where: str, weights: WeightStore) -> str:
     value = read_value(message or Message(b""), where, weights).value
     if not isinstance(value, str):
         raise UnsupportedModelError(f"expected text in the dictionary of {where}, got another type")
     return value
 
 
-def _known_shape(kind: TensorType, where: str) -> tuple[int, ...]:
+def known_shape(kind: TensorType, where: str) -> tuple[int, ...]:
+    """The shape of a constant.
+
+    Raises:
+        PackageError: a size is not known.
+    """
     if None in kind.shape:
         raise PackageError(f"expected a fixed shape for the constant {where}, got {kind}")
     return tuple(size for size in kind.shape if size is not None)
-
-
-def _numeric(dtype: str, where: str) -> str:
-    if dtype in ("string", "bool"):
-        raise PackageError(f"expected {where} inline, got a {dtype} in a weight file")
-    return dtype
 
 
 def _tensor_value(tensor: Message, dtype: str, shape: tuple[int, ...], where: str) -> Payload:
@@ -236,7 +241,7 @@ def _shaped(
 
 
 def read_attributes(
-    entries: list[tuple[str, Message]], where: str, weights: WeightFiles
+    entries: list[tuple[str, Message]], where: str, weights: WeightStore
 ) -> Mapping[str, Constant]:
     """A map of named constants."""
     return {key: read_value(message, f"{where}.{key}", weights) for key, message in entries}

@@ -128,6 +128,10 @@ class Message:
         """The bytes of a field; pieces of a repeated fixed-width field are joined, packed or not."""
         return b"".join(self._data[slice(*self._span(number, raw))] for raw in self._fields.get(number, ()))
 
+    def encoded(self, number: int) -> list[bytes]:
+        """The bytes of each occurrence of a field, for who knows what they stand for."""
+        return [self._data[slice(*self._span(number, raw))] for raw in self._fields.get(number, ())]
+
     def message(self, number: int) -> Message | None:
         """A sub-message, or None where absent."""
         raw = self._single(number)

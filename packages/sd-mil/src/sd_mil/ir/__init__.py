@@ -2,3 +2,8 @@
 
 Nothing here reads a file, computes a number of a model, or knows an engine.
 """
+
+from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
+from sd_mil.ir.tensors import PIECE, Tensor
+
+__all__ = ["NUMPY_DTYPES", "PIECE", "Tensor", "stored_bytes"]

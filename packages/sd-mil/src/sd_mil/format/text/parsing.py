@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
 from sd_mil.format.graph import operation_name
 from sd_mil.format.text.tokens import Tokens
 from sd_mil.format.text.types import parse_type
 from sd_mil.format.text.values import parse_value
+from sd_mil.format.weights import WeightStore
 from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
 
 #: coremltools' names of the opsets, by the text's.
@@ -15,7 +15,7 @@ _OPSETS = {"ios15": "CoreML5", "ios16": "CoreML6", "ios17": "CoreML7", "ios18": 
 _MAX_DEPTH = 64
 
 
-def parse_program(text: str, weights: WeightFiles, *, default_function: str = "main") -> Program:
+def parse_program(text: str, weights: WeightStore, *, default_function: str = "main") -> Program:
     """The program of a ``model.mil``, in either dialect.
 
     Raises:
@@ -49,7 +49,7 @@ def _skip_attributes(tokens: Tokens) -> None:
         tokens.skip_brackets("[", "]")
 
 
-def _function(tokens: Tokens, weights: WeightFiles) -> Function:
+def _function(tokens: Tokens, weights: WeightStore) -> Function:
     tokens.expect("func")
     name = tokens.name()
     tokens.expect("<")
@@ -79,7 +79,7 @@ def _variable(tokens: Tokens) -> Variable:
     return Variable(tokens.name(), kind)
 
 
-def _block(tokens: Tokens, inputs: tuple[Variable, ...], weights: WeightFiles, depth: int) -> Block:
+def _block(tokens: Tokens, inputs: tuple[Variable, ...], weights: WeightStore, depth: int) -> Block:
     if depth > _MAX_DEPTH:
         raise tokens.error(f"at most {_MAX_DEPTH} nested blocks before")
     tokens.expect("{")
@@ -100,7 +100,7 @@ def _names(tokens: Tokens) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _operation(tokens: Tokens, weights: WeightFiles, depth: int) -> Operation:
+def _operation(tokens: Tokens, weights: WeightStore, depth: int) -> Operation:
     outputs = _outputs(tokens)
     kind = tokens.name()
     where = f"{kind} {', '.join(output.name for output in outputs)!r}"
@@ -123,7 +123,7 @@ def _outputs(tokens: Tokens) -> tuple[Variable, ...]:
     return tuple(outputs)
 
 
-def _arguments(tokens: Tokens, where: str, weights: WeightFiles) -> dict[str, tuple[Argument, ...]]:
+def _arguments(tokens: Tokens, where: str, weights: WeightStore) -> dict[str, tuple[Argument, ...]]:
     arguments: dict[str, tuple[Argument, ...]] = {}
     tokens.expect("(")
     while not tokens.accept(")"):
@@ -138,7 +138,7 @@ def _arguments(tokens: Tokens, where: str, weights: WeightFiles) -> dict[str, tu
     return arguments
 
 
-def _several(tokens: Tokens, where: str, weights: WeightFiles) -> tuple[Argument, ...]:
+def _several(tokens: Tokens, where: str, weights: WeightStore) -> tuple[Argument, ...]:
     arguments: list[Argument] = []
     tokens.expect("(")
     while not tokens.accept(")"):
@@ -148,13 +148,13 @@ def _several(tokens: Tokens, where: str, weights: WeightFiles) -> tuple[Argument
     return tuple(arguments)
 
 
-def _argument(tokens: Tokens, where: str, weights: WeightFiles) -> Argument:
+def _argument(tokens: Tokens, where: str, weights: WeightStore) -> Argument:
     if tokens.peek(1) in ("(", "<"):
         return parse_value(tokens, where, weights)
     return Reference(tokens.name())
 
 
-def _attributes(tokens: Tokens, where: str, weights: WeightFiles) -> dict[str, Constant]:
+def _attributes(tokens: Tokens, where: str, weights: WeightStore) -> dict[str, Constant]:
     attributes: dict[str, Constant] = {}
     if not tokens.accept("["):
         return attributes
@@ -176,7 +176,7 @@ def _new_name(
     return name
 
 
-def _blocks(tokens: Tokens, weights: WeightFiles, depth: int) -> tuple[Block, ...]:
+def _blocks(tokens: Tokens, weights: WeightStore, depth: int) -> tuple[Block, ...]:
     """Nested blocks of control flow: ``name(inputs) { ... } -> (outputs);``, the name being optional."""
     blocks: list[Block] = []
     while _is_block(tokens):

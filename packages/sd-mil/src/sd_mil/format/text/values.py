@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_mil.errors import PackageError, UnsupportedModelError
-from sd_mil.format.blobs import WeightFiles
 from sd_mil.format.text.tokens import Tokens, unquoted
 from sd_mil.format.text.types import parse_type
-from sd_mil.format.values import narrowed, stored_constant
+from sd_mil.format.values import narrowed
+from sd_mil.format.weights import WeightStore
 from sd_mil.ir.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
 from sd_mil.ir.program import Blob, Constant, DictionaryType, ListType, Payload, TensorType, ValueType
 
@@ -20,7 +20,7 @@ _BOOLS = {"true": True, "false": False}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
-def parse_value(tokens: Tokens, where: str, weights: WeightFiles) -> Constant:
+def parse_value(tokens: Tokens, where: str, weights: WeightStore) -> Constant:
     """``type(literal)``.
 
     Raises:
@@ -34,7 +34,7 @@ def parse_value(tokens: Tokens, where: str, weights: WeightFiles) -> Constant:
     return constant
 
 
-def _literal(tokens: Tokens, kind: ValueType, where: str, weights: WeightFiles) -> Constant:
+def _literal(tokens: Tokens, kind: ValueType, where: str, weights: WeightStore) -> Constant:
     if isinstance(kind, DictionaryType):
         return _dictionary(tokens, kind)
     if isinstance(kind, ListType):
@@ -42,7 +42,7 @@ def _literal(tokens: Tokens, kind: ValueType, where: str, weights: WeightFiles) 
     if not isinstance(kind, TensorType):
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
     if tokens.peek() == "BLOBFILE":
-        return stored_constant(kind, _blob(tokens, where), where, weights)
+        return weights.constant(kind, _blob(tokens, where), where)
     return Constant(kind, _tensor(tokens, kind, where))
 
 

@@ -1,4 +1,4 @@
-"""Where a conversion gets its blueprints: from the cache, or drawn anew and put there."""
+"""Where a conversion gets its programs: from the cache, or lowered anew and put there."""
 
 from __future__ import annotations
 
@@ -6,67 +6,77 @@ import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
-from .blueprint import Blueprint
-from .cache import ConversionCache, blueprint_key
+from .cache import ConversionCache, program_key
 from .checkpoint import Checkpoint
 from .component import Component
 from .components import build_component
 from .components.fit import FittedWeights
+from .lowered import LoweredComponent
 from .memory import collect
 from .options import ConversionOptions
 from .precision import Precision, check_precision, known_precision
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A blueprint, the precision that it is for, and whether both came from the cache."""
+class PreparedComponent:
+    """A component's program, the precision that it is for, and whether both came from the cache."""
 
-    blueprint: Blueprint
+    lowered: LoweredComponent
     precision: Precision
-    is_reused: bool
+    is_cached: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Blueprints:
-    """The blueprints of one conversion."""
+class Programs:
+    """The programs of one conversion."""
 
     checkpoint: Checkpoint
     options: ConversionOptions
     cache: ConversionCache | None
 
-    def known(self, name: str) -> Drawn | None:
-        """The component's blueprint, if that takes neither torch nor coremltools."""
+    def has(self, name: str) -> bool:
+        """Whether the cache has the component's program; it may still be damaged, or for other weights."""
+        precision = known_precision(name, self.checkpoint, self.options, self.cache)
+        return precision is not None and self.cache is not None and self.cache.has(self._key(name, precision))
+
+    def prepared(self, name: str) -> PreparedComponent:
+        """The component's program, from the cache or made anew."""
+        return self.cached(name) or self.lowered(name)
+
+    def cached(self, name: str) -> PreparedComponent | None:
+        """The component's program, if that takes neither torch nor coremltools."""
         precision = known_precision(name, self.checkpoint, self.options, self.cache)
         if precision is None or self.cache is None:
             return None
-        found = self.cache.blueprint(self._key(name, precision), self.checkpoint.weights(name))
-        return None if found is None else Drawn(found, precision, is_reused=True)
+        found = self.cache.component(self._key(name, precision), self.checkpoint.weights(name))
+        return None if found is None else PreparedComponent(found, precision, is_cached=True)
 
-    def drawn(self, name: str) -> Drawn:
-        """The component's blueprint, made anew, and kept.
+    def lowered(self, name: str) -> PreparedComponent:
+        """The component's program, made anew, and kept.
 
         Raises: see :func:`sd_convert.convert`.
         """
-        from .write import draw
+        from .write import lower_component
 
         precision = known_precision(name, self.checkpoint, self.options, self.cache)
         precision = precision or check_precision(name, self.checkpoint, self.options, self.cache)
         component = in_precision(build_component(name, self.checkpoint, self.options), precision)
-        blueprint = draw(
+        lowered = lower_component(
             component,
             attention=self.options.attention_implementation,
             compute_unit=self.options.resolved_compute_unit,
             target=self.options.target,
             precision=precision.dtype,
-        ).renamed(cast(FittedWeights, component.weights).names)
+        )
         if self.cache is not None:
-            self.cache.keep(self._key(name, precision), blueprint)
+            names = cast(FittedWeights, component.weights).names
+            self.cache.keep(self._key(name, precision), lowered, names)
         collect()
-        return Drawn(blueprint, precision, is_reused=False)
+        return PreparedComponent(lowered, precision, is_cached=False)
 
     def _key(self, name: str, precision: Precision) -> str:
         decided = {"precision": precision.dtype, "reason": precision.reason or ""}
-        return blueprint_key(self.checkpoint, self.options, name, self.checkpoint.weights(name), **decided)
+        return program_key(self.checkpoint, self.options, name, self.checkpoint.weights(name), **decided)
 
 
 def in_precision(component: Component, precision: Precision | None) -> Component:

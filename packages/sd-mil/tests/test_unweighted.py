@@ -1,0 +1,110 @@
+"""A program that is kept without its weights, and opened with them again."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from sd_mil import (
+    Block,
+    Constant,
+    Description,
+    Function,
+    Operation,
+    PackageError,
+    Port,
+    Program,
+    Reference,
+    SdMilError,
+    TensorType,
+    Variable,
+    write_package,
+)
+from sd_mil.format.unweighted import encode_unweighted, read_unweighted
+from sd_mil.ir.tensors import Tensor
+
+VECTOR = TensorType("fp32", (12,))
+
+
+@dataclass
+class Counted:
+    """A tensor of one number that counts how often it is read."""
+
+    source: str
+    number: float
+    dtype: str = "fp32"
+    shape: tuple[int, ...] = (12,)
+    reads: list[str] = field(default_factory=list)
+
+    def read(self):
+        self.reads.append(self.source)
+        return np.full(self.shape, self.number, np.float32)
+
+    def pieces(self):
+        yield self.read().reshape(-1)
+
+
+def constant(name, content):
+    value = Constant(VECTOR, content, stored=48)
+    return Operation("const", name, {}, (Variable(name, VECTOR),), {"val": value})
+
+
+def add(name, x, y):
+    inputs = {"x": (Reference(x),), "y": (Reference(y),)}
+    return Operation("add", name, inputs, (Variable(name, VECTOR),))
+
+
+def program(tensor):
+    """``x`` plus a tensor, twice under two names, plus numbers that have no source."""
+    operations = (
+        constant("one", tensor),
+        constant("folded", np.arange(12, dtype=np.float32)),
+        constant("again", tensor),
+        add("a", "x", "one"),
+        add("b", "a", "again"),
+        add("y", "b", "folded"),
+    )
+    body = Block((Variable("x", VECTOR),), operations, ("y",))
+    return Program({"main": Function("main", "CoreML6", body)})
+
+
+PORTS = Description((Port("x", (12,), "float32"),), (Port("y", (12,), "float32"),), "what it is")
+
+
+def test_it_comes_back_and_nothing_is_read(tmp_path):
+    tensor = Counted("unet.weight", 3)
+    content = encode_unweighted(program(tensor), PORTS, version=7, source_of=lambda one: one.source)
+    assert not tensor.reads
+    opened = []
+
+    def opening(source: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        opened.append(Counted(source, 3, dtype, shape))
+        return opened[-1]
+
+    package = read_unweighted(content, "unet", opening)
+    assert [one.source for one in opened] == ["unet.weight"]  # once, as it is in the file once
+    assert not opened[0].reads
+    assert package.description == PORTS
+    first = write_package(tmp_path / "first.mlpackage", program(tensor), PORTS)
+    second = write_package(tmp_path / "second.mlpackage", package.program, package.description)
+    assert first.sha256 == second.sha256
+    assert opened[0].reads == tensor.reads == ["unet.weight"]
+
+
+def test_other_weights_of_the_same_shape(tmp_path):
+    content = encode_unweighted(program(Counted("w", 3)), PORTS, version=7, source_of=lambda one: one.source)
+    package = read_unweighted(content, "net", lambda source, *_: Counted(source, 5))
+    written = write_package(tmp_path / "other.mlpackage", package.program, package.description)
+    expected = write_package(tmp_path / "expected.mlpackage", program(Counted("w", 5)), PORTS)
+    assert written.sha256 == expected.sha256
+
+
+@pytest.mark.parametrize("content", [b"", b"no", b"\x0a\x00", b"\x12\x00"])
+def test_something_else(content):
+    with pytest.raises(SdMilError, match="expected"):
+        read_unweighted(content, "net", lambda *_: Counted("w", 1))
+
+
+def test_a_damaged_one():
+    content = encode_unweighted(program(Counted("w", 3)), PORTS, version=7, source_of=lambda one: one.source)
+    with pytest.raises(PackageError, match="expected"):
+        read_unweighted(content[:-20], "net", lambda source, *_: Counted(source, 3))
