@@ -18,7 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONVERSION_STACK = ("torch", "diffusers", "transformers", "coremltools")
-INFERENCE_ONLY = ("sd-mil", "sd-tokenize", "sd-schedulers", "sd-runtime", "sd-compress", "sd-controlnet")
+INFERENCE_ONLY = (
+    "sd-mil",
+    "sd-bundle",
+    "sd-tokenize",
+    "sd-schedulers",
+    "sd-runtime",
+    "sd-compress",
+    "sd-controlnet",
+)
 _STACK_CHECK = (
     "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
 )

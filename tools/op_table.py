@@ -44,9 +44,10 @@ def page() -> str:
 
 def known_operations() -> list[str]:
     """Every operation of the reference engine, and ``const``, which is none."""
+    from sd_mil.constexpr import CODECS
     from sd_mil.engines.reference.ops import OPS
 
-    return sorted(OPS)
+    return sorted({*OPS, *CODECS})
 
 
 def portable(name: str) -> str:

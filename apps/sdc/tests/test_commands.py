@@ -181,3 +181,51 @@ def test_demo_does_the_whole_job(sdc, tmp_path):
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"bundle", "demo.png"}
     again = sdc("demo", "-o", tmp_path / "d", "--pictures", 1, "--num-inference-steps", 1)
     assert again.status == 0, again.err
+
+
+def test_inspect_says_what_was_merged_and_how_it_was_compressed(sdc, bundle):
+    def edit(manifest):
+        file = {"name": "org/detail[bold].safetensors", "size": 5, "sha256": "ab" * 32}
+        manifest["model"]["denoiser"]["distillation"] = "lcm"
+        manifest["provenance"]["weights"] |= {
+            "loras": [{"file": file, "scale": 0.5, "text_scale": 0}],
+            "embeddings": [{"token": "style", "file": file | {"name": "style.safetensors"}}],
+            "vae": {"source": "org/vae", "files": [file | {"name": "vae.safetensors"}]},
+        }
+        (unet,) = [component for component in manifest["components"] if component["name"] == "unet"]
+        unet["compression"] = {"methods": ["palettization"], "bits_per_weight": 6.25, "recipe": None}
+        return manifest
+
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    done = sdc("inspect", bundle)
+    assert done.status == 0, done.err
+    for line in (
+        "(sd1, lcm, v_prediction), 128x128 pixels",
+        f"LoRA: org/detail[bold].safetensors (0.5, text 0), sha256 {'ab' * 32}",
+        f"embedding: style from style.safetensors, sha256 {'ab' * 32}",
+        f"VAE: org/vae, vae.safetensors, sha256 {'ab' * 32}",
+        "unet, 128x128, SPLIT_EINSUM, CPU_AND_NE, macOS13, palettization, 6.25 bits per weight",
+    ):
+        assert line in done.out
+    facts = json.loads(sdc("inspect", bundle, "--json").out)
+    written = json.loads(path.read_text())
+    assert (facts["model"], facts["provenance"]) == (written["model"], written["provenance"])
+    assert facts["packages"][1]["picture_size"] == "128x128"
+
+
+def test_chunks_are_shown_and_a_function_that_is_not_there_is_an_error(sdc, bundle, tmp_path):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (unet,) = [component for component in manifest["components"] if component["name"] == "unet"]
+    (variant,) = unet["variants"]
+    unknown = {"package": variant["chunks"][0]["package"], "function": "more"}
+    variant["chunks"].append(unknown | {"inputs": variant["chunks"][0]["outputs"], "outputs": []})
+    path.write_text(json.dumps(manifest))
+    done = sdc("inspect", bundle)
+    assert done.status == 0, done.err
+    assert "unet, 128x128, chunk 1 of 2, SPLIT_EINSUM" in done.out
+    assert "unet, 128x128, chunk 2 of 2, more, SPLIT_EINSUM" in done.out
+    done = sdc("generate", PROMPT, "-i", bundle, "-o", tmp_path / "x.png", "--num-inference-steps", 1)
+    assert done.status == 1
+    assert "expected a function 'more'" in done.err

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sd_bundle import open_bundle
 from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, convert, plan, verify
 from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
 from sd_mil import Block, Description, Function, Program
-from sd_runtime import open_bundle
 
 PROGRAMS = sys.modules["sd_convert.programs"]
 UNET = ConversionOptions(components=("unet",), overwrite=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.numpy import load_file, save_file
+from sd_bundle import IntegrityError, OutputExistsError, open_bundle
 from sd_convert import (
     ATTENTION_IMPLEMENTATIONS,
     Checkpoint,
@@ -29,7 +30,6 @@ from sd_convert import (
 )
 from sd_convert.components import build_component
 from sd_mil import read_package
-from sd_runtime import IntegrityError, OutputExistsError, open_bundle
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name

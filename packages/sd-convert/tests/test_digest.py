@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from sd_bundle import FileHashes
 from sd_convert.digest import digest
 from sd_convert.weights import LazyWeights, open_weights
-from sd_runtime import FileHashes
 
 
 @pytest.fixture

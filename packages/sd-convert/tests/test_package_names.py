@@ -2,8 +2,8 @@
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sd_bundle import check_relative
 from sd_convert.facts import package_name
-from sd_runtime.bundle.paths import check_relative
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from sd_bundle import open_bundle
 from sd_convert import (
     Checkpoint,
     ConversionCache,
@@ -23,7 +24,6 @@ from sd_convert import (
 from sd_convert.overflow import largest_activation
 from sd_convert.precision import Precision, check_precision, known_precision
 from sd_mil import read_package
-from sd_runtime import open_bundle
 
 VAE = "vae/diffusion_pytorch_model.fp16.safetensors"
 

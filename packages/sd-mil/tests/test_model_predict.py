@@ -80,10 +80,13 @@ def test_rounding_to_fp16_overflows_where_fp16_does(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "quantum"}, "expected engine to be one of 'portable', 'reference', got 'quantum'"),
-        ({"engine": "reference", "precision": "bf16"}, "expected precision='fp32' for the reference engine"),
+        (
+            {"engine": "quantum"},
+            "expected engine to be one of auto, portable, reference, coreml, got 'quantum'",
+        ),
+        ({"engine": "reference", "precision": "bf16"}, "expected precision to be one of 'fp32', got 'bf16'"),
         ({"engine": "reference", "precision": "fp8"}, "expected precision to be one of"),
-        ({"engine": "portable", "rounding": "fp16"}, "use 'reference'"),
+        ({"engine": "portable", "rounding": "fp16"}, "only reference has it"),
         ({"engine": "reference", "rounding": "fp8"}, "expected rounding to be one of 'fp16'"),
     ],
 )

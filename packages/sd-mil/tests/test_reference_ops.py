@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sd_mil.constexpr import unpack
 from sd_mil.engines.reference.ops import OPS
-from sd_mil.engines.reference.registry import op
+from sd_mil.engines.reference.registry import find_op, op
 
 A = np.array([[1.5, -2.0, 3.0], [0.25, 5.0, -6.5]], np.float32)
 B = np.array([2.0, -3.0, 0.5], np.float32)
 
 
 def mil(name, /, *args, **kwargs):
-    return OPS[name].function(*args, **kwargs)
+    return find_op(name).function(*args, **kwargs)
 
 
 def ints(*values):

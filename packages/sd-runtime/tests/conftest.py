@@ -16,11 +16,12 @@ from sd_runtime import (
     Bundle,
     BundleComponent,
     ConditioningFacts,
-    Draft,
+    DenoiserFacts,
     FunctionModel,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     Pipeline,
     PortSpec,
     Provenance,
@@ -36,53 +37,15 @@ FACTS = ModelFacts(
     identifier="org/tiny",
     family="sd1",
     task="text-to-image",
+    denoiser=DenoiserFacts("unet", None),
     prediction_type="epsilon",
     scheduler="scheduler/scheduler_config.json",
-    latent=LatentSize(4, 8, 8),
-    image=ImageSize(64, 64),
+    sizes=(PictureSize(ImageSize(64, 64), LatentSize(4, 8, 8)),),
     vae=VaeFacts(0.18215, 0.0, "moments"),
     text_encoders=(),
     conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
 )
 PROVENANCE = Provenance("org/tiny", None, {"sd-runtime": "0.1.0"}, "2026-01-31T12:00:00Z")
-UNET = BundleComponent(
-    name="unet",
-    role="denoiser",
-    package="Stable_Diffusion_version_org_tiny_unet.mlpackage",
-    inputs=(PortSpec("sample", (2, 4, 8, 8), "float16"),),
-    outputs=(PortSpec("noise_pred", (2, 4, 8, 8), "float32"),),
-    attention_implementation="ORIGINAL",
-    compute_unit="CPU_AND_GPU",
-    deployment_target="macOS13",
-)
-
-
-def fill(draft: Draft, weights: bytes = b"weights") -> None:
-    """What a converter would do."""
-    package = draft.add_component(UNET)
-    (package / "Data").mkdir(parents=True)
-    (package / "Data/weight.bin").write_bytes(weights)
-    draft.add_file("scheduler/scheduler_config.json", b'{"num_train_timesteps": 1000}')
-
-
-@pytest.fixture
-def write_bundle() -> Callable[..., None]:
-    """Write a bundle at a path; ``weights`` tells two of them apart, ``spoil`` comes last in the block."""
-
-    def write(
-        path: Path,
-        *,
-        weights: bytes = b"weights",
-        overwrite: bool = False,
-        spoil: Callable[[Draft], object] = lambda _: None,
-    ) -> None:
-        with new_bundle(path, FACTS, provenance=PROVENANCE, overwrite=overwrite) as draft:
-            fill(draft, weights)
-            spoil(draft)
-
-    return write
-
-
 WIDTH = 6  # channels of the toy text encoder
 WINDOW = 77
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -93,12 +56,13 @@ def port(name: str, *shape: int, dtype: str = "float16") -> PortSpec:
 
 
 def component(name: str, role: str, inputs: list[PortSpec], outputs: list[PortSpec]) -> BundleComponent:
-    return BundleComponent(
+    return BundleComponent.of_package(
+        f"Stable_Diffusion_version_org_toy_{name}.mlpackage",
         name=name,
         role=role,  # type: ignore[arg-type]
-        package=f"Stable_Diffusion_version_org_toy_{name}.mlpackage",
-        inputs=tuple(inputs),
-        outputs=tuple(outputs),
+        size=FACTS.image,
+        inputs=inputs,
+        outputs=outputs,
         attention_implementation=None,
         compute_unit="CPU_ONLY",
         deployment_target="macOS13",
@@ -148,17 +112,25 @@ def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
     """A bundle with empty packages, each in a folder of its own: its models are functions."""
     numbers = itertools.count()
 
-    def write(*, batch: int = 2, scheduler: dict[str, object] | None = None) -> Bundle:
+    def write(
+        *, batch: int = 2, scheduler: dict[str, object] | None = None, lacks: tuple[str, ...] = ()
+    ) -> Bundle:
         config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", **(scheduler or {})}
         facts = dataclasses.replace(
             FACTS,
             identifier="org/toy",
             vae=VaeFacts(0.5, 0.25, "moments"),
-            text_encoders=(TextEncoding("text_encoder", "tokenizer", "last_hidden_state"),),
+            text_encoders=tuple(
+                TextEncoding(name, "tokenizer", "last_hidden_state")
+                for name in ("text_encoder",)
+                if name not in lacks
+            ),
         )
         path = tmp_path / f"toy-{next(numbers)}"
         with new_bundle(path, facts, provenance=PROVENANCE, overwrite=True) as draft:
             for each in toy_components(batch):
+                if each.name in lacks:
+                    continue
                 package = draft.add_component(each)
                 package.mkdir()
                 (package / "Manifest.json").write_text("{}")

@@ -11,24 +11,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sd_bundle import Role
 from sd_runtime import (
     Bundle,
     BundleComponent,
     ConditioningFacts,
+    DenoiserFacts,
     FunctionModel,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     Pipeline,
     PortSpec,
     Provenance,
     TextEncoding,
     VaeFacts,
+    Variant,
     draw_noise,
     new_bundle,
     open_bundle,
 )
-from sd_runtime.bundle import Role
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -82,10 +85,10 @@ def bundle(tmp_path: Path) -> Callable[..., Bundle]:
             identifier="tiny-sd",
             family="sd1",
             task="text-to-image",
+            denoiser=DenoiserFacts("unet", None),
             prediction_type=prediction_type,  # type: ignore[arg-type]
             scheduler="scheduler/scheduler_config.json",
-            latent=LatentSize(4, 32, 32),
-            image=ImageSize(256, 256),
+            sizes=(PictureSize(ImageSize(256, 256), LatentSize(4, 32, 32)),),
             vae=VaeFacts(0.18215, 0.0, "moments"),
             text_encoders=(TextEncoding("text_encoder", "tokenizer", "last_hidden_state"),),
             conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
@@ -93,10 +96,11 @@ def bundle(tmp_path: Path) -> Callable[..., Bundle]:
         with new_bundle(tmp_path / "bundle", facts, provenance=Provenance.now("tiny-sd", tools={})) as draft:
             for name, path in PACKAGES.items():
                 described = read_package(REFERENCE / "reference-packages" / path).description
-                component = BundleComponent(
+                component = BundleComponent.of_package(
+                    Path(path).name,
                     name=name,
                     role=ROLES[name],
-                    package=Path(path).name,
+                    size=facts.image,
                     inputs=ports(described.inputs, dtype),
                     outputs=ports(described.outputs, dtype),
                     attention_implementation="SPLIT_EINSUM" if name == "unet" else None,
@@ -216,7 +220,8 @@ def test_a_window_of_another_kind(bundle: Callable[..., Bundle]) -> None:
 
     sound = bundle()
     encoder = sound.only("text_encoder")
-    short = dataclasses.replace(encoder, inputs=(PortSpec("input_ids", (2, 77), "float32"),))
+    chunk = dataclasses.replace(encoder.chunk, inputs=(PortSpec("input_ids", (2, 77), "float32"),))
+    short = dataclasses.replace(encoder, variants=(Variant(None, (chunk,)),))
     manifest = dataclasses.replace(
         sound.manifest, components=(short, *(c for c in sound.manifest.components if c != encoder))
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sd_runtime import Bundle, FileHashes, IntegrityError, Pipeline, open_bundle
-from sd_runtime.bundle import hashes
+from sd_bundle import hashes
+from sd_runtime import Bundle, IntegrityError, Pipeline, open_bundle
 
 
 @pytest.fixture
@@ -64,40 +64,3 @@ def test_a_file_is_read_once(
     read.clear()
     use(home)
     assert read == []
-
-
-def test_a_cache_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    file = next(iter(sorted(home.glob("scheduler/*.json"))))
-    assert FileHashes(tmp_path / "file" / "files.json")(file) == FileHashes()(file)
-
-
-def beside(bundle: Path) -> Path:
-    return bundle / "tokenizer" / "added_tokens.json"
-
-
-def in_a_package(bundle: Path) -> Path:
-    return next(iter(bundle.glob("*.mlpackage"))) / "more.bin"
-
-
-@pytest.mark.parametrize("place", [beside, in_a_package])
-@pytest.mark.parametrize("kind", ["file", "link", "folder link"])
-def test_what_the_manifest_does_not_list(
-    home: Path, tmp_path: Path, place: Callable[[Path], Path], kind: str
-) -> None:
-    target = tmp_path / "elsewhere"
-    if kind == "folder link":
-        target.mkdir()
-    else:
-        target.write_text("{}")
-    if kind == "file":
-        place(home).write_text("{}")
-    else:
-        place(home).symlink_to(target)
-    with pytest.raises(IntegrityError, match="expected only files that"):
-        open_bundle(home)
-
-
-def test_what_a_mac_leaves_in_folders(home: Path) -> None:
-    (home / "tokenizer" / ".DS_Store").write_bytes(b"\0")
-    open_bundle(home)

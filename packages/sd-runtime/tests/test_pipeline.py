@@ -17,7 +17,6 @@ from sd_runtime import (
     PromptTruncatedWarning,
     SettingsError,
     draw_noise,
-    open_bundle,
     resolve_engine,
 )
 
@@ -191,9 +190,8 @@ def test_the_scheduler_is_the_bundles_unless_named(toy_pipeline: Build) -> None:
     assert unnamed.settings("a", scheduler="pndm").scheduler == "pndm"
 
 
-def test_what_a_bundle_lacks_is_named(write_bundle: Any, tmp_path: Any, toy_networks: Any) -> None:
-    write_bundle(tmp_path / "only-unet")
-    pipeline = Pipeline(open_bundle(tmp_path / "only-unet"), toy_networks.open)
+def test_what_a_bundle_lacks_is_named(toy_bundle: Any, toy_networks: Any) -> None:
+    pipeline = Pipeline(toy_bundle(lacks=("text_encoder", "vae_decoder")), toy_networks.open)
     with pytest.raises(MissingComponentError, match="role text_encoder"):
         pipeline.steps("a", scheduler="pndm")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sd_runtime import Bundle, BundleComponent, IntegrityError, Model, Pipeline, open_bundle
-from sd_runtime.bundle import reader
+from sd_runtime import Bundle, BundleComponent, IntegrityError, Model, Pipeline
 
 Write = Callable[..., Bundle]
 
@@ -75,73 +74,3 @@ def test_a_tokenizer_of_another_bundle(pipeline: Pipeline) -> None:
     os.utime(path, ns=(1, 1))
     with pytest.raises(IntegrityError, match=r"tokenizer/vocab\.json"):
         pipeline.generate("a", **OPTIONS)
-
-
-def in_place(path: Path) -> None:
-    """Another content of the same size in the same file; a clock tick may be coarse, so time is set."""
-    path.write_bytes(path.read_bytes()[::-1])
-    os.utime(path, ns=(1, 1))
-
-
-def truncated(path: Path) -> None:
-    os.truncate(path, 1)
-
-
-def replaced(path: Path) -> None:
-    """Another file with the same content, size and time."""
-    found = path.stat()
-    other = path.with_name("other")
-    shutil.copyfile(path, other)
-    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
-    other.replace(path)
-
-
-@pytest.mark.parametrize("change", [in_place, truncated, replaced, Path.unlink])
-@pytest.mark.parametrize("file", ["Manifest.json", "../manifest.json"])
-def test_any_change_of_a_package_or_of_the_manifest(
-    toy_bundle: Write, change: Callable[[Path], None], file: str
-) -> None:
-    bundle = toy_bundle()
-    decoder, denoiser = bundle.only("image_decoder"), bundle.only("denoiser")
-    package = bundle.package(decoder)
-    change(package / file)
-    with pytest.raises(IntegrityError, match=file.removeprefix("../")):
-        bundle.package(decoder)
-    if file == "Manifest.json":
-        bundle.package(denoiser)  # which nobody touched
-
-
-def test_a_change_while_a_package_is_read(toy_bundle: Write) -> None:
-    bundle = toy_bundle()
-    component = bundle.only("denoiser")
-    with pytest.raises(IntegrityError), bundle.unchanged(component.package):
-        truncated(bundle.package(component) / "Manifest.json")
-
-
-def test_a_swap_while_the_bundle_is_opened(toy_bundle: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, parse = toy_bundle().path, reader.parse_manifest
-
-    def parse_and_swap(text: str) -> Any:
-        swap(path)
-        return parse(text)
-
-    monkeypatch.setattr(reader, "parse_manifest", parse_and_swap)
-    with pytest.raises(IntegrityError, match="open it again"):
-        open_bundle(path)
-
-
-def test_links_stand_for_what_they_lead_to(toy_bundle: Write, tmp_path: Path) -> None:
-    bundle = toy_bundle()
-    file = bundle.package(bundle.only("denoiser")) / "Manifest.json"
-    blob = file.replace(bundle.path / "blob")
-    file.symlink_to(blob)
-    linked = open_bundle(bundle.path)
-    linked.package(linked.only("denoiser"))
-    replaced(blob)
-    with pytest.raises(IntegrityError, match=r"Manifest\.json"):
-        linked.package(linked.only("denoiser"))
-
-
-def test_two_openings_of_one_bundle_are_equal(toy_bundle: Write) -> None:
-    bundle = toy_bundle()
-    assert open_bundle(bundle.path) == bundle

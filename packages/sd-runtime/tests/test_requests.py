@@ -17,6 +17,7 @@ from sd_runtime import (
     PortsError,
     PortSpec,
     SettingsError,
+    Variant,
     memory,
     read_settings,
 )
@@ -53,7 +54,8 @@ def model(toy_bundle: Callable[..., Bundle]) -> Callable[..., Pipeline]:
             inputs += (told, PortSpec("text_embeds", (2, 6), "float16"))
         if guidance_embedding:
             inputs += (PortSpec("timestep_cond", (2, 8), "float16"),)
-        unet = dataclasses.replace(unet, inputs=inputs)
+        whole = Variant(facts.image, (dataclasses.replace(unet.chunk, inputs=inputs),))
+        unet = dataclasses.replace(unet, variants=(whole,))
         image_encoder = dataclasses.replace(decoder, name="vae_encoder", role="image_encoder")
         components = (text, unet, decoder, *([image_encoder] if encoder else []))
         manifest = dataclasses.replace(sound.manifest, model=facts, components=components)

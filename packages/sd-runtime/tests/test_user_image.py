@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sd_bundle import ImageSize
 from sd_runtime import UserImageError, read_image
-from sd_runtime.bundle import ImageSize
 from sd_runtime.user_image import prepare_image, prepare_mask
 
 SIZE = ImageSize(height=16, width=24)

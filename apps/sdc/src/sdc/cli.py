@@ -22,6 +22,7 @@ _OUR_PACKAGES = frozenset(
     (
         "sdc",
         "sd_attention",
+        "sd_bundle",
         "sd_compress",
         "sd_controlnet",
         "sd_convert",

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, cast
 
-from sd_runtime import (
+from sd_bundle import (
     AttentionImplementation,
     BundleComponent,
     ComputeUnit,
     ConditioningFacts,
+    DenoiserFacts,
     Draft,
     HiddenStates,
     ImageSize,
     LatentSize,
     ModelFacts,
+    PictureSize,
     Provenance,
     Role,
     TextEncoding,
     VaeFacts,
 )
-from sd_runtime import PortSpec as BundlePort
+from sd_bundle import PortSpec as BundlePort
 
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import Component, PortSpec
 from .errors import IncompleteCheckpointError
 from .facts import (
+    distillation,
     encodes,
     family,
     guidance_width,
@@ -45,6 +49,7 @@ from .facts import (
 from .folder import check_link
 from .lowered import LoweredComponent
 from .options import ConversionOptions
+from .origins import weight_sources
 from .rewrite import REWRITTEN
 
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
@@ -74,10 +79,15 @@ def model_facts(
         identifier=model_version(checkpoint, options),
         family=family(checkpoint),
         task=task(checkpoint),
+        denoiser=DenoiserFacts("unet", distillation(checkpoint)),
         prediction_type=prediction_type(checkpoint),
         scheduler=_SCHEDULER,
-        latent=LatentSize(latent_channels(checkpoint), height, width),
-        image=ImageSize(height * factor, width * factor),
+        sizes=(
+            PictureSize(
+                ImageSize(height * factor, width * factor),
+                LatentSize(latent_channels(checkpoint), height, width),
+            ),
+        ),
         vae=VaeFacts(
             vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint), encodes=encodes(checkpoint)
         ),
@@ -99,23 +109,27 @@ def _text_encodings(checkpoint: Checkpoint, components: tuple[str, ...]) -> tupl
     )
 
 
-def provenance(checkpoint: Checkpoint) -> Provenance:
-    """Source, time and the versions of everything that had a hand in the result."""
+def provenance(
+    checkpoint: Checkpoint, components: tuple[str, ...], hash_file: Callable[[Path], str]
+) -> Provenance:
+    """Sources, time and the versions of everything that had a hand in the result."""
     tools = {tool: version(tool) for tool in _TOOLS}
-    return Provenance.now(checkpoint.name, revision=checkpoint.revision, tools=tools)
+    weights = weight_sources(checkpoint, components, hash_file)
+    return Provenance.now(checkpoint.name, revision=checkpoint.revision, tools=tools, weights=weights)
 
 
 def bundle_component(
-    component: Component | LoweredComponent, package: str, options: ConversionOptions
+    component: Component | LoweredComponent, package: str, options: ConversionOptions, *, size: ImageSize
 ) -> BundleComponent:
-    """The manifest's entry for ``component`` in the package of that file name."""
+    """The manifest's entry for ``component`` in the package of that file name; ``size`` of the picture."""
     rewritten = component.name in REWRITTEN
-    return BundleComponent(
+    return BundleComponent.of_package(
+        package,
         name=component.name,
         role=_ROLES[component.name],
-        package=package,
-        inputs=tuple(map(_bundle_port, component.inputs)),
-        outputs=tuple(map(_bundle_port, component.outputs)),
+        size=size,
+        inputs=map(_bundle_port, component.inputs),
+        outputs=map(_bundle_port, component.outputs),
         attention_implementation=(
             cast(AttentionImplementation, options.attention_implementation) if rewritten else None
         ),

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sd_runtime import FileHashes
+from sd_bundle import FileHashes
 
 from .checkpoint import Checkpoint
 from .facts import model_version

@@ -70,6 +70,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Merged:
+    """What was merged into a checkpoint, each beside the name by which it was asked for.
+
+    That is the path on the hub, or the name of a file or folder; never a path of this machine. ``vae`` is
+    another VAE in place of the checkpoint's own.
+    """
+
+    loras: tuple[tuple[str, Lora], ...] = ()
+    embeddings: tuple[tuple[str, Embedding], ...] = ()
+    vae: tuple[str, Source] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What a conversion reads.
 
@@ -80,7 +93,8 @@ class Checkpoint:
     there are any.
     ``sources`` and ``variants`` are by folder, for the folders of the components only. ``made_files`` are
     those that are not on disk, by their path in a checkpoint; they take the place of what is on disk under
-    the same path. ``notes`` are what was assumed and the user should know.
+    the same path. ``merged`` is what ``sources`` have beside the checkpoint's own weights. ``notes`` are what
+    was assumed and the user should know.
     """
 
     name: str
@@ -93,6 +107,7 @@ class Checkpoint:
     sources: Mapping[str, Source]
     variants: Mapping[str, str]
     made_files: Mapping[str, bytes] = field(default_factory=dict)
+    merged: Merged = field(default_factory=Merged)
     notes: tuple[str, ...] = ()
 
     @classmethod

@@ -10,8 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
+from sd_bundle import Draft, FileHashes, new_bundle
 from sd_mil import write_package
-from sd_runtime import Draft, new_bundle
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
@@ -86,15 +86,17 @@ def convert(
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
         LimitError: disk or memory do not suffice.
-        sd_runtime.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
+        sd_bundle.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
     """
     options, began = options or ConversionOptions(), perf_counter()
     names = chosen_components(checkpoint, options)
     facts = model_facts(checkpoint, options, names)
     programs = Programs(checkpoint, options, cache)
+    hash_file = FileHashes() if cache is None else cache.hash_file
+    origin = provenance(checkpoint, names, hash_file)
     with (
         limits_named(Path(output)),
-        new_bundle(output, facts, provenance=provenance(checkpoint), overwrite=options.overwrite) as draft,
+        new_bundle(output, facts, provenance=origin, overwrite=options.overwrite) as draft,
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
@@ -162,7 +164,8 @@ class _Work:
         pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
         package = package_name(model_version(self.checkpoint, self.options), name)
-        path = self.draft.add_component(bundle_component(prepared.lowered, package, self.options))
+        entry = bundle_component(prepared.lowered, package, self.options, size=self.draft.model.image)
+        path = self.draft.add_component(entry)
         written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
         self.jobs.append(_Job(name, path, prepared, perf_counter() - began, written))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sd_runtime import FileHashes
+from sd_bundle import FileHashes
 
 from .weights import LazyWeights
 

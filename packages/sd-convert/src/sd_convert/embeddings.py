@@ -51,6 +51,11 @@ class WithEmbeddings:
     folder: str
     embeddings: tuple[Embedding, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of ``base``."""
+        return self.base.files
+
     def open(self) -> LazyWeights:
         """The tensors, with the vectors below the table of the tokens."""
         entries = dict(self.base.open().entries)

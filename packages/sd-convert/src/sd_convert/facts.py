@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final, cast
 
-from sd_runtime import Encodes, Family, PredictionType, Task, TimeIds
+from sd_bundle import Distillation, Encodes, Family, PredictionType, Task, TimeIds
 
 from .architecture import text_width
 from .checkpoint import TOKENIZERS, Checkpoint
@@ -115,6 +115,12 @@ def guidance_width(checkpoint: Checkpoint) -> int | None:
     if value is not None and (type(value) is not int or value < 1):
         raise _unexpected(checkpoint, "unet", "time_cond_proj_dim", "a number of channels", value)
     return value
+
+
+def distillation(checkpoint: Checkpoint) -> Distillation | None:
+    """``lcm`` for latent consistency models: they embed the guidance scale, or name their scheduler."""
+    scheduler = checkpoint.configs.get("scheduler", {}).get("_class_name")
+    return "lcm" if guidance_width(checkpoint) is not None or scheduler == "LCMScheduler" else None
 
 
 def text_encoders(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -49,7 +49,24 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
         replace(embedding, file=find_file(embedding.file, hub, EMBEDDING_FILES))
         for embedding in request.embeddings
     ]
-    return with_embeddings(with_loras(checkpoint, loras), embeddings)
+    merged = replace(
+        checkpoint.merged,
+        loras=tuple(
+            (_name(asked.file, found.file), found) for asked, found in zip(request.loras, loras, strict=True)
+        ),
+        embeddings=tuple(
+            (_name(asked.file, found.file), found)
+            for asked, found in zip(request.embeddings, embeddings, strict=True)
+        ),
+    )
+    return replace(with_embeddings(with_loras(checkpoint, loras), embeddings), merged=merged)
+
+
+def _name(source: str | Path, file: Path) -> str:
+    """What ``file``, found for ``source``, is called: its path on the hub, or its own name."""
+    if Path(source).expanduser().exists():
+        return file.name
+    return str(source) if split_hub_file(str(source)) else f"{source}/{file.name}"
 
 
 def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
@@ -85,6 +102,8 @@ def _with_custom_vae(checkpoint: Checkpoint, request: Request, hub: Hub) -> Chec
     else:
         found = read_vae_file(find_file(source, hub, ()), checkpoint.configs.get("vae"))
     config, weights, variant = found
+    name = path.resolve().name if path.exists() else str(source)
+    checkpoint = replace(checkpoint, merged=replace(checkpoint.merged, vae=(name, weights)))
     return with_vae(checkpoint, config, weights, request, variant=variant)
 
 

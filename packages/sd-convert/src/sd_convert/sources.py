@@ -12,6 +12,11 @@ from .weights import LazyWeights, open_weights
 class Source(Protocol):
     """Opens the weights of one network under the names of diffusers and transformers."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The checkpoint's own files that the network is in, without those of what was merged into it."""
+        ...
+
     def open(self) -> LazyWeights:
         """The tensors, mapped or to be computed when they are read.
 

@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import Bundle, BundleComponent, open_bundle
 from sd_mil import MLModel, psnr
 from sd_mil.engines import Engine
-from sd_runtime import Bundle, BundleComponent, open_bundle
 
 from .checkpoint import Checkpoint
 from .component import Component
@@ -75,7 +75,7 @@ def verify(
     Raises:
         VerificationError: the two do not have the same components or ports, so there is nothing to compare.
         CheckpointError, UnsupportedArchitectureError: see ``sd_convert.errors``.
-        sd_runtime.BundleError: the bundle is damaged; every file is held against its sha256.
+        sd_bundle.BundleError: the bundle is damaged; every file is held against its sha256.
         sd_mil.SdMilError: a package is malformed, or the engine cannot run it.
     """
     opened = open_bundle(bundle)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
+from sd_bundle import open_bundle
 from sd_convert import Checkpoint, ConversionOptions, build_component, convert, sample_inputs, verify
 from sd_convert.bundle import model_facts
 from sd_mil import MLModel
-from sd_runtime import open_bundle
 from torch import nn
 
 XL = "StableDiffusionXLPipeline"

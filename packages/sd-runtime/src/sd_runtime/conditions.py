@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import ModelFacts
 
-from sd_runtime.bundle import ModelFacts
 from sd_runtime.errors import SettingsError
 from sd_runtime.guidance import Conditions, Guide, classifier_free, instructed, unguided
 from sd_runtime.model import LoadedModel

@@ -1,12 +1,6 @@
 """What can go wrong between a bundle and an image.
 
 SdRuntimeError
-├── BundleError             a folder that cannot be read, or written, as a bundle
-│   ├── ManifestError         manifest.json breaks a rule of FORMAT.md: where, expected, got
-│   ├── IntegrityError        a file is missing, or is not the one that the manifest lists
-│   ├── PortsError            a package's own ports are not those of the manifest
-│   ├── MissingComponentError the bundle is sound, but lacks a component that the task needs
-│   └── OutputExistsError     the folder to write to is taken
 ├── EngineError             the engine asked for does not exist, or cannot run here
 ├── SettingsError           an argument of a generation makes no sense: which, expected, got
 ├── UserImageError          a file given as a picture cannot be read as one
@@ -14,46 +8,15 @@ SdRuntimeError
 └── ImageTextError          a PNG without readable settings
 
 PromptTruncatedWarning      (UserWarning) the prompt was longer than the text encoder's window
+
+What is wrong with the bundle itself is a sd_bundle.BundleError.
 """
 
 from __future__ import annotations
 
 
 class SdRuntimeError(ValueError):
-    """Base of every error that sd-runtime raises on bad input."""
-
-
-class BundleError(SdRuntimeError):
-    """A folder that cannot be read, or written, as a bundle."""
-
-
-class ManifestError(BundleError):
-    """``manifest.json`` breaks a rule.
-
-    ``where`` is the JSON path of the offending value (``$.components[0].role``).
-    """
-
-    def __init__(self, where: str, expected: str, got: object) -> None:
-        """Keep the three parts apart, so that an outer reader can prefix ``where``."""
-        self.where, self.expected, self.got = where, expected, got
-        place = _shortened(Literally(where))
-        super().__init__(f"manifest.json at {place}: expected {expected}, got {_shortened(got)}")
-
-
-class IntegrityError(BundleError):
-    """A file is missing, or its size or sha256 is not the manifest's."""
-
-
-class PortsError(BundleError):
-    """A package's own ports are not those that the manifest states."""
-
-
-class MissingComponentError(BundleError):
-    """The bundle lacks a component that the task needs."""
-
-
-class OutputExistsError(BundleError):
-    """The folder to write to is taken."""
+    """Base of the errors on bad input that are sd-runtime's own; those of bundles are ``BundleError``."""
 
 
 class EngineError(SdRuntimeError):
@@ -78,15 +41,3 @@ class ImageTextError(SdRuntimeError):
 
 class PromptTruncatedWarning(UserWarning):
     """The prompt was longer than the text encoder's window; the message names what was cut."""
-
-
-def _shortened(value: object, limit: int = 120) -> str:
-    """``value`` on one line of printable characters: what a file holds may be anything."""
-    text = value if isinstance(value, Literally) and value.isprintable() else repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-class Literally(str):
-    """Text to show in a message as it stands, without quotes."""
-
-    __slots__ = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sd_runtime.bundle import Bundle, BundleComponent
+from sd_bundle import Bundle, BundleComponent
 
 #: Memory that a network takes at its peak, in sizes of its package: weights, widened, and what it computes.
 PEAK = 3.0
@@ -32,6 +32,6 @@ def is_short_for(component: BundleComponent, bundle: Bundle) -> bool:
 
 def package_bytes(component: BundleComponent, bundle: Bundle) -> int:
     """Size of the component's files."""
-    folder = component.package + "/"
+    folders = tuple(f"{package}/" for package in component.packages)
     files = bundle.manifest.files
-    return sum(record.size for path, record in files.items() if path.startswith(folder))
+    return sum(record.size for path, record in files.items() if path.startswith(folders))

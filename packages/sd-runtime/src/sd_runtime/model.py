@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import Bundle, BundleComponent, Chunk, ComputeUnit, PortsError, PortSpec, Variant
 
-from sd_runtime.bundle import Bundle, BundleComponent, PortSpec
-from sd_runtime.errors import EngineError, NumericsError, PortsError
+from sd_runtime.errors import EngineError, NumericsError
 
 if TYPE_CHECKING:
     from sd_mil import Package
@@ -47,6 +47,26 @@ class FunctionModel:
 
 
 @dataclass(frozen=True, slots=True)
+class ChunkedModel:
+    """A network in chunks that run one after the other, ``models`` in the order of ``variant.chunks``.
+
+    What chunks pass on is cast to the dtype of the port that takes it.
+    """
+
+    variant: Variant
+    models: tuple[Model, ...]
+
+    def predict(self, inputs: Mapping[str, Array], /) -> Mapping[str, Array]:
+        """Run every chunk once; the outputs that none of them takes."""
+        values = dict(inputs)
+        for chunk, model in zip(self.variant.chunks, self.models, strict=True):
+            given = {p.name: np.asarray(values[p.name]).astype(p.dtype, copy=False) for p in chunk.inputs}
+            results = model.predict(given)
+            values |= {port.name: results[port.name] for port in chunk.outputs}
+        return {port.name: values[port.name] for port in self.variant.outputs}
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model together with the ports that the manifest states for it.
 
@@ -56,6 +76,10 @@ class LoadedModel:
     component: BundleComponent
     model: Model
     _running: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
+
+    @property
+    def _packages(self) -> str:
+        return ", ".join(self.component.packages)
 
     def input(self, name: str) -> PortSpec:
         """The input port ``name``.
@@ -87,7 +111,7 @@ class LoadedModel:
         port = self.input(name)
         if value.shape != port.shape:
             raise PortsError(
-                f"expected {name!r} of shape {list(port.shape)} for {self.component.package}, "
+                f"expected {name!r} of shape {list(port.shape)} for {self._packages}, "
                 f"got {list(value.shape)}: the bundle's components do not fit together"
             )
         return value.astype(port.dtype, copy=False)
@@ -96,7 +120,7 @@ class LoadedModel:
         result = np.asarray(value, dtype=np.float32)
         if not (finite := np.isfinite(result)).all():
             raise NumericsError(
-                f"expected finite numbers in {output!r} of {self.component.package}, got NaN or infinity in "
+                f"expected finite numbers in {output!r} of {self._packages}, got NaN or infinity in "
                 f"{result.size - finite.sum()} of {result.size}: fp16 overflowed, or a file is damaged"
             )
         return result
@@ -138,37 +162,49 @@ def open_model(
     engine: str | Engine = "auto",
     precision: Precision | None = None,
 ) -> Model:
-    """Load the package of ``component`` into ``engine``.
+    """Load the packages of ``component`` into ``engine``.
 
     Core ML runs it on the compute unit that the component was converted for, unless the engine names another.
 
     Raises:
+        UnsupportedBundleError: the component is for several picture sizes; ``Bundle.at_size`` chooses.
         IntegrityError: the package is not the one that was opened with the bundle.
         PortsError: the package's own ports are not the manifest's.
         EngineError: see :func:`resolve_engine`.
         sd_mil.SdMilError: the package is malformed, or has an operation that the engine does not know.
     """
     resolved = resolve_engine(engine, precision)
+    variant = component.variant
+    models = tuple(_open_chunk(bundle, chunk, component.compute_unit, resolved) for chunk in variant.chunks)
+    return models[0] if len(models) == 1 else ChunkedModel(variant, models)
+
+
+def _open_chunk(bundle: Bundle, chunk: Chunk, compute_unit: ComputeUnit, engine: Engine) -> Model:
     from sd_mil import MLModel, read_package
     from sd_mil.engines import CoreML
 
-    if isinstance(resolved, CoreML) and resolved.compute_unit is None:
-        resolved = replace(resolved, compute_unit=component.compute_unit)
-    with bundle.unchanged(component.package):
-        package = read_package(bundle.package(component))
-        _check_ports(package, component)
-        return MLModel(package, resolved)
+    if isinstance(engine, CoreML) and engine.compute_unit is None:
+        engine = replace(engine, compute_unit=compute_unit)
+    with bundle.unchanged(chunk.package):
+        package = read_package(bundle.checked_folder(chunk.package))
+        _check_ports(package, chunk)
+        return MLModel(package, engine, function_name=chunk.function)
 
 
-def _check_ports(package: Package, component: BundleComponent) -> None:
+def _check_ports(package: Package, chunk: Chunk) -> None:
     """Hold the package's own description against the manifest."""
     description = package.description
-    sides = ((component.inputs, description.inputs), (component.outputs, description.outputs))
+    if chunk.function not in (None, package.program.default_function):
+        if chunk.function not in package.descriptions:
+            have = ", ".join(package.descriptions) or package.program.default_function
+            raise PortsError(f"{chunk.package}: expected a function {chunk.function!r}, got only {have}")
+        description = package.descriptions[chunk.function]
+    sides = ((chunk.inputs, description.inputs), (chunk.outputs, description.outputs))
     for ours, theirs in sides:
         stated, found = {str(port) for port in ours}, {str(port) for port in theirs}
         if stated != found:
             raise PortsError(
-                f"{component.package}: expected the manifest's port {_listed(stated - found)}, "
+                f"{chunk.package}: expected the manifest's port {_listed(stated - found)}, "
                 f"got {_listed(found - stated)} in the package itself"
             )
 

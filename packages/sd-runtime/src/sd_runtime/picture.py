@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import VaeFacts
 
-from sd_runtime.bundle import VaeFacts
 from sd_runtime.model import LoadedModel
 
 if TYPE_CHECKING:

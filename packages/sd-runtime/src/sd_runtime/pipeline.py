@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import Bundle, BundleComponent, ImageSize, Role, open_bundle
 from sd_schedulers import NoiseSchedule, Resumed, Start, Step, sample
 from sd_tokenize import ClipTokenizer
 
 from sd_runtime import memory
-from sd_runtime.bundle import Bundle, BundleComponent, Role, open_bundle
 from sd_runtime.conditions import conditions, is_guided
 from sd_runtime.errors import SettingsError
 from sd_runtime.guidance import Denoiser, guided_denoiser
@@ -67,9 +67,10 @@ class Pipeline:
     ) -> None:
         """Draw with the models that ``open_model`` returns; :meth:`open` is the usual way in.
 
-        ``engine`` and ``precision`` are what the settings of a picture say about them.
+        ``engine`` and ``precision`` are what the settings of a picture say about them. Of a bundle with
+        several picture sizes (``bundle.at_size(size)`` chooses) the first is drawn.
         """
-        self.bundle, self.engine, self.precision = bundle, engine, precision
+        self.bundle, self.engine, self.precision = bundle.at_size(), engine, precision
         self.reduce_memory = reduce_memory
         self._open_model = open_model
         self._loaded: dict[str, LoadedModel] = {}
@@ -84,19 +85,21 @@ class Pipeline:
         engine: str | Engine = "auto",
         precision: Precision | None = None,
         reduce_memory: bool = False,
+        size: ImageSize | None = None,
     ) -> Pipeline:
         """The pipeline of the bundle at ``path``.
 
         ``engine`` is ``coreml`` (macOS only), ``portable`` (OpenVINO), ``reference`` (numpy, slow), or
         ``auto``: Core ML on macOS, portable elsewhere. ``precision`` is the arithmetic of portable, ``fp32``
-        or ``bf16``; Core ML always computes as the package says.
+        or ``bf16``; Core ML always computes as the package says. ``size`` is one of the picture sizes of the
+        bundle, None its first.
 
         Raises:
-            BundleError: not a sound bundle.
+            BundleError: not a sound bundle, or (MissingComponentError) not one of its sizes.
             EngineError: the engine or the precision is not to be had here.
         """
         resolved = resolve_engine(engine, precision)
-        bundle = open_bundle(path)
+        bundle = open_bundle(path).at_size(size)
         return cls(
             bundle,
             partial(open_model, bundle, engine=resolved),

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sd_runtime.bundle.schema import decode, encode, parse_json
-from sd_runtime.errors import ImageTextError, ManifestError
+from sd_bundle import ManifestError, decode, encode, parse_json
+
+from sd_runtime.errors import ImageTextError
 from sd_runtime.settings import ImageSettings
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sd_bundle import Bundle, MissingComponentError, ModelFacts
 from sd_schedulers import resolve
 
-from sd_runtime.bundle import Bundle, ModelFacts
-from sd_runtime.errors import MissingComponentError, SettingsError
+from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
 from sd_runtime.settings import ImageSettings, Mode, SamplingOptions
 from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
@@ -61,7 +61,7 @@ def make_request(
         seed=seed,
         rng=rng,
         scheduler=scheduler,
-        num_inference_steps=_steps(options, scheduler),
+        num_inference_steps=_steps(model, options, scheduler),
         guidance_scale=_finite(options, "guidance_scale", _guidance_scale(model)),
         width=model.image.width,
         height=model.image.height,
@@ -169,10 +169,10 @@ def _check_refiner(base: ModelFacts, refiner: ModelFacts) -> None:
         )
 
 
-def _steps(options: SamplingOptions, scheduler: str) -> int:
+def _steps(model: ModelFacts, options: SamplingOptions, scheduler: str) -> int:
     steps = options.get("num_inference_steps")
     if steps is None:
-        return LCM_STEPS if scheduler == "lcm" else STEPS
+        return LCM_STEPS if "lcm" in (scheduler, model.denoiser.distillation) else STEPS
     if steps < 1:
         raise SettingsError(f"expected num_inference_steps of at least 1, got {steps!r}")
     return steps

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import ModelFacts
 from sd_schedulers import FromImage, FromNoise, Start
 
-from sd_runtime.bundle import ModelFacts
 from sd_runtime.model import LoadedModel
 from sd_runtime.noise import NoiseStream
 from sd_runtime.picture import encode_picture, scaled

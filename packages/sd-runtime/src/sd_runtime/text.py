@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer
 
-from sd_runtime.bundle import HiddenStates
-from sd_runtime.errors import BundleError, PromptTruncatedWarning
+from sd_runtime.errors import PromptTruncatedWarning
 from sd_runtime.model import LoadedModel
 
 Float: TypeAlias = npt.NDArray[np.float32]
@@ -106,9 +106,9 @@ def warn_of_truncation(text: EncodedText) -> None:
 
 def _common_window(encoders: Sequence[TextEncoder]) -> int:
     """Tokens of the window of all encoders, of which each takes one prompt at a time."""
-    shapes = {encoder.model.component.package: encoder.model.input("input_ids").shape for encoder in encoders}
+    shapes = {encoder.model.component.name: encoder.model.input("input_ids").shape for encoder in encoders}
     windows = set(shapes.values())
     if len(windows) != 1 or any(len(window) != 2 or window[0] != 1 for window in windows):
-        found = "; ".join(f"{list(shape)} in {package}" for package, shape in shapes.items())
+        found = "; ".join(f"{list(shape)} in {name}" for name, shape in shapes.items())
         raise BundleError(f"expected input_ids of one shape [1, tokens] in every text encoder, got {found}")
     return windows.pop()[1]

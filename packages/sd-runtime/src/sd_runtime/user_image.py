@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import ImageSize
 
-from sd_runtime.bundle import ImageSize
 from sd_runtime.errors import UserImageError
 
 if TYPE_CHECKING:

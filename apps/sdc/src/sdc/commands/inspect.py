@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,25 +48,30 @@ def _is_bundle(path: Path) -> bool:
 
 def bundle_facts(path: Path) -> dict[str, Any]:
     """The manifest's statements about the model, and the facts of each package."""
-    from sd_runtime import open_bundle
+    from sd_bundle import encode, open_bundle
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
     return {
         "bundle": path.name,
-        "model": asdict(manifest.model),
-        "compression": manifest.compression,
-        "provenance": asdict(manifest.provenance),
+        "model": encode(manifest.model),
+        "provenance": encode(manifest.provenance),
         "bytes": sum(record.size for record in manifest.files.values()),
         "packages": [
             {
                 "component": component.name,
+                "picture_size": None if variant.size is None else str(variant.size),
+                "chunk": f"chunk {index} of {len(variant.chunks)}" if len(variant.chunks) > 1 else None,
+                "function": chunk.function,
                 "attention_implementation": component.attention_implementation,
+                "compression": encode(component.compression),
                 "compute_unit": component.compute_unit,
                 "deployment_target": component.deployment_target,
-                **model_facts(bundle.package(component)),
+                **model_facts(bundle.checked_folder(chunk.package)),
             }
             for component in manifest.components
+            for variant in component.variants
+            for index, chunk in enumerate(variant.chunks, start=1)
         ],
     }
 
@@ -198,12 +203,41 @@ def _print(facts: dict[str, Any]) -> None:
         model, made = facts["model"], facts["provenance"]
         out.print(
             styled(str(facts["bundle"]), "bold") + f": {model['identifier']} ({model['family']}, "
-            f"{model['prediction_type']}), {model['image']['width']}x{model['image']['height']} pixels, "
+            f"{_kind(model)}), {_sizes(model)} pixels, "
             f"{size(facts['bytes'])}, made {made['created']} from {made['source']}",
             soft_wrap=True,
         )
+        for line in _merged(made["weights"]):
+            out.print(line, soft_wrap=True)
     for package in facts.get("packages", [facts]):
         _print_package(out, package)
+
+
+def _kind(model: dict[str, Any]) -> str:
+    """Task, kind of denoiser and what it predicts, as far as they are not the usual."""
+    task = None if model["task"] == "text-to-image" else model["task"]
+    parts = (task, model["denoiser"]["distillation"], model["prediction_type"])
+    return ", ".join(part for part in parts if part)
+
+
+def _sizes(model: dict[str, Any]) -> str:
+    images = (size["image"] for size in model["sizes"])
+    return ", ".join(f"{image['width']}x{image['height']}" for image in images)
+
+
+def _merged(weights: dict[str, Any] | None) -> Iterator[str]:
+    """A line for each LoRA, embedding and VAE that is in the weights."""
+    if weights is None:
+        return
+    for lora in weights["loras"]:
+        scale = f"{lora['scale']:g}, text {lora['text_scale']:g}"
+        yield f"LoRA: {lora['file']['name']} ({scale}), sha256 {lora['file']['sha256']}"
+    for embedding in weights["embeddings"]:
+        file = embedding["file"]
+        yield f"embedding: {embedding['token']} from {file['name']}, sha256 {file['sha256']}"
+    if weights["vae"] is not None:
+        for file in weights["vae"]["files"]:
+            yield f"VAE: {weights['vae']['source']}, {file['name']}, sha256 {file['sha256']}"
 
 
 def _print_package(out: Console, facts: dict[str, Any]) -> None:
@@ -214,8 +248,9 @@ def _print_package(out: Console, facts: dict[str, Any]) -> None:
     out.print()
     out.print(head + f" ({facts['kind']}, specification {version or 'none'})")
     if "component" in facts:
-        keys = ("component", "attention_implementation", "compute_unit", "deployment_target")
-        out.print(", ".join(str(facts[key]) for key in keys if facts[key]))
+        keys = ("component", "picture_size", "chunk", "function", "attention_implementation", "compute_unit")
+        parts = [str(facts[key]) for key in (*keys, "deployment_target") if facts[key]]
+        out.print(", ".join([*parts, *_compression(facts["compression"])]))
     functions = facts.get("functions", {})
     for name, function in (functions if len(functions) > 1 else {"": facts}).items():
         if name:
@@ -232,6 +267,11 @@ def _print_package(out: Console, facts: dict[str, Any]) -> None:
             out.print(f"{name}: {value}", soft_wrap=True, markup=False)
     for part in facts.get("models", ()):
         _print_package(out, part)
+
+
+def _compression(compression: dict[str, Any] | None) -> Iterator[str]:
+    if compression is not None:
+        yield f"{' and '.join(compression['methods'])}, {compression['bits_per_weight']:.2f} bits per weight"
 
 
 def _print_ports(out: Console, facts: dict[str, Any]) -> None:

@@ -37,8 +37,8 @@ def command(
     source: dict[str, Any],
 ) -> None:
     """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint."""
+    from sd_bundle import open_bundle
     from sd_convert import verify
-    from sd_runtime import open_bundle
 
     opened = open_bundle(bundle)
     names = tuple(component.name for component in opened.manifest.components)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from sd_convert.checkpoint import TOKENIZERS, Checkpoint
@@ -36,6 +37,11 @@ class WithLoras:
     base: Source
     folder: str
     loras: tuple[Lora, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those of ``base``."""
+        return self.base.files
 
     def open(self) -> LazyWeights:
         """The tensors, those that a LoRA changes computed when they are read."""

@@ -33,6 +33,11 @@ class InSingleFile:
     file: Path
     place: Place
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """That one file."""
+        return (self.file,)
+
     def open(self) -> LazyWeights:
         """Map the file and rename, see :class:`sd_convert.sources.Source`."""
         entries = open_weights([self.file]).entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class CoreML:
             MissingEngineError: coremltools is not installed.
         """
         try:
-            import coremltools
+            coremltools: Any = importlib.import_module("coremltools")
         except ModuleNotFoundError as error:
             raise MissingEngineError("coreml needs coremltools: pip install coremltools") from error
         unit = self.compute_unit or "ALL"
