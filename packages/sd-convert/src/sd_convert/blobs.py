@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .casting import cast
 from .errors import WeightsMismatchError
-from .weights import forget
+from .tensors import forget
 
 _ALIGNMENT: Final = 64
 _SENTINEL: Final = 0xDEADBEEF

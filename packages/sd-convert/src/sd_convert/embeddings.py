@@ -18,7 +18,8 @@ from .checkpoint import TOKENIZERS, Checkpoint
 from .documents import read_json
 from .errors import CheckpointError, IncompleteCheckpointError, OptionsError, WeightsMismatchError
 from .sources import Source
-from .weights import LazyTensor, LazyWeights, TensorEntry, open_weights
+from .tensors import LazyTensor, TensorEntry
+from .weights import LazyWeights, open_weights
 
 _TABLE: Final = "embeddings.token_embedding.weight"
 _KEYS: Final = {

@@ -13,7 +13,8 @@ from typing import Any, Final, TypeAlias
 
 from sd_convert.documents import read_json
 from sd_convert.errors import CheckpointError, UnsupportedArchitectureError
-from sd_convert.weights import LazyTensor, TensorEntry, open_weights
+from sd_convert.tensors import LazyTensor, TensorEntry
+from sd_convert.weights import open_weights
 
 from .changes import Change
 from .keys import split_name
