@@ -12,7 +12,7 @@ from .embeddings import with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
 from .hub import Hub, is_repository_id
-from .lora import with_loras
+from .lora import with_bundled_embeddings, with_loras
 from .single_file import PREDICTION_TYPES, read_single_file
 
 _SUFFIX = ".safetensors"
@@ -49,7 +49,8 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
         replace(embedding, file=find_file(embedding.file, hub, EMBEDDING_FILES))
         for embedding in request.embeddings
     ]
-    return with_embeddings(with_loras(checkpoint, loras), embeddings)
+    checkpoint = with_embeddings(with_loras(checkpoint, loras), embeddings)
+    return with_bundled_embeddings(checkpoint, [lora.file for lora in loras], embeddings)
 
 
 def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
