@@ -1,11 +1,26 @@
 """Names, prompts and encodings that come from outside are printed as they are, and never stop a command."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sd_mil import (
+    Block,
+    Description,
+    Function,
+    Operation,
+    Port,
+    Program,
+    Reference,
+    TensorType,
+    Variable,
+    write_package,
+)
+from sdc.console import console, progress, styled, table
 
 NAMES = [
     "cat [final].png",
@@ -64,3 +79,72 @@ def test_narrow_encodings(converted, encoding):
     done = subprocess.run([program, "inspect", converted], env=environment, capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"noise_pred" in done.stdout
+
+
+#: Erase the screen, retitle the window, go back to the start of the line, turn the direction of writing.
+HOSTILE = "[bold]a\x1b[2J\x1b]0;title\x07\rb\x9b31mc\u202ed\x7f:cat:"
+SHOWN = r"[bold]a\x1b[2J\x1b]0;title\x07\rb\x9b31mc\u202ed\x7f:cat:"
+ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A model of a stranger: names of ports, functions and operations, and metadata."""
+    kind = TensorType("fp32", (2,))
+    operation = Operation(HOSTILE, "y", {"x": (Reference(HOSTILE),)}, (Variable(f"y{HOSTILE}", kind),))
+    block = Block((Variable(HOSTILE, kind),), (operation,), (f"y{HOSTILE}",))
+    description = Description(
+        (Port(HOSTILE, (2,), "float32", description=HOSTILE),),
+        (Port(f"y{HOSTILE}", (2,), "float32"),),
+        author=HOSTILE,
+        user_defined={HOSTILE: HOSTILE},
+    )
+    program = Program({"main": Function("main", "CoreML7", block)}, "main")
+    return write_package(tmp_path / "m.mlpackage", program, description).path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect",),
+        ("inspect", "--json"),
+        ("run",),
+        ("run", "--input", f"{HOSTILE}=1"),
+        ("--traceback", "run"),
+    ],
+)
+def test_nothing_of_a_model_reaches_the_terminal_as_a_command(sdc, hostile, arguments):
+    done = sdc(*arguments, hostile)
+    assert not ACTED_ON.search(done.out + done.err)
+    if arguments == ("inspect",):
+        assert f"→ {SHOWN}" in done.out
+        assert f"{SHOWN}: {SHOWN}" in done.out
+    if arguments == ("inspect", "--json"):
+        assert json.loads(done.out)["inputs"][0]["name"] == HOSTILE
+
+
+def test_what_the_user_names_is_printed_too(sdc, tmp_path):
+    name = HOSTILE.replace("/", "")
+    for command in ("inspect", "run", "verify"):
+        done = sdc(command, tmp_path / name, *(["--against", tmp_path] if command == "verify" else []))
+        assert done.status != 0
+        assert not ACTED_ON.search(done.out + done.err)
+        assert r"\x1b[2J" in done.err
+
+
+def test_a_bar_and_a_table(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    rows = table(HOSTILE, title=HOSTILE)
+    rows.add_row(HOSTILE)
+    console().print(rows)
+    console().print(styled(HOSTILE, "bold") + HOSTILE)
+    with progress() as bar:
+        bar.add_task(HOSTILE)
+        bar.refresh()
+    captured = capsys.readouterr()
+    ours = re.compile(r"\x1b\[(\?25[lh]|[0-9;]*[mAKHG]|2K|1A)|\r")  # what rich itself sends
+    for text in (captured.out, captured.err):
+        assert not ACTED_ON.search(ours.sub("", text))
+        assert "\x1b[2J" not in text
+    assert captured.out.count(SHOWN) >= 4
+    assert r"[bold]a\x1b[2J" in captured.err  # in columns, so not all of it

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 
 import mil_models as models
 import numpy as np
@@ -136,3 +138,51 @@ def test_numbers_that_json_lacks(sdc, tmp_path):
     done = sdc("run", scalar, "--input", "x=inf", "--json")
     assert done.status == 0, done.err
     assert json.loads(done.out)["outputs"][0]["value"] == "inf"
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pathlib import Path
+from sdc import outputs
+step, folder = int(sys.argv[1]), Path(sys.argv[2])
+calls = 0
+def killing(function):
+    def call(*arguments):
+        global calls
+        calls += 1
+        if calls > step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return call
+outputs._write = killing(outputs._write)
+os.replace = killing(os.replace)
+outputs.save({name: np.full(2, 7) for name in "ab"}, folder)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="drafts are not locked there, so nothing is swept")
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("step", range(6))
+def test_what_a_killed_run_left(step, exists, tmp_path):
+    """All of the old files or all of the new ones, and no draft, once the next run has been there."""
+    folder = tmp_path / "out"
+    if exists:
+        folder.mkdir()
+        for name in "ab":
+            np.save(folder / f"{name}.npy", np.zeros(2))
+    subprocess.run([sys.executable, "-c", KILLED, str(step), str(folder)], check=False)
+    save({"c": np.ones(1)}, folder)
+    left = {
+        name: int(np.load(folder / f"{name}.npy")[0]) for name in "ab" if (folder / f"{name}.npy").exists()
+    }
+    assert left in ({"a": 0, "b": 0} if exists else {}, {"a": 7, "b": 7})
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_of_255_bytes(exists, tmp_path):
+    folder = tmp_path / ("o" * 255)
+    if exists:
+        folder.mkdir()
+    assert save(RESULTS, folder) == ["a.npy", "picture.png", "label.json", "odds.json"]

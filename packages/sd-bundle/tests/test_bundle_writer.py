@@ -43,6 +43,13 @@ def test_written_and_read(tmp_path: Path, write_bundle: Write) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("name", ["b" * 255, "\N{SNOWMAN}" * 85])
+def test_a_name_of_255_bytes(name: str, tmp_path: Path, write_bundle: Write) -> None:
+    write_bundle(tmp_path / name, weights=b"old")
+    write_bundle(tmp_path / name, weights=b"new", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_same_content_same_bytes(tmp_path: Path, write_bundle: Write) -> None:
     write_bundle(tmp_path / "a")
     write_bundle(tmp_path / "b")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sd_convert import (
     Checkpoint,
     CheckpointNotFoundError,
@@ -17,6 +17,7 @@ from sd_convert import (
     IncompleteCheckpointError,
     NotACheckpointError,
     UnsafeWeightsError,
+    UnsupportedArchitectureError,
     build_component,
 )
 
@@ -93,6 +94,41 @@ def test_both_halves_are_those_of_the_other(
             got = component.module(inputs)[0]
             expected = expected if half == "vae_decoder" else other.quant_conv(expected)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def leftovers(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+    """As CompVis' AutoencoderKL saves itself: with the loss, and averages that are not the weights."""
+    names = (
+        "loss.logvar",
+        "logvar",
+        "loss.perceptual_loss.lin0.model.1.weight",
+        "discriminator.main.0.weight",
+    )
+    loss = {name: torch.randn(2) for name in (*names, "loss.discriminator.main.0.bias", "model_ema.decay")}
+    counts = {"loss.discriminator.main.3.num_batches_tracked": torch.tensor(7)}
+    averages = {f"model_ema.{n.replace('.', '')}": torch.full_like(t, 9) for n, t in original(vae).items()}
+    return loss | counts | averages
+
+
+@pytest.mark.parametrize("form", ["original file", "file with a prefix", "diffusers file", "folder"])
+def test_what_training_left(form: str, other: AutoencoderKL, tiny: Path, tmp_path: Path) -> None:
+    place = save(other, form, tmp_path)
+    file = place if place.is_file() else place / "diffusion_pytorch_model.safetensors"
+    prefix = "first_stage_model." if form == "file with a prefix" else ""
+    beside = {f"{prefix}{name}": tensor for name, tensor in leftovers(other).items()}
+    save_file(load_file(file) | beside, file)
+    checkpoint = Checkpoint.open(tiny, vae=place)
+    for half in ("vae_decoder", "vae_encoder"):
+        component = build_component(half, checkpoint, OPTIONS)
+        for name in component.module.state_dict():
+            np.testing.assert_array_equal(component.weights[name], other.state_dict()[name].numpy())
+
+
+def test_a_tensor_that_is_no_leftover(other: AutoencoderKL, tiny: Path, tmp_path: Path) -> None:
+    file = save(other, "original file", tmp_path)
+    save_file({**load_file(file), "quantize.embedding.weight": torch.zeros(2)}, file)
+    with pytest.raises(UnsupportedArchitectureError, match=r"quantize\.embedding"):
+        Checkpoint.open(tiny, vae=file)
 
 
 def test_a_decoder_alone(other: AutoencoderKL, tiny: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from mil_graphs import affine, const, program, write
-from sd_mil import Block, Operation, read_package
+from sd_mil import Block, Operation, PackageError, read_package
 from sd_mil.residency import mapped_files, pages_dropped
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pages are dropped on Linux only")
@@ -78,3 +78,16 @@ def test_weights_changed_in_memory_are_the_ones_compiled(tmp_path):
     for _ in range(2):
         result = compile_program(package.program).run({"x": x})["y"]
         np.testing.assert_array_equal(result, [[7.5] * 3, [6.5] * 3])
+
+
+def test_a_file_that_was_cut_after_it_was_mapped_is_an_error_and_no_signal(tmp_path):
+    pytest.importorskip("openvino")
+    from sd_mil.engines.openvino import compile_program
+
+    folder = write(tmp_path, affine())
+    package = read_package(folder)
+    (weights,) = folder.rglob("weight.bin")
+    with weights.open("r+b") as file:
+        file.truncate(0)
+    with pytest.raises(PackageError, match="another program cut it"):
+        compile_program(package.program)

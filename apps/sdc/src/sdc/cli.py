@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from sdc.console import printable
 from sdc.start import INTERRUPTED, SAID, interrupts
 
 _COMMANDS = ("cache", "convert", "demo", "generate", "inspect", "run", "verify")
@@ -74,18 +75,20 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         status = _report(SAID, INTERRUPTED)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(printable(said.getvalue()), err=True, nl=False)
         status = error.exit_code
     except Exception as error:
         if "--traceback" in arguments:
-            traceback.print_exc()
+            click.echo(printable(traceback.format_exc()), err=True, nl=False)
         status = _report(SAID, INTERRUPTED) if interrupts.came else _report(_one_line(error), 1)
     gc.freeze()  # or Python's last collection walks everything that torch and coremltools made: 0.7 s
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _report(line: str, status: int) -> int:
-    click.echo(f"sdc: {line}", err=True)
+    click.echo(printable(f"sdc: {line}"), err=True)
     return status
 
 
@@ -103,7 +106,7 @@ def _one_line(error: Exception) -> str:
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Our own warnings are for the person at the terminal; those of libraries are not."""
     if category.__module__.partition(".")[0] in _OUR_PACKAGES:
-        click.echo(f"sdc: warning: {' '.join(str(message).split())}", err=True)
+        click.echo(printable(f"sdc: warning: {' '.join(str(message).split())}"), err=True)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,64 @@
-"""What the commands print: tables, sizes, seconds, and a bar for long work."""
+"""What the commands print: tables, sizes, seconds, and a bar for long work.
+
+Names, metadata and prompts come from outside. They are printed, never obeyed: neither by rich, as markup, nor
+by the terminal, as escape sequences that recolour, retitle or overwrite what others have said.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
 
+#: What a terminal acts on instead of showing it: control characters but for tabs and line feeds, and those
+#: that turn the direction of writing.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""``text`` with ``\x1b`` and its like as the four characters that Python writes for them."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def printable_json(text: str) -> str:
+    r"""JSON with ``\u009b`` and its like for what ``json.dumps(..., ensure_ascii=False)`` leaves as it is."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def console(*, err: bool = False) -> Console:
-    """A rich console on standard output, or on standard error.
-
-    What it prints is plain text: names and prompts come from outside, and may look like rich's markup.
-    """
+    """A rich console on standard output, or on standard error, to which all text is plain text."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(stderr=err, highlight=False, markup=False, emoji=False)
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Text as it will be seen, before columns are measured."""
+            return super().render_str(printable(text), **options)
+
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            """All that is printed comes by here, without the codes of its style."""
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable(text), style, control)
+
+    return PlainConsole(stderr=err, highlight=False, markup=False, emoji=False)
 
 
 def styled(text: str, style: str) -> Text:
     """A text in bold, in red, ...: for our own words around what came from outside."""
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(printable(text), style=style)
 
 
 def progress() -> Progress:

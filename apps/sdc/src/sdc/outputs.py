@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,9 @@ import click
 
 #: Characters of an output's name that its file's name keeps; file systems allow 255 bytes.
 _STEM = 60
+
+#: What drafts are named after, and what a draft calls its files once all of them are written.
+_DRAFT, _COMPLETE = "sdc-run", "complete"
 
 
 def save(results: Mapping[str, Any], folder: Path) -> list[str]:
@@ -48,6 +49,7 @@ def _save(results: Mapping[str, Any], folder: Path) -> list[str]:
         for name, value in results.items():
             _write(draft / "new" / files[name], value)
         if folder.exists():
+            (draft / "new").rename(draft / _COMPLETE)
             _replace(draft, folder, list(files.values()))
         else:
             (draft / "new").rename(folder)
@@ -86,19 +88,35 @@ def _write(path: Path, value: Any) -> None:
 @contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
     """A folder on the same file system that is gone afterwards, as are parents that were made in vain."""
+    from sd_bundle.drafts import draft_folder
+
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    parent = folder if folder.exists() else folder.parent
-    draft = parent / f".sdc-run.{secrets.token_hex(4)}.partial"
+    name = (folder if folder.exists() else folder.parent) / _DRAFT
+    _finish_abandoned(name)
     try:
-        draft.mkdir(parents=True)
-        yield draft
+        with draft_folder(name) as draft:
+            yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
         for path in missing:
             try:
                 path.rmdir()  # only where it is empty
             except OSError:
                 continue
+
+
+def _finish_abandoned(name: Path) -> None:
+    """Remove the drafts of killed processes; what one was putting into place goes all the way there."""
+    from sd_bundle.drafts import PARTIAL, abandoned, remove, siblings
+
+    for draft in siblings(name, PARTIAL):
+        with abandoned(draft) as is_ours:
+            if not is_ours:
+                continue
+            complete = draft / _COMPLETE
+            if complete.is_dir() and not complete.is_symlink():
+                for path in sorted(complete.iterdir()):
+                    os.replace(path, name.with_name(path.name))
+            remove(draft)
 
 
 def _replace(draft: Path, folder: Path, names: list[str]) -> None:
@@ -107,10 +125,10 @@ def _replace(draft: Path, folder: Path, names: list[str]) -> None:
         for name in names:
             if (folder / name).exists():
                 os.replace(folder / name, draft / "old" / name)
-            os.replace(draft / "new" / name, folder / name)
+            os.replace(draft / _COMPLETE / name, folder / name)
     except BaseException:
         for name in names:
-            if not (draft / "new" / name).exists():
+            if not (draft / _COMPLETE / name).exists():
                 (folder / name).unlink(missing_ok=True)
             if (draft / "old" / name).exists():
                 os.replace(draft / "old" / name, folder / name)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sdc.console import printable
+
 if TYPE_CHECKING:
     from sd_convert import Checkpoint, Embedding, Lora
 
@@ -104,7 +106,7 @@ def open_checkpoint(
         embeddings=[parse_embedding(text) for text in source["embedding"]],
     )
     for note in opened.notes:
-        click.echo(f"sdc: note: {note}", err=True)
+        click.echo(printable(f"sdc: note: {note}"), err=True)
     return opened
 
 

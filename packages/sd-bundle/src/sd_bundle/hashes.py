@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from sd_bundle.drafts import replacing
 
 _CHUNK: Final = 2**20
 _MOST_REMEMBERED: Final = 4096  # files
@@ -77,11 +78,7 @@ def _remember(memory: Path | None, known: dict[str, str]) -> None:
     if memory is None:
         return
     latest = dict(list((_recall(memory) | known).items())[-_MOST_REMEMBERED:])
-    partial = memory.with_name(f"{memory.name}.{os.getpid()}")
-    try:
+    with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(latest))
-        partial.replace(memory)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
+        with replacing(memory) as draft:
+            draft.write_text(json.dumps(latest))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sd_bundle.components import BundleComponent
+from sd_bundle.drafts import draft_folder, sibling
 from sd_bundle.errors import BundleError, OutputExistsError
 from sd_bundle.facts import ModelFacts
-from sd_bundle.leftovers import OLD, PARTIAL, clear_leftovers, locked
+from sd_bundle.leftovers import OLD, clear_leftovers
 from sd_bundle.manifest import FORMAT, VERSION, Manifest, format_manifest, parse_manifest
 from sd_bundle.paths import check_relative
 from sd_bundle.provenance import FileRecord, Provenance
@@ -120,17 +120,14 @@ def new_bundle(
     clear_leftovers(target)
     _check_free(target, overwrite)
     made = _missing_parents(target)
-    temporary = _sibling(target, PARTIAL)
     try:
-        temporary.mkdir(parents=True)
-        with locked(temporary, wait=True):
+        with draft_folder(target) as temporary:
             draft = Draft(temporary, model, provenance)
             yield draft
             _seal(draft)
             _check_free(target, overwrite)
             _put_in_place(temporary, target)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         _remove_empty(made)
         raise
 
@@ -151,10 +148,6 @@ def _is_bundle(folder: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("format") == FORMAT
-
-
-def _sibling(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{suffix}")
 
 
 def _missing_parents(target: Path) -> list[Path]:
@@ -191,7 +184,7 @@ def _flush(path: Path) -> None:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Rename ``temporary`` to ``target``; until that has happened the old ``target`` can come back."""
-    aside = _sibling(target, OLD)
+    aside = sibling(target, OLD)
     try:
         if target.exists():
             target.rename(aside)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sd_bundle import FileHashes
+from sd_bundle.drafts import replacing
 
 from .checkpoint import Checkpoint
 from .facts import model_version
@@ -34,6 +35,7 @@ _SUFFIX: Final = ".entry"
 _TOOLS: Final = ("coremltools", "torch", "diffusers", "transformers", "numpy")
 _OURS: Final = ("sd_convert", "sd_attention", "sd_mil")
 _SHA: Final = 32  # bytes
+_ABANDONED: Final = 3600.0  # seconds after which nobody still writes a file
 _LARGEST_ENTRY: Final = 2**28  # bytes; SDXL's UNet has two millions
 
 #: Options that say which components and where, not what becomes of each.
@@ -98,16 +100,11 @@ class ConversionCache:
 
     def write(self, key: str, content: bytes) -> None:
         """Write ``content`` under ``key``, and remove what was used least recently if there is too much."""
-        path = self.folder / f"{key}{_SUFFIX}"
-        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
-        try:
+        with suppress(OSError):
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(hashlib.sha256(content).digest() + content)
-            partial.replace(path)
+            with replacing(self.folder / f"{key}{_SUFFIX}") as draft:
+                draft.write_bytes(hashlib.sha256(content).digest() + content)
             self._shrink()
-        except OSError:
-            with suppress(OSError):
-                partial.unlink()
 
     def usage(self) -> CacheUsage:
         """What is in it."""
@@ -123,6 +120,9 @@ class ConversionCache:
         return usage
 
     def _shrink(self) -> None:
+        for path, status in self._files(".partial"):  # of a killed process, and keys that nobody writes again
+            if time.time() - status.st_mtime > _ABANDONED:
+                path.unlink(missing_ok=True)
         files = sorted(self._files(_SUFFIX), key=lambda file: file[1].st_mtime_ns, reverse=True)
         total = 0
         for path, status in files:

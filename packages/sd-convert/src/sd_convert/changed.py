@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from .weights import LazyTensor
+from .tensors import LazyTensor
 
 
 @dataclass(frozen=True, slots=True)
 class RowsAppended:
-    """A matrix with more rows below it, see :class:`sd_convert.weights.LazyTensor`."""
+    """A matrix with more rows below it, see :class:`sd_convert.tensors.LazyTensor`."""
 
     base: LazyTensor
     rows: tuple[LazyTensor, ...]

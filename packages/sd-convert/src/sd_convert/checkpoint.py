@@ -142,7 +142,8 @@ class Checkpoint:
         wrongly.
         ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are
         for single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
-        ``loras`` are merged in their order while weights are read; ``embeddings`` become tokens of the
+        ``loras`` are merged in their order while weights are read, and embeddings inside their files become
+        tokens, of which ``notes`` speak; ``embeddings`` become tokens of the
         tokenizers and of the text encoders. Their files may be on the hub too.
         ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
 

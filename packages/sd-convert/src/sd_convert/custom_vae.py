@@ -21,8 +21,9 @@ from .single_file.detect import Place
 from .single_file.source import InSingleFile, original_tensors
 from .single_file.vae import DIFFUSERS_MARK, vae_config
 from .sources import Files, Source
+from .tensors import TensorEntry
 from .variants import choose_variant
-from .weights import TensorEntry, open_weights
+from .weights import open_weights
 
 _TINY: Final = "encoder.layers.0.weight"
 _PLACES: Final = (

@@ -1,7 +1,7 @@
 """Textual inversion: vectors from a file as new tokens of a checkpoint's tokenizers and text encoders.
 
-Forms: one tensor under any name (``emb_params`` of A1111, ``<token>`` of diffusers), and for SDXL one for
-each encoder (``clip_l``, ``clip_g``).
+Forms: one tensor under any name (``emb_params`` and ``string_to_param.*`` of A1111, ``<token>`` of
+diffusers), and for SDXL one for each encoder (``clip_l``, ``clip_g``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from .checkpoint import TOKENIZERS, Checkpoint
 from .documents import read_json
 from .errors import CheckpointError, IncompleteCheckpointError, OptionsError, WeightsMismatchError
 from .sources import Source
-from .weights import LazyTensor, LazyWeights, TensorEntry, open_weights
+from .tensors import LazyTensor, TensorEntry
+from .weights import LazyWeights, open_weights
 
 _TABLE: Final = "embeddings.token_embedding.weight"
 _KEYS: Final = {
@@ -32,10 +33,14 @@ _LEGACY_EOS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """An embedding to add: prompts that have ``name`` get the vectors in ``file``."""
+    """An embedding to add: prompts that have ``name`` get the vectors in ``file``.
+
+    ``prefix``: what the names of its tensors begin with, in a file that has others too.
+    """
 
     name: str
     file: Path
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         """Refuse names that no prompt can have."""
@@ -126,7 +131,7 @@ def vectors(embedding: Embedding, folder: str, table: LazyTensor) -> TensorEntry
     Raises:
         WeightsMismatchError: there are none, or they are of another width than ``table``'s.
     """
-    entries = open_weights([embedding.file]).entries
+    entries = _tensors(embedding)
     found = [entries[key] for key in _KEYS[folder] if key in entries]
     others = [key for keys in _KEYS.values() for key in keys if key in entries]
     if not found and not others and len(entries) == 1:
@@ -144,6 +149,16 @@ def vectors(embedding: Embedding, folder: str, table: LazyTensor) -> TensorEntry
             f"the embedding is for {base}"
         )
     return entry.reshaped((math.prod(entry.shape[:-1]), width))
+
+
+def _tensors(embedding: Embedding) -> dict[str, TensorEntry]:
+    """Those of the embedding; of what AUTOMATIC1111 saves, ``string_to_param`` has the vectors."""
+    entries = {
+        name.removeprefix(embedding.prefix): entry
+        for name, entry in open_weights([embedding.file]).entries.items()
+        if name.startswith(embedding.prefix)
+    }
+    return {name: e for name, e in entries.items() if name.startswith("string_to_param.")} or entries
 
 
 def _tokenizer_files(

@@ -19,8 +19,8 @@ import numpy as np
 from sd_mil import Description, Port, Program, SdMilError
 from sd_mil.format import encode_unweighted, layout_of, read_unweighted
 
+from .checkpoint_tensors import CheckpointTensor
 from .component import PortDType, PortSpec, Tensors
-from .tensors import CheckpointTensor
 
 
 @dataclass(frozen=True, slots=True)

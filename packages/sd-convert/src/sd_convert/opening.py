@@ -12,7 +12,7 @@ from .embeddings import with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
 from .hub import Hub, is_repository_id
-from .lora import with_loras
+from .lora import with_bundled_embeddings, with_loras
 from .single_file import PREDICTION_TYPES, read_single_file
 
 _SUFFIX = ".safetensors"
@@ -59,7 +59,9 @@ def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoin
             for asked, found in zip(request.embeddings, embeddings, strict=True)
         ),
     )
-    return replace(with_embeddings(with_loras(checkpoint, loras), embeddings), merged=merged)
+    checkpoint = with_embeddings(with_loras(checkpoint, loras), embeddings)
+    checkpoint = with_bundled_embeddings(checkpoint, [lora.file for lora in loras], embeddings)
+    return replace(checkpoint, merged=merged)
 
 
 def _name(source: str | Path, file: Path) -> str:

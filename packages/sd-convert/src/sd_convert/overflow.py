@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .component import Component
-from .weights import forget
+from .tensors import forget
 
 #: Operations whose further outputs (1 / deviation) are their own business: normalisation is one operation.
 _FIRST_OUTPUT_ONLY = ("aten::native_group_norm", "aten::native_layer_norm", "aten::native_batch_norm")

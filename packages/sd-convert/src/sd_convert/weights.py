@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import CheckpointError, IncompleteCheckpointError, UnsafeWeightsError
+from .scaled_float8 import with_scales
+from .tensors import LazyTensor, TensorEntry
 
 #: The format's own limit on the header, so that a hostile length cannot ask for memory.
 MAX_HEADER_BYTES: Final = 100_000_000
@@ -28,117 +28,9 @@ _ITEM_BYTES: Final = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
     "U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
-_FLOATS: Final[Mapping[str, np.dtype[np.floating[Any]]]] = {
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-    "F64": np.dtype("<f8"),
-}
-
-_INTEGERS: Final[Mapping[str, np.dtype[np.integer[Any]]]] = {
-    f"{kind}{8 * size}": np.dtype(f"<{kind.lower()}{size}") for kind in "IU" for size in (1, 2, 4, 8)
-}
-
 #: numpy's own limits: an array of more dimensions, or a larger size, is none.
 _MOST_DIMENSIONS: Final = 64
 _LARGEST_SIZE: Final = 2**63 - 1
-
-#: Dtypes that can be read as numbers; bfloat16 is widened to float32, which holds it exactly.
-READABLE_DTYPES: Final = (*_FLOATS, "BF16")
-
-
-class LazyTensor(Protocol):
-    """A tensor that says what it is at once, and is read, or computed, only when it is asked for."""
-
-    @property
-    def dtype(self) -> str:
-        """The format's name of the dtype (``F16``, ``BF16``, ``F32``, ...)."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape that :meth:`read` gives."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """Size of the elements in ``dtype``."""
-        ...
-
-    def read(self) -> npt.NDArray[np.generic]:
-        """The elements; bfloat16 as float32.
-
-        Raises:
-            CheckpointError: the dtype is none of ``READABLE_DTYPES``.
-        """
-        ...
-
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """What the elements follow from, as text: hashes of files, places in them, and what is computed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """Where a tensor lies: ``start`` and ``stop`` are bytes from the start of the mapped file, ``data``.
-
-    ``transposed``: the file has the matrix with rows and columns exchanged; ``shape`` is that of the result.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-    file: Path
-    data: npt.NDArray[np.uint8]
-    transposed: bool = False
-
-    @property
-    def bytes(self) -> int:
-        """Size in the file."""
-        return self.stop - self.start
-
-    def read(self) -> npt.NDArray[np.generic]:
-        """A read-only view of the file; bfloat16 comes as a float32 copy. See :class:`LazyTensor`."""
-        shape = self.shape[::-1] if self.transposed else self.shape
-        array = self._elements().reshape(shape)
-        return array.T if self.transposed else array
-
-    def _elements(self) -> npt.NDArray[np.generic]:
-        raw = self.data[self.start : self.stop]
-        if self.dtype == "BF16":
-            widened = raw.view("<u2").astype("<u4") << np.uint32(16)
-            forget(self.data)
-            return widened.view("<f4")
-        if self.dtype not in _FLOATS:
-            readable = ", ".join(READABLE_DTYPES)
-            raise CheckpointError(f"{self.file}: expected tensors of dtype {readable}, got {self.dtype}")
-        return raw.view(_FLOATS[self.dtype])
-
-    def number(self) -> float | None:
-        """The one number of a tensor of any dtype that has numbers, or None."""
-        kind = _FLOATS.get(self.dtype) or _INTEGERS.get(self.dtype)
-        if math.prod(self.shape) != 1 or (kind is None and self.dtype != "BF16"):
-            return None
-        elements = self._elements() if kind is None else self.data[self.start : self.stop].view(kind)
-        return float(elements.reshape(-1)[0])
-
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """The file's hash and the place in it, see :class:`LazyTensor`."""
-        return f"{hash_file(self.file)}:{self.start}:{self.stop}:{self.dtype}{'T' * self.transposed}"
-
-    def reshaped(self, shape: tuple[int, ...]) -> TensorEntry:
-        """The same elements in another shape."""
-        return replace(self, shape=shape)
-
-    def turned(self) -> TensorEntry:
-        """The matrix with rows and columns exchanged."""
-        return replace(self, shape=self.shape[::-1], transposed=not self.transposed)
-
-    def part(self, index: int, count: int) -> TensorEntry:
-        """Part ``index`` of ``count`` equal ones along the first axis; the axis must be divisible."""
-        size = self.bytes // count
-        start = self.start + index * size
-        return replace(self, shape=(self.shape[0] // count, *self.shape[1:]), start=start, stop=start + size)
 
 
 class LazyWeights(Mapping[str, npt.NDArray[np.generic]]):
@@ -184,24 +76,13 @@ class MappedWeights(LazyWeights):
         self.metadata: Final = metadata or {}
 
 
-def forget(array: npt.NDArray[np.generic]) -> None:
-    """Let the system drop the pages of a mapped file that were read, so that they do not add up.
-
-    They stay in the file; whoever reads them again gets them again. An array in memory stays as it is.
-    """
-    base: object = array
-    while isinstance(base, np.ndarray | memoryview):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    if isinstance(base, mmap.mmap) and sys.platform == "linux":
-        base.madvise(mmap.MADV_DONTNEED)
-
-
 def open_weights(files: Sequence[Path]) -> MappedWeights:
     """Map safetensors files, the shards of one network, after checking their headers.
 
     Raises:
         IncompleteCheckpointError: a file is missing, truncated, or a git-lfs pointer.
-        CheckpointError: a file is no safetensors file, or two files have a tensor of the same name.
+        CheckpointError: a file is no safetensors file, or two files have a tensor of the same name; or, as of
+            ``with_scales``, the scales of 8-bit floats do not fit.
     """
     entries: dict[str, TensorEntry] = {}
     metadata: dict[str, str] = {}
@@ -213,7 +94,7 @@ def open_weights(files: Sequence[Path]) -> MappedWeights:
             if name in entries:
                 raise CheckpointError(f"{file}: tensor {name!r} is in {entries[name].file.name} too")
             entries[name] = entry
-    return MappedWeights(entries, metadata)
+    return MappedWeights(with_scales(entries), metadata)
 
 
 def _metadata(content: object) -> dict[str, str]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sd_convert import LoweringError, WeightsMismatchError, tensors
+from sd_convert import LoweringError, WeightsMismatchError, checkpoint_tensors
+from sd_convert.checkpoint_tensors import CheckpointTensor
 from sd_convert.component import Component
 from sd_convert.coreml import import_coremltools
 from sd_convert.lowering import graph
-from sd_convert.tensors import CheckpointTensor
 from sd_convert.write import lower_component
 from sd_mil.format import encode_model, layout_of
 from torch import nn
@@ -81,7 +81,7 @@ def tensor(array: np.ndarray, *shape: int, dtype: str = "fp16") -> CheckpointTen
 @pytest.mark.parametrize("piece", [3, 16, 1000])
 def test_pieces_make_the_whole(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.random.default_rng(0).standard_normal((10, 7)).astype(np.float32).T
-    monkeypatch.setattr(tensors, "PIECE", piece)
+    monkeypatch.setattr(checkpoint_tensors, "PIECE", piece)
     lazy = tensor(array, 7, 10, 1)
     pieces = list(lazy.pieces())
     assert max(part.size for part in pieces) == min(piece, 70)

@@ -21,7 +21,7 @@ from sd_convert.single_file.detect import Place
 from sd_convert.single_file.source import network_tensors
 from sd_convert.single_file.unet import attention_heads, unet_config
 from sd_convert.single_file.vae import vae_config
-from sd_convert.weights import TensorEntry
+from sd_convert.tensors import TensorEntry
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"

@@ -259,6 +259,15 @@ def test_names_of_the_attention_of_the_vae(
         np.testing.assert_array_equal(weights[name], tensor.numpy())
 
 
+def test_what_the_training_of_the_vae_left(networks: Any, original: Any, save: Any) -> None:
+    vae = networks["sd1"]["vae"]
+    state = original(unet=networks["sd1"]["unet"], vae=vae)
+    names = ("loss.logvar", "loss.discriminator.main.0.weight", "model_ema.decoderconv_inweight")
+    state |= {f"first_stage_model.{name}": torch.ones(3) for name in names}
+    weights = Checkpoint.open(save(state)).weights("vae_decoder")
+    assert set(weights) == set(vae.state_dict())
+
+
 PREDICTIONS = [
     ("sd1", {}, {}, "epsilon", None),
     ("sd2", {}, {}, "v_prediction", "is assumed"),

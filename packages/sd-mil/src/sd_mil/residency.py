@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sd_mil.errors import PackageError
 from sd_mil.ir.program import Program
 from sd_mil.ir.uses import constants_in
 
@@ -49,6 +50,23 @@ def mapped_files(program: Program) -> list[mmap.mmap]:
         if isinstance(constant.content, np.ndarray) and (owner := _owner(constant.content)) is not None:
             found[id(owner)] = owner
     return list(found.values())
+
+
+def refuse_truncated(maps: Iterable[mmap.mmap]) -> None:
+    """Refuse weights whose file has become shorter since it was mapped.
+
+    To read what is gone ends the process (SIGBUS), which Python cannot turn into an error; a file that is cut
+    at the very moment of reading still does that.
+
+    Raises:
+        PackageError: a file is shorter than its map.
+    """
+    for one in maps:
+        if one.size() < len(one):
+            raise PackageError(
+                f"expected weights of {len(one)} bytes, as when the model was opened, got a file of "
+                f"{one.size()}: another program cut it; open the model again"
+            )
 
 
 def _owner(array: npt.NDArray[np.generic]) -> mmap.mmap | None:

@@ -7,13 +7,12 @@ setting.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_bundle import ManifestError, decode, encode, parse_json
+from sd_bundle.drafts import replacing
 
 from sd_runtime.errors import ImageTextError
 from sd_runtime.settings import ImageSettings
@@ -35,14 +34,8 @@ class GeneratedImage:
 
     def save(self, path: str | Path) -> None:
         """Write a PNG with the settings inside, whole or not at all; replaces a file of that name."""
-        target = Path(path)
-        temporary = target.with_name(f".{secrets.token_hex(8)}.partial")  # short: the name itself may be long
-        try:
-            self.image.save(temporary, format="PNG", pnginfo=_text_chunks(self.settings))
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(Path(path)) as draft:
+            self.image.save(draft, format="PNG", pnginfo=_text_chunks(self.settings))
 
 
 def _text_chunks(settings: ImageSettings) -> PngInfo:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from pathlib import Path
@@ -105,12 +104,10 @@ def draw_all(bundle: Path, captions: list[Caption], *, num_inference_steps: int)
 
 def save_atomically(image: Image, path: Path) -> None:
     """Write a PNG whole or not at all."""
-    partial = path.with_suffix(".partial.png")
-    try:
-        image.save(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    from sd_bundle.drafts import replacing
+
+    with replacing(path) as draft:
+        image.save(draft, format="PNG")
 
 
 def _summary(conversion: ConversionReport, verification: VerificationReport) -> object:

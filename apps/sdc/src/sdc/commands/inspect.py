@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdc.console import printable_json
+
 if TYPE_CHECKING:
     from rich.console import Console
     from sd_mil import Description, Package, Pipeline, Port, Suppression
@@ -31,7 +33,7 @@ def command(path: Path, *, as_json: bool) -> None:
     """Show what is in PATH: a bundle, an .mlpackage, .mlmodelc or .mlmodel; nothing is executed."""
     facts = bundle_facts(path) if _is_bundle(path) else model_facts(path)
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        click.echo(printable_json(json.dumps(facts, indent=2, ensure_ascii=False)))
     else:
         _print(facts)
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from sd_convert.errors import WeightsMismatchError
-from sd_convert.weights import READABLE_DTYPES, LazyWeights
+from sd_convert.tensors import READABLE_DTYPES
+from sd_convert.weights import LazyWeights
 
 if TYPE_CHECKING:
     import numpy as np

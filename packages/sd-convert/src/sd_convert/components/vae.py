@@ -20,6 +20,7 @@ from sd_convert.facts import (
 )
 from sd_convert.metadata import describe, port
 from sd_convert.options import ConversionOptions
+from sd_convert.single_file.vae import is_of_training
 
 from .fit import fit_weights
 from .instantiate import on_meta_device
@@ -104,10 +105,13 @@ def _instantiate(checkpoint: Checkpoint) -> Any:
 
 
 def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:
-    """Drop the other half's tensors; rename the attention of old checkpoints (SD 1.5's own) as it is now."""
+    """Drop the other half's tensors, and what training left; rename the attention of old checkpoints.
+
+    SD 1.5's own is one of them.
+    """
 
     def rename(name: str) -> str | None:
-        if name.startswith(other_half):
+        if name.startswith(other_half) or is_of_training(name):
             return None
         return _OLD_ATTENTION.sub(lambda match: _NEW_ATTENTION[match[1]], name)
 

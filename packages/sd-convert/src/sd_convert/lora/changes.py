@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sd_convert.weights import LazyTensor, forget
+from sd_convert.tensors import LazyTensor, forget
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Parts: TypeAlias = Mapping[str, LazyTensor]
@@ -55,7 +55,7 @@ class Change:
         return difference.reshape(shape)
 
     def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """See :meth:`sd_convert.weights.LazyTensor.identity`."""
+        """See :meth:`sd_convert.tensors.LazyTensor.identity`."""
         parts = [f"{name}={tensor.identity(hash_file)}" for name, tensor in sorted(self.parts.items())]
         magnitude = self.magnitude.identity(hash_file) if self.magnitude else ""
         return f"{self.kind}({';'.join(parts)})*{self.factor!r}*{self.scale!r}/{magnitude}/{self.by_output}"
@@ -80,7 +80,7 @@ class ChangedTensor:
         return 4 * math.prod(self.shape)
 
     def read(self) -> npt.NDArray[np.generic]:
-        """The changed weight, see :class:`~sd_convert.weights.LazyTensor`."""
+        """The changed weight, see :class:`~sd_convert.tensors.LazyTensor`."""
         base = self.base.read()
         weight = np.array(base, dtype=np.float32)
         forget(base)

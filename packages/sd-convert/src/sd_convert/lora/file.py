@@ -13,8 +13,10 @@ from typing import Any, Final, TypeAlias
 
 from sd_convert.documents import read_json
 from sd_convert.errors import CheckpointError, UnsupportedArchitectureError
-from sd_convert.weights import LazyTensor, TensorEntry, open_weights
+from sd_convert.tensors import LazyTensor, TensorEntry
+from sd_convert.weights import open_weights
 
+from .bundled import is_bundled
 from .changes import Change
 from .keys import split_name
 
@@ -56,6 +58,8 @@ class Lora:
 def read_modules(file: Path) -> Modules:
     """The tensors of a LoRA file by the module, as it spells it, and the part that each is.
 
+    Embeddings that the file brings along are left to :mod:`sd_convert.lora.bundled`.
+
     Raises:
         CheckpointError: the file is malformed, or has two adapters.
         UnsupportedArchitectureError: a tensor of a kind that is not merged (OFT, GLoRA, ...), by name.
@@ -63,6 +67,8 @@ def read_modules(file: Path) -> Modules:
     modules: defaultdict[str, dict[str, TensorEntry]] = defaultdict(dict)
     unknown = []
     for name, entry in open_weights([file]).entries.items():
+        if is_bundled(name):
+            continue
         if (found := split_name(name)) is None:
             unknown.append(name)
         elif found[1] in modules[found[0]]:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from sd_convert.checkpoint import TOKENIZERS, Checkpoint
 from sd_convert.errors import CheckpointError, WeightsMismatchError
 from sd_convert.sources import Source
-from sd_convert.weights import LazyTensor, LazyWeights
+from sd_convert.tensors import LazyTensor
+from sd_convert.weights import LazyWeights
 
 from .changes import Change, ChangedTensor
 from .file import Lora, Modules, make_changes, read_alphas, read_modules

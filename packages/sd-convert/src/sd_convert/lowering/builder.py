@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_convert.casting import cast
+from sd_convert.checkpoint_tensors import CheckpointTensor
 from sd_convert.choice import Choose
 from sd_convert.component import Weights
 from sd_convert.errors import WeightsMismatchError
-from sd_convert.tensors import CheckpointTensor
 
 from .mil_builder import new_mil_builder
 from .program import SMALLEST_STORED

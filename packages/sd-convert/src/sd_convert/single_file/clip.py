@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sd_convert.errors import UnsupportedArchitectureError
-from sd_convert.weights import TensorEntry
+from sd_convert.tensors import TensorEntry
 
 from .renaming import OPEN_CLIP_ENDS, OPEN_CLIP_LAYER, below, rename
 

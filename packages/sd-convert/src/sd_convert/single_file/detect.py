@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from sd_convert.errors import NotACheckpointError, OptionsError, UnsupportedArchitectureError
-from sd_convert.weights import MappedWeights, TensorEntry
+from sd_convert.tensors import TensorEntry
+from sd_convert.weights import MappedWeights
 
 from .families import FAMILIES
 

@@ -11,8 +11,9 @@ from sd_convert.checkpoint import CONFIG_FILES, FOLDERS, TOKENIZERS, Checkpoint,
 from sd_convert.errors import IncompleteCheckpointError, OptionsError
 from sd_convert.hub import Hub
 from sd_convert.options import COMPONENTS
+from sd_convert.tensors import TensorEntry
 from sd_convert.tokenizer import find_tokenizers
-from sd_convert.weights import TensorEntry, open_weights
+from sd_convert.weights import open_weights
 
 from .clip import text_config
 from .detect import Place, Prediction, find_family, find_networks, find_prediction, find_resolution

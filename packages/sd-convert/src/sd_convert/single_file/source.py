@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sd_convert.weights import LazyWeights, TensorEntry, open_weights
+from sd_convert.tensors import TensorEntry
+from sd_convert.weights import LazyWeights, open_weights
 
 from .clip import clip_tensors, open_clip_tensors
 from .detect import Place, averaged_name

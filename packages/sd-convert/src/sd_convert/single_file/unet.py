@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sd_convert.errors import UnsupportedArchitectureError
-from sd_convert.weights import TensorEntry
+from sd_convert.tensors import TensorEntry
 
 from .blocks import Block, Blocks, original_blocks, unet_table
 from .renaming import rename

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sd_convert.errors import UnsupportedArchitectureError
-from sd_convert.weights import TensorEntry
+from sd_convert.tensors import TensorEntry
 
 from .renaming import VAE_ATTENTION, VAE_ENDS, VAE_RESNET, below, rename
 
@@ -19,14 +19,24 @@ DIFFUSERS_MARK: Final = (
     "decoder.mid_block.",
 )
 
+#: What the training of an autoencoder leaves beside it: the loss with its networks, and averages of the
+#: weights under names without dots. As in AUTOMATIC1111 and diffusers, the weights themselves count.
+_TRAINING: Final = re.compile(r"(loss|discriminator|perceptual_loss|model_ema)\.|logvar$")
+
 _BLOCK: Final = re.compile(r"(encoder\.down|decoder\.up)\.(\d+)\.block\.(\d+)\.", re.ASCII)
 _ATTENTION_MATRIX: Final = re.compile(r"\.attentions\.\d+\.to_(?:q|k|v|out\.0)\.weight$")
+
+
+def is_of_training(name: str) -> bool:
+    """Whether a tensor of a VAE's file only had a part in its training."""
+    return _TRAINING.match(name) is not None
 
 
 def vae_tensors(entries: Mapping[str, TensorEntry], *, where: str) -> dict[str, TensorEntry]:
     """``entries`` in CompVis' layout (``decoder.up.0.block.0.norm1.weight``) under diffusers' names.
 
-    The matrices of attention, which may be saved as 1x1 convolutions, become matrices.
+    The matrices of attention, which may be saved as 1x1 convolutions, become matrices; what training left is
+    left out.
 
     Raises:
         UnsupportedArchitectureError: a tensor that the VAE of Stable Diffusion does not have.
@@ -34,6 +44,8 @@ def vae_tensors(entries: Mapping[str, TensorEntry], *, where: str) -> dict[str, 
     table = _table(entries)
     result: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
+        if is_of_training(name):
+            continue
         ours = rename(name, table)
         if ours is None:
             raise UnsupportedArchitectureError(

@@ -112,10 +112,11 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     from sd_mil.cache import default_cache
     from sd_mil.engines.openvino.exactness import sums_are_exact
     from sd_mil.engines.openvino.translation import refuse_unsupported, translate_program
-    from sd_mil.residency import mapped_files, pages_dropped
+    from sd_mil.residency import mapped_files, pages_dropped, refuse_truncated
     from sd_mil.rewriting import compute_in_integers, decode_constants, rewrite
 
     refuse_unsupported(program)
+    refuse_truncated(mapped_files(program))
     core = _core(openvino, precision)
     integers = compute_in_integers(program)
     layers = None if integers is program else "int8" if sums_are_exact() else precision

@@ -1,0 +1,160 @@
+"""Drafts of dead processes go; drafts of living ones stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sd_bundle.drafts import draft_folder, locked, replacing
+from sd_bundle.leftovers import clear_leftovers
+from sd_runtime import drafts
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="nothing is locked there, so nothing is swept"
+)
+
+
+def folder(path: Path, *files: str) -> Path:
+    path.mkdir()
+    for file in files:
+        (path / file).write_text(file)
+    return path
+
+
+def names(path: Path) -> list[str]:
+    return sorted(child.name for child in path.iterdir())
+
+
+def test_a_draft_that_nobody_holds_goes(tmp_path: Path) -> None:
+    folder(tmp_path / ".b.0123abcd.partial", "half")
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == []
+
+
+def test_a_draft_that_somebody_holds_stays_and_so_does_all_else(tmp_path: Path) -> None:
+    folder(tmp_path / ".b.00000001.old", "manifest.json")
+    with locked(folder(tmp_path / ".b.0123abcd.partial", "half")) as is_ours:
+        assert is_ours
+        clear_leftovers(tmp_path / "b")
+        assert names(tmp_path) == [".b.00000001.old", ".b.0123abcd.partial"]
+
+
+def test_an_empty_draft_goes_too(tmp_path: Path) -> None:
+    """Its process was killed before the first file."""
+    folder(tmp_path / ".b.0123abcd.partial")
+    (tmp_path / ".b.0123abce.partial").touch()
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "while waiting for it"])
+def test_a_draft_that_is_cleared_away_before_it_is_locked_is_made_again(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may come between the two, as it cannot tell such a draft from a dead one."""
+    original, cleared = drafts.locked, []
+
+    @contextmanager
+    def late(path: Path, *, wait: bool = False) -> Iterator[bool]:
+        is_first = wait and not cleared
+        if is_first and moment == "before the lock":
+            cleared.append(path)
+            path.rmdir()
+        with original(path, wait=wait) as is_ours:
+            if is_first:
+                cleared.append(path)
+                path.rmdir()
+            yield is_ours
+
+    monkeypatch.setattr(drafts, "locked", late)
+    with draft_folder(tmp_path / "b") as draft:
+        assert draft.is_dir()
+        assert draft not in cleared
+    assert names(tmp_path) == []
+    assert cleared
+
+
+def test_a_draft_that_is_a_link_or_a_pipe(tmp_path: Path) -> None:
+    folder(tmp_path / "mine", "file")
+    (tmp_path / ".b.0123abcd.partial").symlink_to(tmp_path / "mine")
+    os.mkfifo(tmp_path / ".b.0123abce.partial")
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == [".b.0123abcd.partial", "mine"]
+    assert names(tmp_path / "mine") == ["file"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sd_bundle.drafts import draft_folder, replacing
+with (replacing if sys.argv[1] == "file" else draft_folder)(Path(sys.argv[2])) as draft:
+    (draft if sys.argv[1] == "file" else draft / "x").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("name", ["a", "p" * 255, "\N{SNOWMAN}" * 85])
+def test_what_a_killed_process_left_goes_with_the_next_one(kind: str, name: str, tmp_path: Path) -> None:
+    target = tmp_path / name
+    killed = subprocess.run([sys.executable, "-c", KILLED, kind, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = names(tmp_path)
+    assert left.startswith(".")
+    if kind == "folder":
+        clear_leftovers(target)
+    else:
+        with replacing(target) as draft:
+            draft.write_text("whole")
+        assert target.read_text() == "whole"
+        target.unlink()
+    assert names(tmp_path) == []
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as draft:
+        draft.write_text(f"half {1 / 0}")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_bundle_that_was_moved_aside_comes_back(tmp_path: Path) -> None:
+    """Killed between the two renames."""
+    folder(tmp_path / ".b.00000001.old", "manifest.json")
+    folder(tmp_path / ".b.0123abcd.partial", "manifest.json")
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == ["b"]
+    assert names(tmp_path / "b") == ["manifest.json"]
+
+
+def test_a_bundle_that_was_replaced_goes(tmp_path: Path) -> None:
+    """Killed after the second rename."""
+    folder(tmp_path / ".b.00000001.old", "old")
+    folder(tmp_path / "b", "new")
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == ["b"]
+    assert names(tmp_path / "b") == ["new"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [".c.0123abcd.partial", ".b.partial", ".b.mine.partial", "b.0123abcd.partial", ".b.0123ABCD.partial"],
+)
+def test_what_has_another_name_is_not_ours(other: str, tmp_path: Path) -> None:
+    folder(tmp_path / other, "something")
+    clear_leftovers(tmp_path / "b")
+    assert names(tmp_path) == [other]
+
+
+def test_one_lock_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path) as first, locked(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with locked(tmp_path, wait=True) as third:
+        assert third
