@@ -6,9 +6,10 @@ from itertools import repeat
 
 import numpy as np
 import pytest
-from sd_schedulers import FromNoise, NoiseSchedule, ScheduleError, sample
+from sd_schedulers import SCHEDULERS, DDPMSchedule, FromNoise, NoiseSchedule, ScheduleError, sample
 
-SAMPLERS = ("pndm", "ddim", "euler", "euler_ancestral", "dpmpp_2m", "lcm")
+NAMES = [name for name, scheduler in SCHEDULERS.items() if DDPMSchedule in scheduler.forms]
+SOLVERS = ("dpmpp_2m", "dpmpp_2m_sde", "dpmpp_singlestep", "unipc", "deis")
 STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NOISE = np.ones((1, 4, 4, 4), np.float32)
 
@@ -42,15 +43,16 @@ def test_no_noise_at_the_start_or_no_signal_at_the_end(config, named):
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("steps", [997, 998, 999, 1000])
-def test_as_many_steps_as_there_are_timesteps(spacing, steps):
-    """DPM-Solver++ divides by the distance of two levels: equal ones are refused before the first step."""
+@pytest.mark.parametrize("steps", [997, 999, 1000])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_as_many_steps_as_there_are_timesteps(name, spacing, steps):
+    """Solvers in log SNR divide by the distance of two levels: equal ones are refused at the call."""
     with suppress(ScheduleError):  # and nothing else
-        latent = last_latent("dpmpp_2m", {"timestep_spacing": spacing}, steps)
+        latent = last_latent(name, {"timestep_spacing": spacing}, steps)
         assert np.isfinite(latent).all()
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "config",
     [
@@ -60,6 +62,10 @@ def test_as_many_steps_as_there_are_timesteps(spacing, steps):
         {"rescale_betas_zero_snr": True},
         {"beta_schedule": "squaredcos_cap_v2"},
         {"use_karras_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"use_beta_sigmas": True},
+        {"final_sigmas_type": "sigma_min", "use_karras_sigmas": True, "solver_order": 3},
+        {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
         {"set_alpha_to_one": True},
     ],
     ids=str,
@@ -76,17 +82,9 @@ def test_every_sampler_ends_in_numbers_or_in_a_schedule_error(name, config):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "LCMScheduler",
-        "TCDScheduler",
-        "DDIMScheduler",
-        "PNDMScheduler",
-        "EulerDiscreteScheduler",
-        "EulerAncestralDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-    ],
+    "name", sorted(SCHEDULERS[name].diffusers for name in NAMES if name not in ("dpmpp_2m_sde", "dpmpp_sde"))
 )
+@pytest.mark.filterwarnings("ignore")
 def test_what_a_class_means_by_nothing(name):
     """A key that a config leaves out is what the class that it names has by default."""
     diffusers = pytest.importorskip("diffusers")

@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from sd_schedulers import SAMPLERS, FromImage, NoiseSchedule, Resumed, ScheduleError, sample
+from sd_schedulers import FromImage, NoiseSchedule, Resumed, ScheduleError, sample
 
 FIXTURE = Path(__file__).parent / "fixtures" / "diffusers_steps.json"
 CLASSES = {
@@ -161,7 +161,7 @@ def assert_same_steps(got: tuple, expected: tuple, *, tolerance: float = 1e-5) -
 
 
 def cases(counts: tuple[int, ...], spacings: tuple[str | None, ...]) -> Iterator[tuple[str, str, dict, int]]:
-    for name in SAMPLERS:
+    for name in CLASSES:
         for label, variant in VARIANTS.items():
             for prediction in ("epsilon", "v_prediction", "sample"):
                 refused = name in ("pndm", "euler_ancestral") and prediction == "sample"
@@ -187,7 +187,7 @@ def test_steps_are_those_recorded_from_diffusers(case: dict) -> None:
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing", None])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.filterwarnings("ignore")
 def test_steps_are_those_of_the_diffusers_installed_here(name: str, spacing: str | None) -> None:
     pytest.importorskip("diffusers").logging.set_verbosity_error()
@@ -205,7 +205,7 @@ def test_steps_are_those_of_the_diffusers_installed_here(name: str, spacing: str
     assert_same_steps(ours(name, SD15, 50), theirs(name, SD15, 50))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("count", [1, 3, 7, 61, 333])
 @pytest.mark.filterwarnings("ignore")
 def test_odd_step_counts(name: str, count: int) -> None:
@@ -246,7 +246,7 @@ STARTS = [
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.filterwarnings("ignore")
 def test_starts_in_the_middle_are_those_of_diffusers(name: str, spacing: str) -> None:
     pytest.importorskip("diffusers").logging.set_verbosity_error()
@@ -257,7 +257,7 @@ def test_starts_in_the_middle_are_those_of_diffusers(name: str, spacing: str) ->
             assert_same_steps(ours(name, config, count, start=start), expected)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.filterwarnings("ignore")
 def test_stops_in_the_middle_are_those_of_diffusers(name: str) -> None:
     pytest.importorskip("diffusers").logging.set_verbosity_error()
@@ -280,7 +280,7 @@ def test_two_parts_make_the_whole(name: str) -> None:
 def record() -> None:
     """Write the fixture: one spacing by turns for each case in 5 steps, and SD 1.5's own config in 20."""
     spacings = ("leading", "linspace", "trailing", None)
-    chosen = [(f"{name}, SD 1.5, 20 steps", name, SD15, 20) for name in SAMPLERS]
+    chosen = [(f"{name}, SD 1.5, 20 steps", name, SD15, 20) for name in CLASSES]
     for number, (label, name, config, count) in enumerate(cases((5,), (None,))):
         if config["trained_betas"] is None:
             spacing = spacings[number % 4]

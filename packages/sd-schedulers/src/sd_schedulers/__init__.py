@@ -1,22 +1,41 @@
 """The mathematics of diffusion sampling, in numpy."""
 
 from sd_schedulers.errors import ScheduleError
-from sd_schedulers.registry import SAMPLERS, resolve, sample
-from sd_schedulers.sampling import Model, Sampler, Step
-from sd_schedulers.schedule import NoiseSchedule
-from sd_schedulers.start import FromImage, FromNoise, Resumed, Start
+from sd_schedulers.flow_match_euler import flow_mu
+from sd_schedulers.prediction import Level, Prediction
+from sd_schedulers.registry import SCHEDULERS, check_config, register, resolve, sample
+from sd_schedulers.sampling import Model, Sampler, Scheduler, Step
+from sd_schedulers.schedule import DDPMSchedule, EDMSchedule, FlowSchedule, NoiseSchedule
+from sd_schedulers.settings import ConfigKeys
+from sd_schedulers.spacing import ALIGN_YOUR_STEPS
+from sd_schedulers.start import FromImage, FromNoise, Resumed, Span, Start
+from sd_schedulers.webui import sampler_name, schedule_type
 
 __all__ = [
-    "SAMPLERS",
+    "ALIGN_YOUR_STEPS",
+    "SCHEDULERS",
+    "ConfigKeys",
+    "DDPMSchedule",
+    "EDMSchedule",
+    "FlowSchedule",
     "FromImage",
     "FromNoise",
+    "Level",
     "Model",
     "NoiseSchedule",
+    "Prediction",
     "Resumed",
     "Sampler",
     "ScheduleError",
+    "Scheduler",
+    "Span",
     "Start",
     "Step",
+    "check_config",
+    "flow_mu",
+    "register",
     "resolve",
     "sample",
+    "sampler_name",
+    "schedule_type",
 ]

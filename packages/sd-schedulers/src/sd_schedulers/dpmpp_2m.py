@@ -1,121 +1,146 @@
-"""DPM-Solver++(2M): second-order multistep in the predicted clean latent.
+"""DPM-Solver++(2M) and its kin: multistep, in the predicted clean latent or noise, as an ODE or an SDE.
 
-Source: arXiv 2211.01095 (DPM-Solver++), algorithm 2; diffusers ``DPMSolverMultistepScheduler`` with its
-defaults (``dpmsolver++``, order 2, midpoint).
+Source: arXiv 2211.01095 (DPM-Solver++), algorithm 2; arXiv 2305.14267 (Lu et al.), for ``use_lu_lambdas``;
+diffusers ``DPMSolverMultistepScheduler``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 
+from sd_schedulers.clipping import clip_of
+from sd_schedulers.dpm_solver import (
+    FIXED_VARIANCES,
+    SOLVER_KEYS,
+    Solver,
+    check_flow,
+    multistep,
+    refuse_equal_levels,
+)
 from sd_schedulers.errors import ScheduleError
-from sd_schedulers.parametrisation import Level, denoised
-from sd_schedulers.sampling import Model, Step
-from sd_schedulers.schedule import Float32, NoiseSchedule
-from sd_schedulers.spacing import SigmaGrid, sigma_grid, spaced_timesteps
+from sd_schedulers.sampling import Model, Scheduler, Step
+from sd_schedulers.schedule import DDPMSchedule, FlowSchedule, NoiseSchedule
+from sd_schedulers.settings import ConfigKeys
+from sd_schedulers.sigma_space import refuse_given_timesteps
+from sd_schedulers.spacing import (
+    SigmaGrid,
+    final_sigma,
+    flow_grid,
+    solver_sigmas,
+    spaced_timesteps,
+    unreached_timesteps,
+    whole,
+)
 from sd_schedulers.start import Span
 
 NAME = "dpmpp_2m"
-#: What DDPM configs say of a network that predicts no variance.
-FIXED_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
-#: Below this many steps, the last one is first-order for stability.
-FEW_STEPS = 15
+
+KEYS = ConfigKeys(
+    honoured=SOLVER_KEYS
+    | {"algorithm_type", "solver_type", "euler_at_final", "use_lu_lambdas", "final_sigmas_type"}
+    | {"lambda_min_clipped", "timestep_spacing", "steps_offset", "rescale_betas_zero_snr"},
+    limited={"variance_type": FIXED_VARIANCES},
+)
 
 
-def dpmpp_2m(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
-    """Second-order sampling in ``n`` evaluations.
+def dpmpp_2m(model: Model, schedule: NoiseSchedule, span: Span, *, sde: bool = False) -> Iterator[Step]:
+    """Sampling of ``solver_order`` (2) in ``n`` evaluations; noise at each if the algorithm is an SDE.
 
     Raises:
-        ScheduleError: the config asks for another algorithm, order or sigma schedule than this solver's.
+        ScheduleError: settings that contradict each other, or as many steps as there are timesteps.
     """
-    _refuse_other_solvers(schedule)
-    timesteps = spaced_timesteps(schedule, span.count, default="linspace", without_last=True).round()
-    table = schedule.sigmas()
-    grid = _whole(sigma_grid(schedule, timesteps, span=(float(table[-1]), float(table[0]))), schedule)
-    _refuse_equal_levels(grid)
+    settings = schedule.settings
+    solver = Solver.read(settings, lower_order_final=True, sde=sde)
+    grid = solver_grid(schedule, span, solver)
     window = span.window(grid.timesteps, schedule)
-    latent = span.latent(at=_level(grid.sigmas[window.start]))
-    return _steps(model, latent, schedule, grid, window)
-
-
-def _refuse_other_solvers(schedule: NoiseSchedule) -> None:
-    settings = schedule.settings
-    # DEIS and UniPC configs name their own algorithms; diffusers reads these names as its defaults.
-    settings.require("algorithm_type", "dpmsolver++", "deis", sampler=NAME)
-    settings.require("solver_type", "midpoint", "logrho", "bh1", "bh2", sampler=NAME)
-    settings.require("solver_order", 2, sampler=NAME)
-    settings.require("lambda_min_clipped", -math.inf, sampler=NAME)
-    settings.require("variance_type", *FIXED_VARIANCES, sampler=NAME)
-    for key in (
-        "thresholding",
-        "use_exponential_sigmas",
-        "use_beta_sigmas",
-        "use_lu_lambdas",
-        "use_flow_sigmas",
-    ):
-        settings.require(key, False, sampler=NAME)
-    settings.require("use_dynamic_shifting", False, sampler=NAME)
-
-
-def _refuse_equal_levels(grid: SigmaGrid) -> None:
-    """The extrapolation in log sigma divides by the distance between two levels of noise."""
-    levels = grid.sigmas[:-1]
-    if any(before <= after for before, after in pairwise(levels)):
-        raise ScheduleError(
-            f"expected noise levels that fall with every step of sampler {NAME!r}, got equal ones for "
-            f"{len(levels)} steps: use fewer steps"
-        )
-
-
-def _whole(grid: SigmaGrid, schedule: NoiseSchedule) -> SigmaGrid:
-    """Whole timesteps for the model, at Karras' levels too: rounded, but cut off with the cosine schedule."""
-    cosine = schedule.settings.get("beta_schedule", "linear") == "squaredcos_cap_v2"
-    whole = np.trunc(grid.timesteps) if cosine else np.round(grid.timesteps)
-    return SigmaGrid(tuple(whole.tolist()), grid.sigmas)
-
-
-def _first_order_at_end(schedule: NoiseSchedule, grid: SigmaGrid) -> bool:
-    settings = schedule.settings
-    few = settings.flag("lower_order_final", default=True) and len(grid.timesteps) < FEW_STEPS
     euler_at_final = settings.flag("euler_at_final", default=False)
-    return few or euler_at_final or grid.sigmas[-1] == 0  # there, log sigma has no end to extrapolate to
+    clip = clip_of(settings)
+    latent = span.latent(at=schedule.level(grid.sigmas[window.start]))
+    return multistep(
+        model,
+        latent,
+        schedule,
+        grid,
+        window,
+        solver,
+        span.fresh_noise,
+        clip=clip,
+        euler_at_final=euler_at_final,
+    )
 
 
-def _steps(
-    model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid, window: range
-) -> Iterator[Step]:
-    first_order = len(grid.timesteps) - 1 if _first_order_at_end(schedule, grid) else None
-    before: Float32 | None = None
-    for index in window:
-        timestep = grid.timesteps[index]
-        output = model(latent, timestep)
-        here = _level(grid.sigmas[index])
-        estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
-        target = estimate
-        if before is not None and index != first_order:
-            target = _extrapolated(estimate, before, grid.sigmas[index - 1 : index + 2])
-        latent = _first_order(latent, target, grid.sigmas[index], grid.sigmas[index + 1])
-        before = estimate
-        yield Step(index - window.start, len(window), timestep, latent, estimate)
+def solver_grid(schedule: NoiseSchedule, span: Span, solver: Solver) -> SigmaGrid:
+    """Timesteps and levels, those of a flow too, checked against what the solver can do."""
+    settings = schedule.settings
+    if isinstance(schedule, FlowSchedule):
+        check_flow(schedule, span.mu)
+        refuse_given_timesteps(span)
+        settings.choice("final_sigmas_type", "zero", ("zero",))
+        if solver.predicts_noise:
+            raise ScheduleError(
+                f"expected algorithm_type (sde-)dpmsolver++ for a flow, got {solver.algorithm}"
+            )
+        return flow_grid(schedule, span.count, span.mu)
+    if not isinstance(schedule, DDPMSchedule):
+        raise ScheduleError(f"expected a DDPM or flow-matching schedule, got {type(schedule).__name__}")
+    grid = _ddpm_grid(schedule, span)
+    if solver.predicts_noise and grid.sigmas[-1] == 0:
+        raise ScheduleError(
+            f"expected final_sigmas_type 'sigma_min' for algorithm_type {solver.algorithm!r}, got 'zero'"
+        )
+    refuse_equal_levels(grid, NAME)
+    return grid
 
 
-def _first_order(latent: Float32, target: Float32, start: float, end: float) -> Float32:
-    """Exact for a constant ``target``; the paper's ``exp(-h)`` is ``end / start``."""
-    here, there = _level(start), _level(end)
-    carried = there.sigma / here.sigma * latent
-    return carried + there.alpha * (1 - end / start) * target
+def _ddpm_grid(schedule: DDPMSchedule, span: Span) -> SigmaGrid:
+    table = schedule.sigmas()
+    final = final_sigma(schedule.settings, table)
+    timesteps = (
+        np.array(span.timesteps, np.float64)
+        if span.timesteps is not None
+        else spaced_timesteps(
+            schedule,
+            span.count,
+            default="linspace",
+            without_last=True,
+            unreached=unreached_timesteps(schedule),
+        ).round()
+    )
+    if schedule.settings.flag("use_lu_lambdas", default=False):
+        refuse_given_timesteps(span)
+        schedule.settings.one_flag(
+            ("use_lu_lambdas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+        )
+        sigmas = np.exp(np.linspace(math.log(table[-1]), math.log(table[0]), span.count))
+        rounded = whole(schedule, sigmas, rounds=True, round_with_cosine=False)
+        return SigmaGrid.of(rounded, sigmas, final)
+    timesteps, sigmas, respaced = solver_sigmas(schedule, timesteps, round_with_cosine=False)
+    if respaced:
+        refuse_given_timesteps(span)
+    return SigmaGrid.of(timesteps, sigmas, final)
 
 
-def _extrapolated(estimate: Float32, before: Float32, sigmas: tuple[float, ...]) -> Float32:
-    """The estimate in the middle of the interval, in log sigma, on the line through the last two."""
-    previous, start, end = sigmas
-    ratio = math.log(start / end) / math.log(previous / start)
-    return estimate + 0.5 * ratio * (estimate - before)
-
-
-def _level(sigma: float) -> Level:
-    return Level.variance_preserving(1 / (sigma**2 + 1))
+DPMPP_2M = Scheduler(
+    name=NAME,
+    diffusers="DPMSolverMultistepScheduler",
+    keys=KEYS,
+    forms=(DDPMSchedule, FlowSchedule),
+    sampler=dpmpp_2m,
+    aliases=("DPMSolverMultistep", "dpmpp"),
+    takes_timesteps=True,
+    takes_mu=True,
+)
+#: The same with ``sde-`` before its ``algorithm_type``.
+DPMPP_2M_SDE = Scheduler(
+    name="dpmpp_2m_sde",
+    diffusers=None,
+    keys=KEYS,
+    forms=(DDPMSchedule, FlowSchedule),
+    sampler=partial(dpmpp_2m, sde=True),
+    takes_timesteps=True,
+    takes_mu=True,
+)

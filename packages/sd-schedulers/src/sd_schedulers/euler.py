@@ -11,54 +11,81 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sd_schedulers.parametrisation import Level, denoised
-from sd_schedulers.sampling import Model, Step
-from sd_schedulers.schedule import Float32, NoiseSchedule
-from sd_schedulers.spacing import Float64, SigmaGrid, sigma_grid, spaced_timesteps
+from sd_schedulers.prediction import Float32
+from sd_schedulers.sampling import Model, Scheduler, Step
+from sd_schedulers.schedule import DDPMSchedule, NoiseSchedule
+from sd_schedulers.settings import ConfigKeys
+from sd_schedulers.sigma_space import (
+    LEVEL_KEYS,
+    evaluate,
+    initial_latent,
+    level_grid,
+    level_timesteps,
+    refuse_given_timesteps,
+    towards,
+)
+from sd_schedulers.spacing import Float64, SigmaGrid, final_sigma, respaced
 from sd_schedulers.start import Span
 
+KEYS = ConfigKeys(
+    honoured=LEVEL_KEYS
+    | {"interpolation_type", "timestep_type", "rescale_betas_zero_snr", "final_sigmas_type"}
+)
 
-def euler(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
+
+def euler(model: Model, schedule: DDPMSchedule, span: Span) -> Iterator[Step]:
     """First-order sampling in ``n`` evaluations. The latent is ``x_0 + sigma noise``.
 
     Raises:
-        ScheduleError: the config asks for another interpolation, timestep type or sigma schedule.
+        ScheduleError: the config asks for two spacings of noise levels, or a setting makes no sense.
     """
-    settings = schedule.settings
-    settings.require("interpolation_type", "linear", sampler="euler")
-    settings.require("timestep_type", "discrete", sampler="euler")
-    settings.require("use_exponential_sigmas", False, sampler="euler")
-    settings.require("use_beta_sigmas", False, sampler="euler")
-    timesteps = euler_timesteps(schedule, span.count)
-    ends = np.interp(timesteps[[0, -1]], np.arange(schedule.num_train_timesteps), schedule.sigmas())
-    grid = sigma_grid(schedule, timesteps, span=(ends[0], ends[1]))
+    grid = _grid(schedule, span)
     window = span.window(grid.timesteps, schedule)
-    level = Level(alpha=1.0, sigma=grid.sigmas[window.start])
-    latent = span.latent(at=level, scale=initial_scale(schedule, max(grid.sigmas)))
-    return _steps(model, latent, schedule, grid, window)
+    latent = initial_latent(schedule, span, grid, window)
+    continuous = schedule.settings.choice("timestep_type", "discrete", ("discrete", "continuous"))
+    if continuous == "continuous" and schedule.prediction.name == "v_prediction":
+        refuse_given_timesteps(span)
+        grid = SigmaGrid(tuple(0.25 * math.log(sigma) for sigma in grid.sigmas[:-1]), grid.sigmas)
+    return euler_steps(model, latent, schedule, grid, window)
 
 
-def euler_timesteps(schedule: NoiseSchedule, count: int) -> Float64:
-    """Timesteps that may be fractions, in float32 as diffusers hands them to the network."""
-    timesteps = spaced_timesteps(schedule, count, default="linspace")
-    return timesteps.astype(np.float32).astype(np.float64)
+def _grid(schedule: DDPMSchedule, span: Span) -> SigmaGrid:
+    final = final_sigma(schedule.settings, schedule.sigmas())
+    linear = schedule.settings.choice("interpolation_type", "linear", ("linear", "log_linear")) == "linear"
+    grid = level_grid(schedule, span)
+    if linear:
+        return SigmaGrid(grid.timesteps, (*grid.sigmas[:-1], final))
+    # One level more than timesteps, so that the last of them is where the last step ends.
+    sigmas = _log_linear(schedule, span.count + 1)
+    other = respaced(schedule.settings, span.count, sigma_max=sigmas[0], sigma_min=sigmas[-1])
+    if other is None:
+        return SigmaGrid.of(level_timesteps(schedule, span), sigmas[:-1], float(sigmas[-1]))
+    return SigmaGrid.of(schedule.timesteps_of(other), other, final)
 
 
-def initial_scale(schedule: NoiseSchedule, sigma: float) -> float:
-    """Standard deviation to start from; diffusers adds the data's own variance for ``leading`` only."""
-    leading = schedule.settings.get("timestep_spacing", "linspace") == "leading"
-    return math.hypot(sigma, 1) if leading else sigma
+def _log_linear(schedule: DDPMSchedule, count: int) -> Float64:
+    logs = np.log(schedule.sigmas())
+    return np.exp(np.linspace(logs[-1], logs[0], count).astype(np.float32)).astype(np.float64)
 
 
-def _steps(
+def euler_steps(
     model: Model, latent: Float32, schedule: NoiseSchedule, grid: SigmaGrid, window: range
 ) -> Iterator[Step]:
-    levels = [Level(alpha=1.0, sigma=sigma) for sigma in grid.sigmas]
+    """The steps of ``window``; one evaluation and one straight line each."""
     timesteps = np.asarray(grid.timesteps, np.float32).tolist()
     for index in window:
-        timestep, here, there = timesteps[index], levels[index], levels[index + 1]
-        output = model(latent / math.sqrt(here.power), timestep)
-        estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
-        slope = (latent - estimate) / here.sigma
-        latent = latent + slope * (there.sigma - here.sigma)
-        yield Step(index - window.start, len(window), timestep, latent, estimate)
+        here, there = grid.sigmas[index : index + 2]
+        estimate = evaluate(model, schedule, latent, here, timesteps[index])
+        latent = towards(latent, estimate, here, there)
+        yield Step(index - window.start, len(window), timesteps[index], latent, estimate)
+
+
+EULER = Scheduler(
+    name="euler",
+    diffusers="EulerDiscreteScheduler",
+    keys=KEYS,
+    forms=(DDPMSchedule,),
+    sampler=euler,
+    aliases=("EulerDiscrete",),
+    takes_timesteps=True,
+)

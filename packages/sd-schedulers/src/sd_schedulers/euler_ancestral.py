@@ -5,53 +5,50 @@ Source: k-diffusion, ``sample_euler_ancestral``; diffusers ``EulerAncestralDiscr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from sd_schedulers.euler import euler_timesteps, initial_scale
-from sd_schedulers.parametrisation import Level, denoised
-from sd_schedulers.sampling import Model, Step
-from sd_schedulers.schedule import Float32, NoiseSchedule
-from sd_schedulers.spacing import SigmaGrid
+from sd_schedulers.prediction import Float32
+from sd_schedulers.sampling import Model, Scheduler, Step
+from sd_schedulers.schedule import DDPMSchedule
+from sd_schedulers.settings import ConfigKeys
+from sd_schedulers.sigma_space import ancestral, evaluate, initial_latent, level_timesteps
+from sd_schedulers.spacing import SCHEDULE_KEYS, SigmaGrid
 from sd_schedulers.start import Draw, Span
 
+KEYS = ConfigKeys(honoured=SCHEDULE_KEYS | {"timestep_spacing", "steps_offset", "rescale_betas_zero_snr"})
 
-def euler_ancestral(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
+
+def euler_ancestral(model: Model, schedule: DDPMSchedule, span: Span) -> Iterator[Step]:
     """First-order sampling in ``n`` evaluations, noise at each. The latent is ``x_0 + sigma noise``.
 
     Like diffusers' class, it knows one sigma schedule: what a config says of Karras' or of the final sigma is
-    for other samplers.
+    for other schedulers.
     """
-    timesteps = euler_timesteps(schedule, span.count)
-    table = schedule.sigmas()
-    sigmas = np.append(np.interp(timesteps, np.arange(len(table)), table), 0).astype(np.float32)
-    grid = SigmaGrid(tuple(timesteps.tolist()), tuple(sigmas.tolist()))
+    timesteps, table = level_timesteps(schedule, span), schedule.sigmas()
+    grid = SigmaGrid.of(timesteps, np.interp(timesteps, np.arange(len(table)), table), 0.0)
     window = span.window(grid.timesteps, schedule)
-    level = Level(alpha=1.0, sigma=grid.sigmas[window.start])
-    latent = span.latent(at=level, scale=initial_scale(schedule, max(grid.sigmas)))
+    latent = initial_latent(schedule, span, grid, window)
     return _steps(model, latent, schedule, grid, window, span.fresh_noise)
 
 
 def _steps(
-    model: Model,
-    latent: Float32,
-    schedule: NoiseSchedule,
-    grid: SigmaGrid,
-    window: range,
-    fresh_noise: Draw,
+    model: Model, latent: Float32, schedule: DDPMSchedule, grid: SigmaGrid, window: range, fresh_noise: Draw
 ) -> Iterator[Step]:
     for index in window:
-        here, end = Level(alpha=1.0, sigma=grid.sigmas[index]), grid.sigmas[index + 1]
-        output = model(latent / math.sqrt(here.power), grid.timesteps[index])
-        estimate = denoised(output, latent, at=here, prediction=schedule.prediction)
-        down, up = _split(here.sigma, end)
-        latent = estimate + down / here.sigma * (latent - estimate) + up * fresh_noise()
+        here, there = grid.sigmas[index : index + 2]
+        estimate = evaluate(model, schedule, latent, here, grid.timesteps[index])
+        down, up = ancestral(here, there)
+        latent = estimate + down / here * (latent - estimate) + up * fresh_noise()
         yield Step(index - window.start, len(window), grid.timesteps[index], latent, estimate)
 
 
-def _split(start: float, end: float) -> tuple[float, float]:
-    """``(down, up)`` with ``down**2 + up**2 = end**2``: as much noise as the reverse process has there."""
-    up = math.sqrt(end**2 * (start**2 - end**2) / start**2)
-    return math.sqrt(end**2 - up**2), up
+EULER_ANCESTRAL = Scheduler(
+    name="euler_ancestral",
+    diffusers="EulerAncestralDiscreteScheduler",
+    keys=KEYS,
+    forms=(DDPMSchedule,),
+    sampler=euler_ancestral,
+    aliases=("EulerAncestralDiscrete", "euler_a"),
+)

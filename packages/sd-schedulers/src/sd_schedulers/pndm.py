@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sd_schedulers.errors import ScheduleError
-from sd_schedulers.parametrisation import Level, denoised, mix
-from sd_schedulers.parametrisation import noise as noise_of
-from sd_schedulers.sampling import Model, Step
-from sd_schedulers.schedule import Float32, NoiseSchedule
-from sd_schedulers.spacing import spaced_timesteps
+from sd_schedulers.prediction import Float32, Level, mix
+from sd_schedulers.sampling import Model, Scheduler, Step
+from sd_schedulers.schedule import DDPMSchedule
+from sd_schedulers.settings import ConfigKeys
+from sd_schedulers.spacing import SCHEDULE_KEYS, spaced_timesteps
 from sd_schedulers.start import FromNoise, Span
 
 #: Weights of the latest outputs, newest first, by how many there are.
@@ -27,8 +27,17 @@ ADAMS_BASHFORTH = {
 }
 RUNGE_KUTTA = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
+KEYS = ConfigKeys(
+    honoured=(SCHEDULE_KEYS - {"prediction_type"})
+    | {"skip_prk_steps", "set_alpha_to_one", "timestep_spacing", "steps_offset"},
+    limited={
+        "prediction_type": ("epsilon", "v_prediction"),  # diffusers' class has no other
+        "rescale_betas_zero_snr": (False,),  # eq. 9 divides by the signal
+    },
+)
 
-def pndm(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
+
+def pndm(model: Model, schedule: DDPMSchedule, span: Span) -> Iterator[Step]:
     """Fourth-order multistep sampling.
 
     With ``skip_prk_steps`` (Stable Diffusion), ``n + 1`` evaluations: the first interval takes two. Without,
@@ -38,12 +47,9 @@ def pndm(model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:
     The second evaluation of the first interval then goes to the one after, so the history starts a step off.
 
     Raises:
-        ScheduleError: the config predicts samples or has a zero terminal SNR, which diffusers' PNDM does
-            not know, it takes more steps than given to start, or a Runge-Kutta start in the middle.
+        ScheduleError: it takes more steps than given to start, or a Runge-Kutta start in the middle.
     """
     settings = schedule.settings
-    settings.require("prediction_type", "epsilon", "v_prediction", sampler="pndm")
-    settings.require("rescale_betas_zero_snr", False, sampler="pndm")
     timesteps = spaced_timesteps(schedule, span.count, default="leading").round().astype(int).tolist()
     bridge = _Bridge(schedule, schedule.num_train_timesteps // span.count)
     if not settings.flag("skip_prk_steps", default=False):
@@ -125,19 +131,24 @@ def _weighted(weights: Sequence[float], outputs: Sequence[Float32]) -> Float32:
 class _Bridge:
     """Carries a latent from one timestep to another along a predicted slope (eq. 9, in the terms of DDIM)."""
 
-    schedule: NoiseSchedule
+    schedule: DDPMSchedule
     stride: int
 
     def cross(self, latent: Float32, output: Float32, start: int, end: int) -> Float32:
         here, prediction = self.level(start), self.schedule.prediction
-        clean = denoised(output, latent, at=here, prediction=prediction)
-        return mix(clean, noise_of(output, latent, at=here, prediction=prediction), at=self.level(end))
+        clean = prediction.denoised(output, latent, at=here)
+        return mix(clean, prediction.noise(output, latent, at=here), at=self.level(end))
 
     def denoised(self, latent: Float32, output: Float32, timestep: int) -> Float32:
-        return denoised(output, latent, at=self.level(timestep), prediction=self.schedule.prediction)
+        return self.schedule.prediction.denoised(output, latent, at=self.level(timestep))
 
     def level(self, timestep: int) -> Level:
         to_one = self.schedule.settings.flag("set_alpha_to_one", default=False)
         return Level.variance_preserving(
             self.schedule.alpha_cumprod(timestep, beyond=1.0 if to_one else None)
         )
+
+
+PNDM = Scheduler(
+    name="pndm", diffusers="PNDMScheduler", keys=KEYS, forms=(DDPMSchedule,), sampler=pndm, aliases=("plms",)
+)

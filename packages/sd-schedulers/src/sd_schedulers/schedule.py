@@ -1,8 +1,8 @@
-"""The noise schedule: how much signal is left at each training timestep.
+"""The noise schedule that a network was trained with: how much noise when, and what the network is told.
 
-Notation: the forward process is ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise`` with ``a_t`` from
-:attr:`NoiseSchedule.alphas_cumprod`; ``sigma_t = sqrt((1 - a_t) / a_t)`` is the noise level after dividing by
-``sqrt(a_t)``, which is the unit of k-diffusion, Euler and DPM-Solver.
+Three forms: :class:`DDPMSchedule`, :class:`FlowSchedule`, :class:`EDMSchedule`. Each measures noise in its
+own ``sigma``, the unit of diffusers' class of that form, and knows what a latent is made of there (its
+:class:`~sd_schedulers.prediction.Level`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,70 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from sd_schedulers.betas import cumulative_product, read_betas, with_zero_terminal_snr
 from sd_schedulers.errors import ScheduleError
+from sd_schedulers.prediction import PREDICTIONS, Float32, Flow, Level, Preconditioned, Prediction
 from sd_schedulers.settings import Settings
 
-Float32: TypeAlias = npt.NDArray[np.float32]
-Prediction: TypeAlias = Literal["epsilon", "v_prediction", "sample"]
-
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-
 #: The last sigma of a zero terminal SNR, where diffusers sets ``a_t = 2**-24`` to keep it finite.
-LARGEST_SIGMA = 4096.0
+LARGEST_SIGMA: Final = 4096.0
+
+_FLOW_CLASSES: Final = ("FlowMatchEulerDiscreteScheduler",)
+_EDM_CLASSES: Final = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+
+
+@runtime_checkable
+class NoiseSchedule(Protocol):
+    """A noise schedule, what the network predicts, and the config that both were read from."""
+
+    settings: Settings
+    prediction: Prediction
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """Number of timesteps that the network was trained on."""
+
+    def level(self, sigma: float) -> Level:
+        """What a latent is made of at noise level ``sigma``."""
+
+    def timestep(self, sigma: float) -> float:
+        """What the network is told at noise level ``sigma``."""
+
+    def network_input(self, latent: Float32, *, at: Level) -> Float32:
+        """``latent``, which is at level ``at``, in the scale that the network was trained on."""
+
+    @staticmethod
+    def from_config(config: Mapping[str, object]) -> NoiseSchedule:
+        """Read a diffusers ``scheduler_config.json``, whichever scheduler it was written for.
+
+        A flow-matching form where the config names such a class, has ``use_flow_sigmas`` or a
+        ``prediction_type`` of ``flow_prediction``; EDM's where it names one of its classes; else DDPM's.
+
+        Raises:
+            ScheduleError: a value makes no sense.
+        """
+        settings = Settings(dict(config))
+        name = settings.get("_class_name", "")
+        if name in _EDM_CLASSES:
+            return EDMSchedule.read(settings)
+        flows = settings.flag("use_flow_sigmas", default=False)
+        if name in _FLOW_CLASSES or flows or settings.get("prediction_type", "") == Flow().name:
+            return FlowSchedule.read(settings)
+        return DDPMSchedule.read(settings)
 
 
 @dataclass(frozen=True, slots=True)
-class NoiseSchedule:
-    """A noise schedule and the settings that samplers read from the same config.
+class DDPMSchedule(NoiseSchedule):
+    """The forward process ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise`` of DDPM.
 
-    ``alphas_cumprod``: ``(num_train_timesteps,)`` float32, decreasing, read-only; index 0 is the least noise.
+    ``alphas_cumprod``: ``a_t``, ``(num_train_timesteps,)`` float32, decreasing, read-only; index 0 is the
+    least noise. ``sigma_t = sqrt((1 - a_t) / a_t)`` is the noise level after dividing by ``sqrt(a_t)``, which
+    is the unit of k-diffusion, Euler and DPM-Solver.
     """
 
     alphas_cumprod: Float32
@@ -41,22 +82,21 @@ class NoiseSchedule:
     settings: Settings
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> NoiseSchedule:
-        """Read a diffusers ``scheduler_config.json``, whichever scheduler it was written for.
+    def read(cls, settings: Settings) -> DDPMSchedule:
+        """From a config.
 
         Raises:
-            ScheduleError: a key is unknown, or a value is not supported.
+            ScheduleError: a value makes no sense, or leaves no noise at the start or no signal at the end.
         """
-        settings = Settings(dict(config))
-        prediction = settings.choice("prediction_type", "epsilon", PREDICTIONS)
+        prediction = settings.choice("prediction_type", "epsilon", ("epsilon", "v_prediction", "sample"))
         zero_terminal_snr = settings.flag("rescale_betas_zero_snr", default=False)
-        betas = _betas(settings)
+        betas = read_betas(settings)
         if zero_terminal_snr:
-            betas = _rescaled_to_zero_terminal_snr(betas)
-        alphas = _cumprod(np.float32(1) - betas)
+            betas = with_zero_terminal_snr(betas)
+        alphas = cumulative_product(np.float32(1) - betas)
         _refuse_extremes(alphas, zero_terminal_snr=zero_terminal_snr)
         alphas.setflags(write=False)
-        return cls(alphas, cast(Prediction, prediction), zero_terminal_snr, settings)
+        return cls(alphas, PREDICTIONS[prediction], zero_terminal_snr, settings)
 
     @property
     def num_train_timesteps(self) -> int:
@@ -75,14 +115,110 @@ class NoiseSchedule:
         sigmas: Float32 = np.sqrt((np.float32(1) - known) / known)
         return np.append(sigmas, np.float32(LARGEST_SIGMA)) if self.zero_terminal_snr else sigmas
 
+    def level(self, sigma: float) -> Level:
+        """The variance-preserving level of ``x_0 + sigma noise``."""
+        return Level.variance_preserving(1 / (sigma**2 + 1))
 
-#: What a config that leaves them out means: ``beta_start``, ``beta_end`` and ``beta_schedule``, by the class
-#: that it names. Source: the constructors in diffusers' schedulers.
-_DDPM_DEFAULTS = (0.0001, 0.02, "linear")
-_DEFAULTS = {
-    "LCMScheduler": (0.00085, 0.012, "scaled_linear"),
-    "TCDScheduler": (0.00085, 0.012, "scaled_linear"),
-}
+    def timestep(self, sigma: float) -> float:
+        """A fractional timestep: linear in log sigma between the levels of the table."""
+        return float(self.timesteps_of(np.array([sigma]))[0])
+
+    def timesteps_of(self, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """:meth:`timestep` of many, with diffusers' rounding: some schedulers cut the fraction off."""
+        table = np.log(self.sigmas())
+        logs = np.log(np.maximum(sigmas, 1e-10))
+        low = np.clip(np.searchsorted(table, logs, side="right") - 1, 0, len(table) - 2)
+        weight = np.clip((table[low] - logs) / (table[low] - table[low + 1]), 0, 1)
+        timesteps: npt.NDArray[np.float64] = (1 - weight) * low + weight * (low + 1)
+        return timesteps
+
+    def network_input(self, latent: Float32, *, at: Level) -> Float32:
+        """At variance 1."""
+        return latent / math.sqrt(at.power)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSchedule(NoiseSchedule):
+    """The straight line ``x = (1 - sigma) x_0 + sigma noise`` of flow matching, ``sigma`` from 0 to 1.
+
+    Source: arXiv 2210.02747 (Flow Matching); arXiv 2403.03206 (Stable Diffusion 3), section 5.3.2, for the
+    shift to more noise.
+    """
+
+    count: int
+    prediction: Prediction
+    settings: Settings
+
+    @classmethod
+    def read(cls, settings: Settings) -> FlowSchedule:
+        """From a config.
+
+        Raises:
+            ScheduleError: a value makes no sense, or the network does not predict the flow.
+        """
+        count = settings.count("num_train_timesteps", 1000, low=2, high=1_000_000)
+        flow = Flow()
+        settings.choice("prediction_type", flow.name, (flow.name,))
+        return cls(count, flow, settings)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """The timestep of pure noise."""
+        return self.count
+
+    def level(self, sigma: float) -> Level:
+        """``(1 - sigma, sigma)``."""
+        return Level(1 - sigma, sigma)
+
+    def timestep(self, sigma: float) -> float:
+        """In proportion to ``sigma``."""
+        return sigma * self.num_train_timesteps
+
+    def network_input(self, latent: Float32, *, at: Level) -> Float32:
+        """Where ``alpha`` and ``sigma`` make 1."""
+        return latent / (at.alpha + at.sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class EDMSchedule(NoiseSchedule):
+    """``x_0 + sigma noise`` with EDM's preconditioning: the network sees ``c_in x`` and ``log(sigma) / 4``.
+
+    Source: arXiv 2206.00364 (Elucidating the Design Space of Diffusion-Based Generative Models), table 1.
+    """
+
+    sigma_data: float
+    count: int
+    prediction: Prediction
+    settings: Settings
+
+    @classmethod
+    def read(cls, settings: Settings) -> EDMSchedule:
+        """From a config.
+
+        Raises:
+            ScheduleError: a value makes no sense.
+        """
+        data = settings.number("sigma_data", 0.5, low=1e-10, high=1e10)
+        name = settings.choice("prediction_type", "epsilon", ("epsilon", "v_prediction"))
+        count = settings.count("num_train_timesteps", 1000, low=2, high=1_000_000)
+        return cls(data, count, Preconditioned(name, data), settings)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """What the config states; the network knows noise levels only."""
+        return self.count
+
+    def level(self, sigma: float) -> Level:
+        """``(1, sigma)``."""
+        return Level(1.0, sigma)
+
+    def timestep(self, sigma: float) -> float:
+        """``c_noise``."""
+        return 0.25 * math.log(sigma)
+
+    def network_input(self, latent: Float32, *, at: Level) -> Float32:
+        """``c_in x``."""
+        return latent / math.hypot(at.sigma, self.sigma_data)
 
 
 def _refuse_extremes(alphas: Float32, *, zero_terminal_snr: bool) -> None:
@@ -97,69 +233,3 @@ def _refuse_extremes(alphas: Float32, *, zero_terminal_snr: bool) -> None:
             f"expected signal at the last timestep, got alpha_cumprod {alphas[-1]}: lower beta_end, "
             "trained_betas or num_train_timesteps"
         )
-
-
-def _betas(settings: Settings) -> Float32:
-    count = settings.count("num_train_timesteps", 1000, low=2, high=1_000_000)
-    trained = settings.get("trained_betas", None)
-    if trained is not None:
-        return _trained_betas(trained, count)
-    default_start, default_end, kind = _DEFAULTS.get(str(settings.get("_class_name", "")), _DDPM_DEFAULTS)
-    start = settings.number("beta_start", default_start, low=0, high=0.999)
-    end = settings.number("beta_end", default_end, low=start, high=0.999)
-    match settings.choice("beta_schedule", kind, BETA_SCHEDULES):
-        case "linear":
-            return _linspace(start, end, count)
-        case "scaled_linear":
-            return np.square(_linspace(math.sqrt(start), math.sqrt(end), count))
-        case _:
-            return _cosine_betas(count)
-
-
-def _linspace(start: float, end: float, count: int) -> Float32:
-    """``torch.linspace`` to the last bit: from both ends to the middle by a float32 step, rounded once.
-
-    The last bits matter: a zero terminal SNR makes a sigma of 4096 out of them.
-    """
-    first, last = np.float32(start), np.float32(end)
-    step = np.float64((last - first) / np.float32(count - 1))
-    index = np.arange(count)
-    ramp: Float32 = np.where(
-        index < count // 2, first + step * index, last - step * (count - 1 - index)
-    ).astype(np.float32)
-    return ramp
-
-
-def _trained_betas(trained: object, count: int) -> Float32:
-    try:
-        betas = np.array(trained, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ScheduleError(f"expected trained_betas to be a list of numbers, got {error}") from error
-    if betas.shape != (count,) or not ((betas >= 0) & (betas < 1)).all():
-        raise ScheduleError(
-            f"expected {count} trained_betas (num_train_timesteps) in [0, 1), got shape {betas.shape} "
-            f"from {betas.min(initial=1)} to {betas.max(initial=0)}"
-        )
-    return betas
-
-
-def _cosine_betas(count: int, *, max_beta: float = 0.999) -> Float32:
-    """Source: arXiv 2102.09672 (Improved DDPM), eq. 17."""
-    signal = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * math.pi / 2) ** 2
-    betas: Float32 = np.minimum(1 - signal[1:] / signal[:-1], max_beta).astype(np.float32)
-    return betas
-
-
-def _rescaled_to_zero_terminal_snr(betas: Float32) -> Float32:
-    """Source: arXiv 2305.08891 (Common Diffusion Noise Schedules are Flawed), algorithm 1."""
-    roots = np.sqrt(_cumprod(np.float32(1) - betas))
-    roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
-    kept = np.square(roots)
-    rescaled: Float32 = np.float32(1) - np.concatenate([kept[:1], kept[1:] / kept[:-1]])
-    return rescaled
-
-
-def _cumprod(alphas: Float32) -> Float32:
-    """Accumulated in float64 and stored in float32, as torch does."""
-    product: Float32 = np.cumprod(alphas, dtype=np.float64).astype(np.float32)
-    return product

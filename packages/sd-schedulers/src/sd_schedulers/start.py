@@ -8,8 +8,8 @@ from itertools import islice
 from typing import TypeAlias
 
 from sd_schedulers.errors import ScheduleError
-from sd_schedulers.parametrisation import Level, mix
-from sd_schedulers.schedule import Float32, NoiseSchedule
+from sd_schedulers.prediction import Float32, Level, mix
+from sd_schedulers.schedule import NoiseSchedule
 
 #: The next array of unit noise, of the latent's shape, for samplers that add some at every step.
 Draw: TypeAlias = Callable[[], Float32]
@@ -65,12 +65,19 @@ Start: TypeAlias = FromNoise | FromImage | Resumed
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What to run of ``count`` steps: from ``start`` to ``end``, a share of the training timesteps."""
+    """What to run of ``count`` steps: from ``start`` to ``end``, a share of the training timesteps.
+
+    ``timesteps``, ``eta`` and ``mu`` are those of :func:`~sd_schedulers.sample`, for the schedulers that
+    take them.
+    """
 
     count: int
     start: Start
     end: float
     fresh_noise: Draw
+    timesteps: tuple[int, ...] | None = None
+    eta: float = 0.0
+    mu: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse an end outside the schedule."""
@@ -83,7 +90,7 @@ class Span:
         Raises:
             ScheduleError: none is left.
         """
-        first = self._first(timesteps, schedule)
+        first = self.first(timesteps, schedule)
         limit = _timestep_at(self.end, schedule)
         last = first + sum(timestep >= limit for timestep in islice(timesteps, first, None))
         if first >= last:
@@ -92,17 +99,23 @@ class Span:
             )
         return range(first, last)
 
-    def _first(self, timesteps: Sequence[float], schedule: NoiseSchedule) -> int:
+    def first(self, timesteps: Sequence[float], schedule: NoiseSchedule) -> int:
+        """The number of the first evaluation to run."""
         match self.start:
             case FromImage(strength=strength):
-                return self.count - self._kept(strength)
+                return self.count - self.kept(strength)
             case Resumed(progress=progress):
                 limit = _timestep_at(progress, schedule)
                 return len(timesteps) - sum(timestep < limit for timestep in timesteps)
             case _:
                 return 0
 
-    def _kept(self, strength: float) -> int:
+    def kept(self, strength: float) -> int:
+        """How many of all steps the last ``strength`` of them are.
+
+        Raises:
+            ScheduleError: none is.
+        """
         kept = int(self.count * strength)
         if kept < 1:
             raise ScheduleError(
