@@ -13,6 +13,7 @@ from openvino import Output
 from sd_mil.engines.openvino.compression import decompress, is_compressed
 from sd_mil.engines.openvino.registry import find_translator
 from sd_mil.engines.openvino.scope import Scope
+from sd_mil.engines.openvino.scores import fused_scores
 from sd_mil.engines.openvino.translation import parameter, translate_operation
 from sd_mil.errors import UnsupportedModelError
 from sd_mil.ir.dtypes import NUMPY_DTYPES
@@ -63,7 +64,7 @@ def refused(
 
     What a refused operation computes counts as an input for those after it.
     """
-    scope, found = _Trial(), set()
+    scope, found = _Trial(fused_scores(operations)), set()
     for variable in inputs:
         _declare(variable, scope)
     for position, operation in enumerate(operations):
@@ -85,9 +86,9 @@ def refused(
 class _Trial(Scope):
     """A scope in which a compressed weight counts as an input until its values are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, fused: frozenset[str]) -> None:
         """Start with nothing defined."""
-        super().__init__()
+        super().__init__(fused)
         self._compressed: dict[str, Operation] = {}
 
     def define_compressed(self, operation: Operation) -> None:

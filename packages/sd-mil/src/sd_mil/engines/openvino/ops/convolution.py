@@ -31,14 +31,16 @@ def _window(call: Call) -> _Window:
     """Read the attributes. MIL's pads are [begin, end, begin, end, …], and count only when custom."""
     dimensions = len(call.output("x").get_partial_shape()) - 2
     pad_type = call.choice("pad_type", "valid", among=tuple(_AUTO_PAD))
-    pads = call.ints("pad", [0, 0] * dimensions) if pad_type == "custom" else [0, 0] * dimensions
+    pads = [0, 0] * dimensions
+    if pad_type == "custom":
+        pads = call.counts("pad", pads, length=len(pads))
     return _Window(
-        strides=call.ints("strides", [1] * dimensions),
-        dilations=call.ints("dilations", [1] * dimensions),
+        strides=call.counts("strides", [1] * dimensions, length=dimensions, least=1),
+        dilations=call.counts("dilations", [1] * dimensions, length=dimensions, least=1),
         pads_begin=pads[0::2],
         pads_end=pads[1::2],
         pad_type=pad_type,
-        groups=call.integer("groups", 1),
+        groups=call.count("groups", 1, least=1),
     )
 
 
@@ -115,7 +117,7 @@ def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]
     if window.pad_type.startswith("same"):
         wanted = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
     if "output_shape" in call:
-        wanted = call.ints("output_shape")[2:]
+        wanted = call.counts("output_shape", least=1)[2:]
     if window.pad_type.startswith("same"):
         spare = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
         begins = [(total + (window.pad_type == "same_lower")) // 2 for total in spare]

@@ -19,7 +19,7 @@ def layer_norm(call: Call) -> Output:
     """``(x - mean) / sqrt(variance + epsilon) · gamma + beta``, each of the four over ``axes``."""
     x = call.output("x")
     rank = len(x.get_partial_shape())
-    axes = sorted(axis % rank for axis in call.ints("axes", list(range(rank))))
+    axes = sorted(call.axes("axes", list(range(rank)), rank=rank))
     others = [axis for axis in range(rank) if axis not in axes]
     return _scale_and_shift(call, _standardise(call, x, axes), others)
 
@@ -60,11 +60,11 @@ def l2_norm(call: Call) -> Output:
 @translate("local_response_norm")
 def local_response_norm(call: Call) -> Output:
     """``x / (k + alpha / size · Σ x²) ^ beta``, over ``size`` channels, as many on each side."""
-    size = call.integer("size")
-    if size % 2 == 0:
-        raise call.unsupported(f"size={size}; expected an odd one")
+    x, size = call.output("x"), call.count("size", least=1)
+    if size % 2 == 0 or size > 2 * call.shape(x)[1]:
+        raise call.unsupported(f"size={size}; expected an odd one, and not more than the channels twice")
     alpha, beta, k = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("k", 1.0)
-    return ov.lrn(call.output("x"), int_list([1]), alpha, beta, k, size).output(0)
+    return ov.lrn(x, int_list([1]), alpha, beta, k, size).output(0)
 
 
 def _standardise(call: Call, x: Output, axes: list[int]) -> Output:

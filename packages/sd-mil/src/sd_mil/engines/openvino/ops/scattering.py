@@ -27,7 +27,7 @@ def scatter_nd(call: Call) -> Output:
 def scatter_along_axis(call: Call) -> Output:
     """``data`` with ``updates`` combined into one index along ``axis`` per element."""
     data = call.output("data")
-    axis = call.integer("axis", 0) % len(data.get_partial_shape())
+    axis = call.axis("axis", 0, rank=len(data.get_partial_shape()))
     indices = inside(call, call.output("indices"), data, axis)
     return _scatter_elements(call, data, indices, call.output("updates"), axis)
 
@@ -41,7 +41,7 @@ def scatter(call: Call) -> Output:
     """
     data, updates, indices = call.output("data"), call.output("updates"), call.output("indices")
     rank = len(data.get_partial_shape())
-    axis = call.integer("axis", 0) % rank
+    axis = call.axis("axis", 0, rank=rank)
     if len(indices.get_partial_shape()) != 1:
         sizes = [-1 if position == axis else int(size) for position, size in enumerate(data.get_shape())]
         updates = ov.reshape(updates, int_list(sizes), False).output(0)

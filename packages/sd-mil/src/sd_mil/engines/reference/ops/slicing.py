@@ -35,7 +35,9 @@ def slice_by_size(x: Array, begin: Array, size: Array) -> Array:
     """``size`` elements from ``begin`` on along every axis; -1 means up to the end."""
     index = []
     for axis, (first, count) in enumerate(zip(begin.tolist(), size.tolist(), strict=True)):
-        start = first % x.shape[axis] if first < 0 else first
+        start = first + x.shape[axis] if first < 0 else first
+        if not (0 <= start <= start + max(count, 0) <= x.shape[axis] and count >= -1):
+            raise ValueError(f"expected a part of {x.shape[axis]} elements, got {count} from {first} on")
         index.append(slice(start, None if count == -1 else start + count))
     return x[tuple(index)]
 
