@@ -3,6 +3,7 @@
 Each case that could corrupt memory runs in a child process, so that a crash is a failure and not the end.
 """
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -200,3 +201,31 @@ def test_much_out_of_little(kind):
     made = graphs.program({"x": ("fp32", 36742, 1), "y": ("fp32", 1, 36742)}, operations, ["z"])
     with pytest.raises(PackageError, match=f"at most 1073741824 elements of {kind} 'm'"):
         compile_program(made)
+
+
+ONE_THREAD = """
+    import os, sys
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+    sys.path.insert(0, {tests!r})
+    import numpy as np
+    import mil_graphs as graphs
+    from sd_mil import SdMilError
+    from sd_mil.engines.openvino import compile_program
+    operation = graphs.call("add", "z", ("fp32", None, None), x="x", y="y")
+    inputs = {{"x": ("fp32", None), "y": ("fp32", 8, None)}}
+    compiled = compile_program(graphs.program(inputs, [operation], ["z"]))
+    for count in (3, 4, 5, 1 << 20):
+        arrays = {{"x": np.ones(4, np.float32), "y": np.ones((8, count), np.float32)}}
+        try:
+            print(compiled.run(arrays)["z"].shape)
+        except SdMilError as error:
+            print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be limited here")
+def test_shapes_are_checked_with_one_thread_too():
+    code = textwrap.dedent(ONE_THREAD).format(tests=str(graphs.__file__).rpartition("/")[0])
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr[-500:]
+    assert child.stdout.split("\n") == ["PackageError", "(8, 4)", "PackageError", "PackageError", ""]

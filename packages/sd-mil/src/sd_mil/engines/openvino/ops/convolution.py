@@ -49,6 +49,7 @@ def conv(call: Call) -> Output:
     """``x`` [N, Cin, *D] with ``weight`` [Cout, Cin/groups, *K] -> [N, Cout, *D']."""
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
+    call.shape(weight)
     convolve = ov.convolution
     if window.groups > 1:
         weight, convolve = _split_groups(weight, window.groups), ov.group_convolution
@@ -73,6 +74,7 @@ def conv_transpose(call: Call) -> Output:
     """
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
+    call.shape(weight)
     pads_begin, pads_end, extra = _crops(call, window)
     if x.get_node().get_type_name() == "Pad":  # OpenVINO 2026.4.1 takes such padding as that of the result
         crops, pads_begin, pads_end = (pads_begin, pads_end), [0] * len(extra), [0] * len(extra)

@@ -9,7 +9,7 @@ from openvino import Output
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
-from sd_mil.ir.limits import MAX_COMPUTED_ELEMENTS
+from sd_mil.ir.limits import check_computed
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
@@ -20,7 +20,11 @@ def tile(call: Call) -> Output:
 
     OpenVINO trusts computed sizes, and crashes on negative ones: those are left to numpy, which bounds them.
     """
-    return ov.tile(call.output("x"), int_list(call.counts("reps"))).output(0)
+    x = call.output("x")
+    reps = call.counts("reps", length=len(x.get_partial_shape()))
+    if not reps:  # OpenVINO 2026.4.1 gives whatever is in memory
+        raise call.unsupported("no dimension")
+    return ov.tile(x, int_list(reps)).output(0)
 
 
 @translate("pad")
@@ -58,8 +62,9 @@ def fill_like(call: Call) -> Output:
 def range_1d(call: Call) -> Output:
     """``start, start + step, …`` below ``end``; computed ones are left to numpy, which bounds them."""
     first, last, stride = (call.number(name) for name in ("start", "end", "step"))
-    if not 0 < (last - first) / stride <= MAX_COMPUTED_ELEMENTS:
+    if not (last - first) / stride > 0:
         raise call.unsupported(f"{first}, {first + stride}, … below {last}")
+    check_computed((last - first) / stride)
     start, end, step = (call.output(name) for name in ("start", "end", "step"))
     return ov.range(start, end, step, start.get_element_type().to_string()).output(0)
 

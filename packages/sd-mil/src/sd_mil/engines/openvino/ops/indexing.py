@@ -52,4 +52,6 @@ def gather_nd(call: Call) -> Output:
 @translate("non_zero")
 def non_zero(call: Call) -> Output:
     """The positions of non-zero values, [count, rank]; OpenVINO lists them as [rank, count]."""
+    if not len(call.output("x").get_partial_shape()):
+        raise call.unsupported("no dimension")
     return ov.transpose(ov.non_zero(call.output("x"), "i32"), int_list([1, 0])).output(0)

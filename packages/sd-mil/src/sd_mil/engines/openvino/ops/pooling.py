@@ -58,4 +58,6 @@ def _windows(call: Call) -> tuple[list[int], list[int], list[int], list[int], st
     else:
         rounding, pad_type = "ceil_torch", "custom"
     strides = call.counts("strides", [1] * dimensions, length=dimensions, least=1)
+    if rounding != "floor" and any(step > width for step, width in zip(strides, kernel, strict=True)):
+        raise call.unsupported("ceil_mode=true and windows apart, of which OpenVINO leaves out the last")
     return strides, pads[0::2], pads[1::2], kernel, rounding, _AUTO_PAD[pad_type]

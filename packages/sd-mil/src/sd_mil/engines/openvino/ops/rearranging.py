@@ -17,7 +17,7 @@ from sd_mil.ir.limits import check_computed
 def space_to_batch(call: Call) -> Output:
     """[N, C, H, W] -> [b·c·N, C, H', W']: the pixels of each position within a block as images."""
     (top, bottom), (left, right) = np.reshape(call.counts("paddings"), (2, 2)).tolist()
-    begins, ends = int_list([0, 0, top, left]), int_list([0, 0, bottom, right])
+    begins, ends = _wide_list([0, 0, top, left]), _wide_list([0, 0, bottom, right])
     return ov.space_to_batch(call.output("x"), _block(call), begins, ends).output(0)
 
 
@@ -25,12 +25,17 @@ def space_to_batch(call: Call) -> Output:
 def batch_to_space(call: Call) -> Output:
     """The inverse of ``space_to_batch``."""
     (top, bottom), (left, right) = np.reshape(call.counts("crops"), (2, 2)).tolist()
-    begins, ends = int_list([0, 0, top, left]), int_list([0, 0, bottom, right])
+    begins, ends = _wide_list([0, 0, top, left]), _wide_list([0, 0, bottom, right])
     return ov.batch_to_space(call.output("x"), _block(call), begins, ends).output(0)
 
 
 def _block(call: Call) -> Output:
-    return int_list([1, 1, *call.counts("block_shape", length=2, least=1)])
+    return _wide_list([1, 1, *call.counts("block_shape", length=2, least=1)])
+
+
+def _wide_list(values: list[int]) -> Output:
+    """Where ``x`` is constant, OpenVINO reads these as 64 bits, whatever they are."""
+    return ov.constant(np.array(values, np.int64)).output(0)
 
 
 @translate("sliding_windows")

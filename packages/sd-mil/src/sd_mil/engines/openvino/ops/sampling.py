@@ -6,7 +6,7 @@ import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
-from sd_mil.engines.openvino.bounds import spans_inside
+from sd_mil.engines.openvino.bounds import same_batch, spans_inside
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
@@ -34,7 +34,10 @@ def resample(call: Call) -> Output:
         "mode": call.choice("sampling_mode", None, among=("bilinear", "nearest")),
         "padding_mode": _PADDINGS[padding],
     }
-    x = call.output("x")
+    x, points = call.output("x"), list(call.output("coordinates").get_partial_shape())
+    same_batch(call, x, call.output("coordinates"), 1)
+    if len(points) != 4 or points[3] != 2:
+        raise call.unsupported("points of other than two coordinates")
     return ov.grid_sample(x, _normalised(call, x, coordinates), attributes).output(0)
 
 

@@ -19,9 +19,10 @@ def reshape(call: Call) -> Output:
 
     Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
     """
-    x, shape = call.output("x"), call.output("shape")
+    x = call.output("x")
     if call.is_constant("shape") and x.get_partial_shape().is_static:
         return ov.reshape(x, int_list(_sizes(call, x)), False).output(0)
+    shape = call.output("shape")
     if _is_of_rank(shape, len(x.get_partial_shape())):
         return ov.reshape(x, shape, True).output(0)
     if call.is_constant("shape") and 0 in (wanted := call.ints("shape")):
@@ -74,6 +75,8 @@ def expand_dims(call: Call) -> Output:
 def squeeze(call: Call) -> Output:
     """``x`` without its dimensions of size 1, or without those of ``axes``."""
     x = call.output("x")
+    if "axes" not in call:
+        call.shape(x)  # which are of size 1 has to be known
     ones = [axis for axis, size in enumerate(x.get_partial_shape()) if size == 1]
     axes = call.axes("axes", ones, rank=len(x.get_partial_shape()))
     if any(x.get_partial_shape()[axis] not in (1, -1) for axis in axes):

@@ -126,7 +126,9 @@ def _transposed_sizes(
     if pad_type in ("same", "same_lower"):
         return [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     crops = padding(pad_type, pad, sizes=full, extents=full, strides=strides)
-    return [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+    wanted = [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+    check_counts("sizes", *wanted, least=1)
+    return wanted
 
 
 def _crop(full: Array, wanted: list[int], pad_type: str, pad: Array | None) -> Array:

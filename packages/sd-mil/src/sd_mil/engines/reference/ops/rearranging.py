@@ -41,7 +41,8 @@ def sliding_windows(x: Array, axis: Array, size: Array, stride: Array | int = 1)
     """Every window along the axis, as a new axis behind it."""
     position = axis_of(axis, x.ndim)
     check_counts("size and stride", size, stride, least=1)
-    count = max(0, (x.shape[position] - int(size)) // int(stride) + 1)
+    check_counts("what is left", x.shape[position] - int(size))
+    count = (x.shape[position] - int(size)) // int(stride) + 1
     check_computed(x.size // max(1, x.shape[position]), count, int(size))
     starts = np.arange(count)[:, None] * int(stride)
     return np.asarray(np.take(x, starts + np.arange(int(size)), axis=position))

@@ -15,6 +15,7 @@ def reshape(x: Array, shape: Array) -> Array:
     Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
     """
     sizes = [int(size) for size in shape]
+    check_counts("sizes", *sizes, least=-1)
     kept = (*[1] * (len(sizes) - x.ndim), *x.shape[max(0, x.ndim - len(sizes)) :])
     if x.size or -1 in sizes:
         sizes = [same if size == 0 else size for size, same in zip(sizes, kept, strict=True)]
