@@ -3,6 +3,7 @@
 Each case that could corrupt memory runs in a child process, so that a crash is a failure and not the end.
 """
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -134,3 +135,97 @@ def test_numbers_that_are_none(value):
     slow, fast = results(made, {"x": np.ones((2, 3), np.float32)})
     assert isinstance(slow, PackageError)
     assert isinstance(fast, PackageError)
+
+
+def attention(positions, *, second=False, axis=-1):
+    """softmax(q kᵀ / 4) v; with ``second``, the scores are used once more."""
+    whole, scores = ("fp32", 1, 8, positions, 4), ("fp32", 1, 8, positions, positions)
+    yes, no = graphs.tensor(np.True_), graphs.tensor(np.False_)
+    operations = [
+        graphs.call("matmul", "s", scores, x="q", y="k", transpose_x=no, transpose_y=yes),
+        graphs.call("real_div", "d", scores, x="s", y=graphs.tensor(np.float32(4))),
+        graphs.call("softmax", "p", scores, x="d", axis=graphs.tensor(np.int32(axis))),
+        graphs.call("matmul", "a", whole, x="p", y="v", transpose_x=no, transpose_y=no),
+        graphs.call("matmul", "b", whole, x="p", y="q", transpose_x=no, transpose_y=no),
+        graphs.call("add", "y", whole, x="a", y="b"),
+    ]
+    return graphs.program(
+        dict.fromkeys("qkv", whole), operations if second else operations[:4], ["y" if second else "a"]
+    )
+
+
+def test_scores_that_are_fused_may_be_large():
+    """8 GiB of them, of a picture of 1024 x 1024; what is held to the bound is what is there as a whole."""
+    from sd_mil.engines.portable import compile_program
+
+    compile_program(attention(1 << 14))
+
+
+@pytest.mark.parametrize("changes", [{"second": True}, {"axis": 2}])
+def test_scores_that_are_written_may_not(changes):
+    from sd_mil.engines.portable import compile_program
+
+    with pytest.raises(PackageError, match=r"at most 1073741824 elements of matmul 's'"):
+        compile_program(attention(1 << 14, **changes))
+
+
+def test_no_more_attention_than_any_model_has():
+    from sd_mil.engines.portable import compile_program
+
+    with pytest.raises(PackageError, match=r"at most 4294967296 elements of matmul 's'"):
+        compile_program(attention(1 << 15))
+
+
+@pytest.mark.parametrize("rank", [4, 5])
+def test_scores_without_a_name_are_bounded(rank):
+    from sd_mil.engines.portable import compile_program
+
+    whole = ("fp32", *[1] * (rank - 2), 1 << (17 if rank == 4 else 16), 1)
+    operation = graphs.call("scaled_dot_product_attention", "y", whole, query="q", key="q", value="q")
+    with pytest.raises(PackageError, match="at most"):
+        compile_program(graphs.program({"q": whole}, [operation], ["y"]))
+
+
+@pytest.mark.parametrize("kind", ["add", "matmul"])
+def test_much_out_of_little(kind):
+    """Shapes that are declared, and may be, in bytes: 5 GiB out of 288 kB."""
+    from sd_mil.engines.portable import compile_program
+
+    parameters = {"transpose_x": graphs.tensor(np.False_), "transpose_y": graphs.tensor(np.False_)}
+    operations = [
+        graphs.call(
+            kind, "m", ("fp32", 36742, 36742), x="x", y="y", **parameters if kind == "matmul" else {}
+        ),
+        graphs.call("reduce_max", "z", ("fp32",), x="m", axes=graphs.tensor(np.int32([0, 1]))),
+    ]
+    made = graphs.program({"x": ("fp32", 36742, 1), "y": ("fp32", 1, 36742)}, operations, ["z"])
+    with pytest.raises(PackageError, match=f"at most 1073741824 elements of {kind} 'm'"):
+        compile_program(made)
+
+
+ONE_THREAD = """
+    import os, sys
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+    sys.path.insert(0, {tests!r})
+    import numpy as np
+    import mil_graphs as graphs
+    from sd_mil import SdMilError
+    from sd_mil.engines.portable import compile_program
+    operation = graphs.call("add", "z", ("fp32", None, None), x="x", y="y")
+    inputs = {{"x": ("fp32", None), "y": ("fp32", 8, None)}}
+    compiled = compile_program(graphs.program(inputs, [operation], ["z"]))
+    for count in (3, 4, 5, 1 << 20):
+        arrays = {{"x": np.ones(4, np.float32), "y": np.ones((8, count), np.float32)}}
+        try:
+            print(compiled.run(arrays)["z"].shape)
+        except SdMilError as error:
+            print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be limited here")
+def test_shapes_are_checked_with_one_thread_too():
+    code = textwrap.dedent(ONE_THREAD).format(tests=str(graphs.__file__).rpartition("/")[0])
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert child.returncode == 0, child.stderr[-500:]
+    assert child.stdout.split("\n") == ["PackageError", "(8, 4)", "PackageError", "PackageError", ""]

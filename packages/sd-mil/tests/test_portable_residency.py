@@ -82,7 +82,7 @@ def test_weights_changed_in_memory_are_the_ones_compiled(tmp_path):
 
 def test_a_file_that_was_cut_after_it_was_mapped_is_an_error_and_no_signal(tmp_path):
     pytest.importorskip("openvino")
-    from sd_mil.engines.openvino import compile_program
+    from sd_mil.engines.portable import compile_program
 
     folder = write(tmp_path, affine())
     package = read_package(folder)

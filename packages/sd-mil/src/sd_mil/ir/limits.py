@@ -30,18 +30,16 @@ def check_declared(kind: ValueType, name: str) -> None:
         raise PackageError(f"expected values of at most {MAX_DECLARED_BYTES} bytes, got {kind} for {name!r}")
 
 
-#: What makes much of little, so that no real program makes more of it than numpy may compute.
-_AMPLIFYING = ("fill", "one_hot", "pad", "range_1d", "tile", "upsample_bilinear", "upsample_nearest_neighbor")
-
-
-def check_translated(op_type: str, name: str, shape: tuple[int, ...]) -> None:
+def check_translated(op_type: str, name: str, shape: tuple[int, ...], *, is_fused: bool) -> None:
     """Refuse a tensor before OpenVINO allocates it, which it may do while it compiles.
 
+    ``is_fused``: it is computed in parts, and never there as a whole.
+
     Raises:
-        PackageError: more elements than ``MAX_COMPUTED_ELEMENTS`` out of an operation that makes much of
-            little, or more bytes in fp32 than ``MAX_DECLARED_BYTES`` out of any.
+        PackageError: more elements than ``MAX_COMPUTED_ELEMENTS``; of those that are fused, more bytes in
+            fp32 than ``MAX_DECLARED_BYTES``.
     """
-    limit = MAX_COMPUTED_ELEMENTS if op_type in _AMPLIFYING else MAX_DECLARED_BYTES // 4
+    limit = MAX_DECLARED_BYTES // 4 if is_fused else MAX_COMPUTED_ELEMENTS
     if math.prod(shape) > limit:
         raise PackageError(
             f"expected at most {limit} elements of {op_type} {name!r}, got shape {list(shape)}"

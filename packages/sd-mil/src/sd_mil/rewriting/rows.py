@@ -88,7 +88,7 @@ class _Layout:
         if operation.type == "conv" and self._is_linear(operation):
             return self._linear
         if operation.type == "layer_norm" and self.definitions.ints(operation, "axes") in ([1], [-3]):
-            return self._layer_norm
+            return self._layer_norm if self._is_columns(self.definitions.operand(operation, "x")) else None
         if operation.type == "split" and self._starts_as_rows(operation, ("x",)):
             return self._split if self.definitions.ints(operation, "axis") in ([1], [-3]) else None
         if operation.type == "dequantize" and "output_dtype" in operation.inputs:

@@ -15,6 +15,7 @@ from sd_mil.engines.openvino.compiled import CompiledProgram, compile_program
 from sd_mil.engines.openvino.dtypes import computed_type
 from sd_mil.engines.openvino.registry import find_translator
 from sd_mil.engines.openvino.scope import Scope
+from sd_mil.engines.openvino.scores import fused_scores
 from sd_mil.engines.openvino.translation import parameter, refuse_unknown, translate_operation
 from sd_mil.engines.protocol import Precision
 from sd_mil.errors import UnsupportedModelError
@@ -58,7 +59,7 @@ class OpenVINOBackend:
 
         What a refused operation computes counts as an input for those after it.
         """
-        scope, found = _Trial(), set()
+        scope, found = _Trial(fused_scores(operations)), set()
         for variable in inputs:
             _declare(variable, scope)
         for position, operation in enumerate(operations):
@@ -93,9 +94,9 @@ def _is_ranked(kind: ValueType) -> bool:
 class _Trial(Scope):
     """A scope in which a compressed weight counts as an input until its values are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, fused: frozenset[str]) -> None:
         """Start with nothing defined."""
-        super().__init__()
+        super().__init__(fused)
         self._compressed: dict[str, Operation] = {}
 
     def define_compressed(self, operation: Operation) -> None:

@@ -11,12 +11,17 @@ from __future__ import annotations
 from sd_mil.engines.openvino import library  # noqa: F401 (before openvino)
 
 # isort: split
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 import openvino.opset14 as ov
 from openvino import Dimension, Output
 
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.scope import int_list
+
+Numbers: TypeAlias = "npt.NDArray[Any]"
 
 
 def inside(call: Call, indices: Output, x: Output, axis: int) -> Output:
@@ -36,12 +41,56 @@ def positions_inside(call: Call, positions: Output, x: Output, batch_dims: int =
     return _bounded(call, positions, np.array([_size(call, one) for one in dimensions], np.int32))
 
 
+def lengths_inside(call: Call, lengths: Output, x: Output, axis: int) -> Output:
+    """``lengths`` of beginnings of ``axis`` of ``x``, from 0 to its size.
+
+    Raises: UnsupportedOpError when that is not known before running.
+    """
+    size = np.array(_size(call, x.get_partial_shape()[axis]), np.int32)
+    numbers = ov.convert(lengths, "i32").output(0)
+    _require(call, numbers, ov.constant(np.int32(0)).output(0), ov.constant(size + 1).output(0))
+    return ov.minimum(ov.maximum(numbers, np.int32(0)), ov.constant(size)).output(0)
+
+
+def count_inside(call: Call, count: int, x: Output, axis: int) -> Output:
+    """``count``, or what ``axis`` of ``x`` has if that is less."""
+    size = ov.gather(ov.shape_of(x, "i32"), np.int32(axis), np.int32(0)).output(0)
+    wanted = np.array(count, np.int32)
+    spans_inside(call, size, wanted, np.array(np.iinfo(np.int32).max))
+    return ov.minimum(size, ov.constant(wanted)).output(0)
+
+
+def places_inside(call: Call, begins: Output, sizes: Output, counts: Numbers) -> Output:
+    """Where ``counts`` elements of ``sizes`` begin, from 0 on: negative places count from the end."""
+    numbers = ov.convert(begins, "i32").output(0)
+    last = ov.subtract(sizes, ov.constant(counts.astype(np.int32)))
+    first = ov.select(ov.less(numbers, np.int32(0)), ov.add(numbers, sizes), numbers).output(0)
+    _require(call, first, ov.constant(np.int32(0)).output(0), ov.add(last, np.int32(1)).output(0))
+    return ov.maximum(ov.minimum(first, last), np.int32(0)).output(0)
+
+
+def spans_inside(call: Call, spans: Output, least: Numbers, most: Numbers) -> None:
+    """Have it said when ``spans`` are not from ``least`` to ``most``, both included."""
+    low, high = (np.minimum(one, np.iinfo(np.int32).max - 1).astype(np.int32) for one in (least, most))
+    _require(call, spans, ov.constant(low).output(0), ov.constant(high + 1).output(0))
+
+
 def checked(call: Call, indices: Output, x: Output, axis: int) -> Output:
     """``indices`` as they are: for Gather, which gives zeros out of range; that they are is still said."""
     sizes = ov.gather(ov.shape_of(x, "i32"), int_list([axis]), 0)
     numbers = ov.convert(indices, "i32")
     _require(call, numbers.output(0), ov.negative(sizes).output(0), sizes.output(0))
     return indices
+
+
+def same_batch(call: Call, x: Output, indices: Output, count: int) -> None:
+    """Check that ``x`` and ``indices`` share their first ``count`` dimensions; OpenVINO takes it for granted.
+
+    Raises: UnsupportedOpError when they do not, or their sizes are not known before running.
+    """
+    first, second = (list(one.get_partial_shape())[:count] for one in (x, indices))
+    if len(first) < count or any(size.is_dynamic for size in first + second) or first != second:
+        raise call.unsupported(f"batch_dims={count} of shapes {first} and {second}")
 
 
 def _bounded(call: Call, indices: Output, sizes: np.ndarray) -> Output:

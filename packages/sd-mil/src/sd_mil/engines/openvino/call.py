@@ -16,13 +16,19 @@ from sd_mil.engines.openvino.scope import Scope
 from sd_mil.errors import PackageError, UnsupportedOpError
 from sd_mil.ir.program import Argument, Constant, Operation
 
+#: No position, count, padding or stride of a real program is further from zero. OpenVINO multiplies and adds
+#: such numbers in integers that overflow, and divides by what comes out.
+_FARTHEST = 1 << 30
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """An operation and the scope in which its arguments mean something.
 
     ``output``/``outputs`` give data. ``array``, ``ints``, ``integer``, ``number``, ``flag`` and ``text`` give
-    parameters that must be known when the graph is built.
+    parameters that must be known when the graph is built. So do ``axis``, ``axes``, ``count`` and ``counts``,
+    which hold them to their range besides: what is outside is left to the reference engine, which has the
+    error for it.
     """
 
     operation: Operation
@@ -35,13 +41,27 @@ class Call:
     def output(self, parameter: str) -> Output:
         """The parameter as data.
 
-        Raises: PackageError when it is missing.
+        Raises: PackageError when it is missing; UnsupportedOpError when it is empty, which is numpy's.
         """
-        return self.scope.output(self._argument(parameter))
+        return self._filled(self.scope.output(self._argument(parameter)))
 
     def outputs(self, parameter: str) -> list[Output]:
         """A variadic parameter as data."""
-        return [self.scope.output(argument) for argument in self._arguments(parameter)]
+        return [self._filled(self.scope.output(argument)) for argument in self._arguments(parameter)]
+
+    def _filled(self, output: Output) -> Output:
+        if any(size == 0 for size in output.get_partial_shape()):
+            raise self.unsupported("a tensor of no elements")
+        return output
+
+    def shape(self, output: Output) -> list[int]:
+        """The sizes of ``output``.
+
+        Raises: UnsupportedOpError when they are not known before running.
+        """
+        if output.get_partial_shape().is_dynamic:
+            raise self.unsupported("a shape that is not known before running")
+        return [int(size) for size in output.get_shape()]
 
     def is_constant(self, parameter: str) -> bool:
         """Whether the parameter is given and known while the graph is built."""
@@ -71,6 +91,52 @@ class Call:
     def integer(self, parameter: str, default: int | None = None) -> int:
         """A constant integer."""
         return int(self.number(parameter, default))
+
+    def axis(self, parameter: str, default: int | None = None, *, rank: int) -> int:
+        """A constant axis of a tensor of ``rank`` dimensions, counted from the first.
+
+        Raises: UnsupportedOpError when there is no such axis.
+        """
+        return self._axis(parameter, self.integer(parameter, default), rank)
+
+    def axes(self, parameter: str, default: list[int] | None = None, *, rank: int) -> list[int]:
+        """Constant axes of a tensor of ``rank`` dimensions, counted from the first, each once.
+
+        Raises: UnsupportedOpError when there is no such axis, or when it is given twice.
+        """
+        axes = [self._axis(parameter, axis, rank) for axis in self.ints(parameter, default)]
+        if len(set(axes)) != len(axes):
+            raise self.unsupported(f"{parameter}={axes}; expected each once")
+        return axes
+
+    def _axis(self, parameter: str, axis: int, rank: int) -> int:
+        if not -rank <= axis < rank:
+            raise self.unsupported(f"{parameter}={axis} of {rank} dimensions")
+        return axis % rank
+
+    def count(self, parameter: str, default: int | None = None, *, least: int = 0) -> int:
+        """A constant integer from ``least`` on, and of a size that OpenVINO can calculate with.
+
+        Raises: UnsupportedOpError when it is another.
+        """
+        value = self.integer(parameter, default)
+        if not least <= value <= _FARTHEST:
+            raise self.unsupported(f"{parameter}={value}; expected {least} to {_FARTHEST}")
+        return value
+
+    def counts(
+        self, parameter: str, default: list[int] | None = None, *, length: int | None = None, least: int = 0
+    ) -> list[int]:
+        """Constant integers, each as in ``count``, and ``length`` of them if that is given.
+
+        Raises: UnsupportedOpError when they are others.
+        """
+        values = self.ints(parameter, default)
+        if not all(least <= value <= _FARTHEST for value in values):
+            raise self.unsupported(f"{parameter}={values}; expected {least} to {_FARTHEST}")
+        if length is not None and len(values) != length:
+            raise self.unsupported(f"{len(values)} {parameter}; expected {length}")
+        return values
 
     def number(self, parameter: str, default: float | None = None) -> float:
         """A constant number; ``default`` when it is not given."""

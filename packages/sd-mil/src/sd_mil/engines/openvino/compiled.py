@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.protocol import Precision
-from sd_mil.errors import EngineError, PackageError, PredictionError, load_error
+from sd_mil.errors import EngineError, PackageError, PredictionError, UnsupportedOpError, load_error
 from sd_mil.ir.dtypes import NUMPY_DTYPES
 from sd_mil.ir.program import Program, Variable
 from sd_mil.ir.uses import output_types
@@ -124,6 +124,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     with pages_dropped(mapped_files(rewritten)):
         model, indexed = translate_program(rewritten)
         compiled = _compile(core, model, _configuration(precision, layers))
+    _refuse_unchecked(model, compiled)
     arithmetic = _describe(openvino.__version__, precision, layers)
     return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=indexed)
 
@@ -135,6 +136,24 @@ def _compile(
         return core.compile_model(model, _DEVICE, dict(configuration))
     except (RuntimeError, MemoryError) as error:
         raise PackageError(f"expected a program that OpenVINO compiles, got: {_reason(error)}") from error
+
+
+def _refuse_unchecked(model: openvino.Model, compiled: openvino.CompiledModel) -> None:
+    """Leave shapes that are not known before running to numpy where OpenVINO does not check them.
+
+    With one thread, OpenVINO 2026.4.1 loses the errors of shape inference while it runs, and computes beyond
+    its tensors: an addition of four numbers to three is a segmentation fault.
+
+    Raises: UnsupportedOpError.
+    """
+    if int(compiled.get_property("INFERENCE_NUM_THREADS")) > 1:
+        return
+    for node in model.get_ordered_ops():
+        if any(output.get_partial_shape().is_dynamic for output in node.outputs()):
+            raise UnsupportedOpError(
+                "the portable engine does not run shapes that are not known before running in one thread,"
+                f" got {node.get_friendly_name()!r}"
+            )
 
 
 def _reason(error: Exception) -> str:

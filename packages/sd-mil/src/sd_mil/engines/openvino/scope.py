@@ -21,8 +21,9 @@ class Scope:
     weight used by several operations is held once and parameters such as ``strides`` leave no node behind.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing defined."""
+    def __init__(self, fused: frozenset[str] = frozenset()) -> None:
+        """Start with nothing defined; ``fused`` are values that are never whole in memory."""
+        self.fused = fused
         self._constants: dict[str, Constant] = {}
         self._outputs: dict[str, Output] = {}
         #: Where each index of an operation is out of range, and which operation it is.

@@ -20,6 +20,7 @@ from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.openvino.registry import find_translator
 from sd_mil.engines.openvino.scope import Scope
+from sd_mil.engines.openvino.scores import fused_scores
 from sd_mil.engines.reference import compile_block
 from sd_mil.engines.reference.registry import find_op
 from sd_mil.errors import FAILURES, PackageError, SdMilError, UnsupportedOpError
@@ -79,7 +80,8 @@ def translate_program(program: Program) -> tuple[Model, tuple[str, ...]]:
         PackageError: the program contradicts itself.
         UnsupportedOpError: an operation is used in a way that has no translation.
     """
-    scope, parameters = Scope(), []
+    body = program.main.body
+    scope, parameters = Scope(fused_scores(body.operations, body.outputs)), []
     for variable in program.main.inputs:
         parameters.append(parameter(variable))
         scope.define(variable.name, parameters[-1].output(0))
@@ -193,8 +195,11 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
     for variable, output in zip(operation.outputs, outputs, strict=True):
         if output.get_partial_shape().rank.is_dynamic:  # OpenVINO's plugin for processors takes none
             raise Call(operation, scope).unsupported("a rank that is not known before running")
-        if output.get_partial_shape().is_static:
-            check_translated(operation.type, operation.name, tuple(output.get_shape()))
+        # a size that is not known before running is as small as it can be
+        least = tuple(int(size) for size in output.get_partial_shape().get_min_shape())
+        check_translated(operation.type, operation.name, least, is_fused=variable.name in scope.fused)
+        if 0 in least and output.get_partial_shape().is_static:
+            raise Call(operation, scope).unsupported("a result of no elements")
         declared = _partial_shape(variable.type)
         if not output.get_partial_shape().compatible(declared):
             raise PackageError(

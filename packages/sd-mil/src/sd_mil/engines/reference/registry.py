@@ -27,7 +27,7 @@ BlockFunction: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
 _F = TypeVar("_F", bound=Implementation)
 
-__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "find_op", "form", "op"]
+__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "axis_of", "check_counts", "find_op", "form", "op"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,27 @@ def form(name: str, *, blocks: int, variadic: str | tuple[str, ...] = ()) -> Cal
         return function
 
     return register
+
+
+def axis_of(axis: Array | int, rank: int) -> int:
+    """The axis of a tensor of ``rank`` dimensions, counted from the first.
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    if not -rank <= int(axis) < rank:
+        raise ValueError(f"axis {int(axis)} is out of bounds for {rank} dimensions")
+    return int(axis) % rank
+
+
+def check_counts(name: str, *counts: Any, least: int = 0) -> None:
+    """Refuse counts that are too small to mean anything.
+
+    Raises:
+        ValueError: one is below ``least``.
+    """
+    if any(count < least for count in counts):
+        raise ValueError(f"expected {name} from {least} on, got {[int(count) for count in counts]}")
 
 
 def _names(variadic: str | tuple[str, ...]) -> frozenset[str]:

@@ -120,7 +120,8 @@ def gelu(call: Call) -> Output:
 @translate("softmax")
 def softmax(call: Call) -> Output:
     """``e^x / Σ e^x`` over one axis."""
-    return ov.softmax(call.output("x"), call.integer("axis", -1)).output(0)
+    x = call.output("x")
+    return ov.softmax(x, call.axis("axis", -1, rank=len(x.get_partial_shape()))).output(0)
 
 
 def _alpha(call: Call, default: float) -> np.float32:

@@ -8,6 +8,7 @@ from openvino import Output, Type
 
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
+from sd_mil.ir.limits import check_translated
 
 
 @translate("scaled_dot_product_attention")
@@ -19,9 +20,18 @@ def scaled_dot_product_attention(call: Call) -> Output:
     """
     query, key, value = call.output("query"), call.output("key"), call.output("value")
     scores = ov.matmul(ov.multiply(query, _scale(query)), key, False, True).output(0)
+    _check_size(call, scores)
     if "attn_mask" in call:
         scores = _mask(scores, call.output("attn_mask"))
     return ov.matmul(ov.softmax(scores, -1), value, False, False).output(0)
+
+
+def _check_size(call: Call, scores: Output) -> None:
+    """The scores are fused away, but not those of five dimensions, nor those of constants."""
+    fused = len(scores.get_partial_shape()) in (3, 4)
+    fused = fused and not (call.is_constant("query") and call.is_constant("key"))
+    least = tuple(int(size) for size in scores.get_partial_shape().get_min_shape())
+    check_translated(call.operation.type, call.operation.name, least, is_fused=fused)
 
 
 def _scale(query: Output) -> Output:

@@ -31,14 +31,16 @@ def _window(call: Call) -> _Window:
     """Read the attributes. MIL's pads are [begin, end, begin, end, …], and count only when custom."""
     dimensions = len(call.output("x").get_partial_shape()) - 2
     pad_type = call.choice("pad_type", "valid", among=tuple(_AUTO_PAD))
-    pads = call.ints("pad", [0, 0] * dimensions) if pad_type == "custom" else [0, 0] * dimensions
+    pads = [0, 0] * dimensions
+    if pad_type == "custom":
+        pads = call.counts("pad", pads, length=len(pads))
     return _Window(
-        strides=call.ints("strides", [1] * dimensions),
-        dilations=call.ints("dilations", [1] * dimensions),
+        strides=call.counts("strides", [1] * dimensions, length=dimensions, least=1),
+        dilations=call.counts("dilations", [1] * dimensions, length=dimensions, least=1),
         pads_begin=pads[0::2],
         pads_end=pads[1::2],
         pad_type=pad_type,
-        groups=call.integer("groups", 1),
+        groups=call.count("groups", 1, least=1),
     )
 
 
@@ -47,6 +49,7 @@ def conv(call: Call) -> Output:
     """``x`` [N, Cin, *D] with ``weight`` [Cout, Cin/groups, *K] -> [N, Cout, *D']."""
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
+    call.shape(weight)
     convolve = ov.convolution
     if window.groups > 1:
         weight, convolve = _split_groups(weight, window.groups), ov.group_convolution
@@ -71,6 +74,7 @@ def conv_transpose(call: Call) -> Output:
     """
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
+    call.shape(weight)
     pads_begin, pads_end, extra = _crops(call, window)
     if x.get_node().get_type_name() == "Pad":  # OpenVINO 2026.4.1 takes such padding as that of the result
         crops, pads_begin, pads_end = (pads_begin, pads_end), [0] * len(extra), [0] * len(extra)
@@ -115,7 +119,7 @@ def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]
     if window.pad_type.startswith("same"):
         wanted = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
     if "output_shape" in call:
-        wanted = call.ints("output_shape")[2:]
+        wanted = call.counts("output_shape", least=1)[2:]
     if window.pad_type.startswith("same"):
         spare = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
         begins = [(total + (window.pad_type == "same_lower")) // 2 for total in spare]

@@ -9,7 +9,7 @@ from openvino import Output
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
-from sd_mil.errors import PackageError
+from sd_mil.ir.limits import check_computed
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
@@ -20,9 +20,11 @@ def tile(call: Call) -> Output:
 
     OpenVINO trusts computed sizes, and crashes on negative ones: those are left to numpy, which bounds them.
     """
-    if min(call.ints("reps")) < 0:
-        raise PackageError(f"expected tile {call.operation.name!r} to repeat, got {call.ints('reps')} times")
-    return ov.tile(call.output("x"), call.output("reps")).output(0)
+    x = call.output("x")
+    reps = call.counts("reps", length=len(x.get_partial_shape()))
+    if not reps:  # OpenVINO 2026.4.1 gives whatever is in memory
+        raise call.unsupported("no dimension")
+    return ov.tile(x, int_list(reps)).output(0)
 
 
 @translate("pad")
@@ -30,8 +32,10 @@ def pad(call: Call) -> Output:
     """``x`` with [begin, end] rows added to each of its last dimensions, as many as ``pad`` has pairs."""
     x = call.output("x")
     mode = _PAD_MODES[call.choice("mode", "constant", among=tuple(_PAD_MODES))]
-    pads = call.ints("pad")
-    untouched = [0] * (len(x.get_partial_shape()) - len(pads) // 2)
+    rank, pads = len(x.get_partial_shape()), call.counts("pad")
+    if len(pads) % 2 or len(pads) > 2 * rank:
+        raise call.unsupported(f"{len(pads)} paddings of {rank} dimensions")
+    untouched = [0] * (rank - len(pads) // 2)
     begins, ends = int_list([*untouched, *pads[0::2]]), int_list([*untouched, *pads[1::2]])
     if mode != "constant":
         return ov.pad(x, begins, ends, mode).output(0)
@@ -42,9 +46,9 @@ def pad(call: Call) -> Output:
 @translate("fill")
 def fill(call: Call) -> Output:
     """A tensor of ``shape`` full of ``value``; computed shapes are left to numpy, which bounds them."""
-    call.ints("shape")
+    shape = int_list(call.counts("shape"))
     value = call.output("value") if "value" in call else ov.constant(np.float32(0)).output(0)
-    return ov.broadcast(value, call.output("shape")).output(0)
+    return ov.broadcast(value, shape).output(0)
 
 
 @translate("fill_like")
@@ -57,8 +61,10 @@ def fill_like(call: Call) -> Output:
 @translate("range_1d")
 def range_1d(call: Call) -> Output:
     """``start, start + step, …`` below ``end``; computed ones are left to numpy, which bounds them."""
-    for name in ("start", "end", "step"):
-        call.number(name)
+    first, last, stride = (call.number(name) for name in ("start", "end", "step"))
+    if not (last - first) / stride > 0:
+        raise call.unsupported(f"{first}, {first + stride}, … below {last}")
+    check_computed((last - first) / stride)
     start, end, step = (call.output(name) for name in ("start", "end", "step"))
     return ov.range(start, end, step, start.get_element_type().to_string()).output(0)
 
@@ -66,11 +72,13 @@ def range_1d(call: Call) -> Output:
 @translate("one_hot")
 def one_hot(call: Call) -> Output:
     """``indices`` as vectors along ``axis``: ``on_value`` at the index, ``off_value`` elsewhere."""
-    call.integer("one_hot_vector_size")  # one that is computed is left to numpy, which bounds it
-    size = call.output("one_hot_vector_size")
+    indices = call.output("indices")
+    # one that is computed is left to numpy, which bounds it
+    size = np.int32(call.count("one_hot_vector_size", least=1))
+    axis = call.axis("axis", -1, rank=len(indices.get_partial_shape()) + 1)
     on = call.output("on_value") if "on_value" in call else ov.constant(np.int32(1)).output(0)
     off = call.output("off_value") if "off_value" in call else ov.constant(np.int32(0)).output(0)
-    return ov.one_hot(call.output("indices"), size, on, off, call.integer("axis", -1)).output(0)
+    return ov.one_hot(indices, size, on, off, axis).output(0)
 
 
 @translate("band_part")

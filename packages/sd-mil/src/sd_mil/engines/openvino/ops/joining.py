@@ -15,7 +15,7 @@ def concat(call: Call) -> Output:
     """``values`` one after the other along ``axis``, or element by element in turn with ``interleave``."""
     values = [_at_least_1d(value) for value in call.outputs("values")]
     rank = len(values[0].get_partial_shape())
-    axis = call.integer("axis") % rank
+    axis = call.axis("axis", rank=rank)
     if not call.flag("interleave"):
         return ov.concat(values, axis).output(0)
     size = values[0].get_partial_shape()[axis].get_length()
@@ -29,7 +29,7 @@ def concat(call: Call) -> Output:
 def stack(call: Call) -> Output:
     """``values`` of one shape along a new dimension at ``axis``."""
     values = call.outputs("values")
-    return _stack(values, call.integer("axis") % (len(values[0].get_partial_shape()) + 1))
+    return _stack(values, call.axis("axis", rank=len(values[0].get_partial_shape()) + 1))
 
 
 def _stack(values: list[Output], axis: int) -> Output:

@@ -19,7 +19,7 @@ def layer_norm(call: Call) -> Output:
     """``(x - mean) / sqrt(variance + epsilon) · gamma + beta``, each of the four over ``axes``."""
     x = call.output("x")
     rank = len(x.get_partial_shape())
-    axes = sorted(axis % rank for axis in call.ints("axes", list(range(rank))))
+    axes = sorted(call.axes("axes", list(range(rank)), rank=rank))
     others = [axis for axis in range(rank) if axis not in axes]
     return _scale_and_shift(call, _standardise(call, x, axes), others)
 
@@ -44,6 +44,8 @@ def batch_norm(call: Call) -> Output:
     beta = _float32(call, "beta") if "beta" in call else np.zeros_like(mean)
     scale = gamma / np.sqrt(variance + np.float32(call.number("epsilon", 1e-5)))
     x = call.output("x")
+    if len(x.get_partial_shape()) < 2:
+        raise call.unsupported("no dimension of channels")
     channels = (1, -1) + (1,) * (len(x.get_partial_shape()) - 2)
     scaled = ov.multiply(x, scale.reshape(channels))
     return ov.add(scaled, (beta - mean * scale).reshape(channels)).output(0)
@@ -60,11 +62,11 @@ def l2_norm(call: Call) -> Output:
 @translate("local_response_norm")
 def local_response_norm(call: Call) -> Output:
     """``x / (k + alpha / size · Σ x²) ^ beta``, over ``size`` channels, as many on each side."""
-    size = call.integer("size")
-    if size % 2 == 0:
-        raise call.unsupported(f"size={size}; expected an odd one")
+    x, size = call.output("x"), call.count("size", least=1)
+    if size % 2 == 0 or size > 2 * call.shape(x)[1]:
+        raise call.unsupported(f"size={size}; expected an odd one, and not more than the channels twice")
     alpha, beta, k = call.number("alpha", 1e-4), call.number("beta", 0.75), call.number("k", 1.0)
-    return ov.lrn(call.output("x"), int_list([1]), alpha, beta, k, size).output(0)
+    return ov.lrn(x, int_list([1]), alpha, beta, k, size).output(0)
 
 
 def _standardise(call: Call, x: Output, axes: list[int]) -> Output:
@@ -75,13 +77,19 @@ def _standardise(call: Call, x: Output, axes: list[int]) -> Output:
 def _scale_and_shift(call: Call, x: Output, others: list[int]) -> Output:
     """``x · gamma + beta``, each optional and without the dimensions ``others`` of ``x``."""
     if "gamma" in call:
-        x = ov.multiply(x, _along(call.output("gamma"), others)).output(0)
+        x = ov.multiply(x, _along(call, "gamma", x, others)).output(0)
     if "beta" in call:
-        x = ov.add(x, _along(call.output("beta"), others)).output(0)
+        x = ov.add(x, _along(call, "beta", x, others)).output(0)
     return x
 
 
-def _along(parameter: Output, others: list[int]) -> Output:
+def _along(call: Call, name: str, x: Output, others: list[int]) -> Output:
+    """The parameter with the dimensions of ``x``, of size 1 where ``others`` are."""
+    parameter, sizes = call.output(name), list(x.get_partial_shape())
+    wanted = [size for axis, size in enumerate(sizes) if axis not in others]
+    given = list(parameter.get_partial_shape())
+    if len(given) != len(wanted) or any(a.is_static and a != b for a, b in zip(wanted, given, strict=True)):
+        raise call.unsupported(f"{name} of shape {given} for {sizes}")
     return ov.unsqueeze(parameter, int_list(others)).output(0) if others else parameter
 
 

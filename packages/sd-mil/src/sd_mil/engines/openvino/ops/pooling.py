@@ -47,12 +47,17 @@ def _mean(call: Call, x: Output, *, exclude: bool) -> Output:
 
 def _windows(call: Call) -> tuple[list[int], list[int], list[int], list[int], str, str]:
     """Strides, pads at begin and end, kernel, how sizes are rounded, and the kind of padding."""
-    kernel = call.ints("kernel_sizes")
+    dimensions = len(call.output("x").get_partial_shape()) - 2
+    kernel = call.counts("kernel_sizes", length=dimensions, least=1)
     pad_type = call.choice("pad_type", "valid", among=tuple(_AUTO_PAD))
-    pads = call.ints("pad", [0, 0] * len(kernel)) if pad_type == "custom" else [0, 0] * len(kernel)
+    pads = [0, 0] * dimensions
+    if pad_type == "custom":
+        pads = call.counts("pad", pads, length=len(pads))
     if pad_type.startswith("same") or not call.flag("ceil_mode"):
         rounding = "floor"
     else:
         rounding, pad_type = "ceil_torch", "custom"
-    strides = call.ints("strides", [1] * len(kernel))
+    strides = call.counts("strides", [1] * dimensions, length=dimensions, least=1)
+    if rounding != "floor" and any(step > width for step, width in zip(strides, kernel, strict=True)):
+        raise call.unsupported("ceil_mode=true and windows apart, of which OpenVINO leaves out the last")
     return strides, pads[0::2], pads[1::2], kernel, rounding, _AUTO_PAD[pad_type]

@@ -75,5 +75,5 @@ def _along(call: Call, parameter: str) -> Output:
         return values
     rank = len(_stored(call, "input").get_partial_shape())
     shape = [1] * rank
-    shape[call.integer("axis")] = -1
+    shape[call.axis("axis", rank=rank)] = -1
     return ov.reshape(values, int_list(shape), False).output(0)

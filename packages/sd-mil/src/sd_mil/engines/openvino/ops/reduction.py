@@ -88,7 +88,7 @@ def _first_index_of(call: Call, *, largest: bool) -> Output:
     """
     x = call.output("x")
     rank = len(x.get_partial_shape())
-    axis = call.integer("axis", -1) % rank
+    axis = call.axis("axis", -1, rank=rank)
     size = ov.gather(ov.shape_of(x, "i32"), np.int32(axis), np.int32(0))
     along = int_list([-1 if position == axis else 1 for position in range(rank)])
     indices = ov.reshape(ov.range(np.int32(0), size, np.int32(1), "i32"), along, False)
@@ -99,4 +99,4 @@ def _first_index_of(call: Call, *, largest: bool) -> Output:
 
 def _axes(call: Call) -> Output:
     rank = len(call.output("x").get_partial_shape())
-    return int_list(call.ints("axes", list(range(rank))))
+    return int_list(call.axes("axes", list(range(rank)), rank=rank))

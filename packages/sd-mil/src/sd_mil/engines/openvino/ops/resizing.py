@@ -7,11 +7,15 @@ import numpy.typing as npt
 import openvino.opset14 as ov
 from openvino import Output
 
+from sd_mil.engines.openvino.bounds import spans_inside
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
+from sd_mil.ir.limits import check_computed
 
 _MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
+#: Above it, sizes are numpy's, which bounds them.
+_LARGEST_SCALE = 1 << 20
 #: MIL's sampling modes that are OpenVINO's coordinate transformations.
 _COORDINATES = {
     "STRICT_ALIGN_CORNERS": "align_corners",
@@ -51,10 +55,12 @@ def resize_bilinear(call: Call) -> Output:
 @translate("resize")
 def resize(call: Call) -> Output:
     """The last ``resized_dims`` dimensions to the last sizes of ``shape``, where 0 keeps one."""
-    x, count = call.output("x"), call.integer("resized_dims")
-    wanted = call.ints("shape")
-    kept = list(x.get_shape())[-count:]
+    x, count, wanted = call.output("x"), call.count("resized_dims", least=1), call.counts("shape")
+    kept = call.shape(x)[-count:]
+    if count > min(len(wanted), len(x.get_partial_shape())):
+        raise call.unsupported(f"resized_dims={count}; expected at most the dimensions")
     sizes = [size or int(old) for size, old in zip(wanted[len(wanted) - count :], kept, strict=True)]
+    check_computed(*sizes)
     mode = call.choice("sampling_mode", "DEFAULT", among=_MODES)
     interpolation = call.choice("interpolation_mode", "LINEAR", among=("LINEAR", "NEAREST_NEIGHBOR"))
     if interpolation == "LINEAR":
@@ -69,9 +75,10 @@ def resize(call: Call) -> Output:
 
 def _resized(x: Output, sizes: list[int], mode: str) -> Output:
     """Linear in each of the last dimensions, on one of OpenVINO's grids or on one that is worked out here."""
+    check_computed(*sizes)
     if mode == "ALIGN_CORNERS" and 1 not in sizes:
         mode = "STRICT_ALIGN_CORNERS"
-    if mode in _COORDINATES and len(sizes) <= 2:
+    if mode in _COORDINATES and len(sizes) == 2:
         return _linear(x, int_list(sizes), len(sizes), _COORDINATES[mode])
     for axis, size in zip(range(-len(sizes), 0), sizes, strict=True):
         x = _between(x, _grid(x.get_partial_shape()[axis].get_length(), size, mode), axis)
@@ -123,15 +130,25 @@ def _scaled_sizes(call: Call) -> Output:
     scales = [call.number("scale_factor_height", 1.0), call.number("scale_factor_width", 1.0)]
     rank = len(x.get_partial_shape())
     last = [x.get_partial_shape()[rank - 2], x.get_partial_shape()[rank - 1]]
+    if not all(0 < scale <= _LARGEST_SCALE for scale in scales):
+        raise call.unsupported(f"scales {scales}")
     if all(size.is_static for size in last):
         sizes = [int(np.floor(size.get_length() * scale)) for size, scale in zip(last, scales, strict=True)]
-        return int_list(sizes)
+        return int_list(_positive(call, sizes))
     sizes = ov.convert(ov.gather(ov.shape_of(x, "i32"), _last(x, 2), 0), np.float32)
-    return ov.convert(ov.floor(ov.multiply(sizes, np.array(scales, np.float32))), np.int32).output(0)
+    scaled = ov.convert(ov.floor(ov.multiply(sizes, np.array(scales, np.float32))), np.int32).output(0)
+    spans_inside(call, scaled, np.array([1, 1]), np.array([np.iinfo(np.int32).max] * 2))
+    return scaled
 
 
 def _target_sizes(call: Call) -> list[int]:
-    return [call.integer("target_size_height", 1), call.integer("target_size_width", 1)]
+    return [call.count(f"target_size_{side}", 1, least=1) for side in ("height", "width")]
+
+
+def _positive(call: Call, sizes: list[int]) -> list[int]:
+    if min(sizes) < 1:
+        raise call.unsupported(f"sizes {sizes}")
+    return sizes
 
 
 def _last(x: Output, count: int) -> Output:

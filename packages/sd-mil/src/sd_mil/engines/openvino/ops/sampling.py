@@ -6,8 +6,10 @@ import numpy as np
 import openvino.opset14 as ov
 from openvino import Output
 
+from sd_mil.engines.openvino.bounds import same_batch, spans_inside
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
+from sd_mil.engines.openvino.scope import int_list
 
 _PADDINGS = {"constant": "zeros", "border": "border", "reflection": "reflection", "symmetric": "reflection"}
 _COORDINATES = ("unnormalized", "normalized_minus_one_to_one", "normalized_zero_to_one")
@@ -32,7 +34,10 @@ def resample(call: Call) -> Output:
         "mode": call.choice("sampling_mode", None, among=("bilinear", "nearest")),
         "padding_mode": _PADDINGS[padding],
     }
-    x = call.output("x")
+    x, points = call.output("x"), list(call.output("coordinates").get_partial_shape())
+    same_batch(call, x, call.output("coordinates"), 1)
+    if len(points) != 4 or points[3] != 2:
+        raise call.unsupported("points of other than two coordinates")
     return ov.grid_sample(x, _normalised(call, x, coordinates), attributes).output(0)
 
 
@@ -55,7 +60,16 @@ def crop(call: Call) -> Output:
     """``x`` without what is cut off before and after in its last two dimensions."""
     x = call.output("x")
     free = len(x.get_partial_shape()) - 2
-    (top, bottom), (left, right) = call.ints("crop_height"), call.ints("crop_width")
+    (top, bottom), (left, right) = (call.counts(name, length=2) for name in ("crop_height", "crop_width"))
+    sizes = ov.gather(ov.shape_of(x, "i32"), int_list([free, free + 1]), 0).output(0)
+    least = np.array([top + bottom + 1, left + right + 1])
+    if any(
+        size.is_static and size.get_length() < one
+        for size, one in zip(list(x.get_partial_shape())[free:], least, strict=True)
+    ):
+        raise call.unsupported("more cut off than there is")
+    if x.get_partial_shape().is_dynamic:
+        spans_inside(call, sizes, least, np.array([np.iinfo(np.int32).max] * 2))
     ones = [1] * (free + 2)
     return ov.strided_slice(
         x,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import openvino.opset15 as ov
 from openvino import Output
 
@@ -19,17 +21,24 @@ def scatter_nd(call: Call) -> Output:
     """``data`` with ``updates`` combined into the positions ``indices[..., :]``."""
     data = call.output("data")
     mode = _MODES[call.choice("mode", "add", among=tuple(_MODES))]
-    positions = positions_inside(call, call.output("indices"), data)
-    return ov.scatter_nd_update(data, positions, call.output("updates"), mode).output(0)
+    indices, updates = call.output("indices"), call.output("updates")
+    *count, width = call.shape(indices)
+    _check_updates(call, updates, [*count, *call.shape(data)[width:]])
+    return ov.scatter_nd_update(data, positions_inside(call, indices, data), updates, mode).output(0)
 
 
 @translate("scatter_along_axis")
 def scatter_along_axis(call: Call) -> Output:
     """``data`` with ``updates`` combined into one index along ``axis`` per element."""
     data = call.output("data")
-    axis = call.integer("axis", 0) % len(data.get_partial_shape())
-    indices = inside(call, call.output("indices"), data, axis)
-    return _scatter_elements(call, data, indices, call.output("updates"), axis)
+    axis = call.axis("axis", 0, rank=len(data.get_partial_shape()))
+    indices, updates = call.output("indices"), call.output("updates")
+    sizes, counts = call.shape(data), call.shape(indices)
+    _check_updates(call, updates, counts)
+    pairs = enumerate(zip(counts, sizes, strict=True))
+    if any(count > size for place, (count, size) in pairs if place != axis):
+        raise call.unsupported(f"indices of shape {counts} into {sizes}")
+    return _scatter_elements(call, data, inside(call, indices, data, axis), updates, axis)
 
 
 @translate("scatter")
@@ -41,14 +50,23 @@ def scatter(call: Call) -> Output:
     """
     data, updates, indices = call.output("data"), call.output("updates"), call.output("indices")
     rank = len(data.get_partial_shape())
-    axis = call.integer("axis", 0) % rank
-    if len(indices.get_partial_shape()) != 1:
-        sizes = [-1 if position == axis else int(size) for position, size in enumerate(data.get_shape())]
-        updates = ov.reshape(updates, int_list(sizes), False).output(0)
+    axis = call.axis("axis", 0, rank=rank)
+    sizes, counts = call.shape(data), call.shape(indices)
+    _check_updates(call, updates, [*sizes[:axis], *counts, *sizes[axis + 1 :]])
+    if len(counts) != 1:
+        updates = ov.reshape(
+            updates, int_list([*sizes[:axis], prod(counts), *sizes[axis + 1 :]]), False
+        ).output(0)
         indices = ov.reshape(indices, int_list([-1]), False).output(0)
     column = ov.reshape(indices, int_list([-1 if position == axis else 1 for position in range(rank)]), False)
     spread = ov.broadcast(column, ov.shape_of(updates, "i32")).output(0)
     return _scatter_elements(call, data, inside(call, spread, data, axis), updates, axis)
+
+
+def _check_updates(call: Call, updates: Output, shape: list[int]) -> None:
+    """OpenVINO writes one update per index wherever it then is; numpy repeats updates, or refuses them."""
+    if call.shape(updates) != shape:
+        raise call.unsupported(f"updates of shape {call.shape(updates)} for {shape}")
 
 
 def _scatter_elements(call: Call, data: Output, indices: Output, updates: Output, axis: int) -> Output:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import openvino.opset14 as ov
 from openvino import Output
 
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
+from sd_mil.errors import PackageError
 
 
 @translate("reshape")
@@ -16,21 +19,35 @@ def reshape(call: Call) -> Output:
 
     Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
     """
-    x, shape = call.output("x"), call.output("shape")
+    x = call.output("x")
+    if call.is_constant("shape") and x.get_partial_shape().is_static:
+        return ov.reshape(x, int_list(_sizes(call, x)), False).output(0)
+    shape = call.output("shape")
     if _is_of_rank(shape, len(x.get_partial_shape())):
         return ov.reshape(x, shape, True).output(0)
-    if call.is_constant("shape") and 0 in (wanted := call.ints("shape")) and not _is_empty(x):
+    if call.is_constant("shape") and 0 in (wanted := call.ints("shape")):
         shape = _zeros_filled(x, wanted)
     return ov.reshape(x, shape, False).output(0)
+
+
+def _sizes(call: Call, x: Output) -> list[int]:
+    """The sizes that the constant shape means, of as many elements as ``x`` has.
+
+    OpenVINO does not count them, and reads beyond ``x`` for more.
+    """
+    wanted, before = call.ints("shape"), call.shape(x)
+    kept = [*[1] * (len(wanted) - len(before)), *before[max(0, len(before) - len(wanted)) :]]
+    sizes = [same if size == 0 else size for size, same in zip(wanted, kept, strict=True)]
+    known = prod(size for size in sizes if size != -1)
+    fits = sizes.count(-1) <= 1 and min(sizes, default=1) >= -1 and known > 0
+    if not fits or (prod(before) % known if -1 in sizes else prod(before) != known):
+        raise PackageError(f"expected {call.operation.name!r} to reshape {before}, got the shape {wanted}")
+    return [prod(before) // known if size == -1 else size for size in sizes]
 
 
 def _is_of_rank(shape: Output, rank: int) -> bool:
     target = shape.get_partial_shape()
     return target.is_static and int(target.to_shape()[0]) == rank
-
-
-def _is_empty(x: Output) -> bool:
-    return any(size == 0 for size in x.get_partial_shape())
 
 
 def _zeros_filled(x: Output, wanted: list[int]) -> Output:
@@ -49,15 +66,22 @@ def _zeros_filled(x: Output, wanted: list[int]) -> Output:
 @translate("expand_dims")
 def expand_dims(call: Call) -> Output:
     """``x`` with dimensions of size 1 at ``axes`` of the result."""
-    return ov.unsqueeze(call.output("x"), int_list(call.ints("axes"))).output(0)
+    x = call.output("x")
+    rank = len(x.get_partial_shape()) + len(call.ints("axes"))
+    return ov.unsqueeze(x, int_list(call.axes("axes", rank=rank))).output(0)
 
 
 @translate("squeeze")
 def squeeze(call: Call) -> Output:
     """``x`` without its dimensions of size 1, or without those of ``axes``."""
     x = call.output("x")
+    if "axes" not in call:
+        call.shape(x)  # which are of size 1 has to be known
     ones = [axis for axis, size in enumerate(x.get_partial_shape()) if size == 1]
-    return ov.squeeze(x, int_list(call.ints("axes", ones))).output(0)
+    axes = call.axes("axes", ones, rank=len(x.get_partial_shape()))
+    if any(x.get_partial_shape()[axis] not in (1, -1) for axis in axes):
+        raise call.unsupported(f"axes={axes} of {x.get_partial_shape()}; expected dimensions of size 1")
+    return ov.squeeze(x, int_list(axes)).output(0)
 
 
 @translate("transpose")
@@ -65,15 +89,18 @@ def transpose(call: Call) -> Output:
     """``x`` with its dimensions in the order ``perm``; negative entries count from the end."""
     x = call.output("x")
     rank = len(x.get_partial_shape())
-    return ov.transpose(x, int_list([axis % rank for axis in call.ints("perm")])).output(0)
+    return ov.transpose(x, int_list(call.axes("perm", rank=rank))).output(0)
 
 
 @translate("flatten2d")
 def flatten2d(call: Call) -> Output:
     """``x`` as a matrix: the dimensions before ``axis`` times those from it on."""
     x = call.output("x")
+    rank = len(x.get_partial_shape())
     axis = call.integer("axis", 1)
-    before = list(range(len(x.get_partial_shape())))[:axis]
+    if not -rank <= axis <= rank:
+        raise call.unsupported(f"axis={axis} of {rank} dimensions")
+    before = list(range(rank))[:axis]
     sizes = ov.gather(ov.shape_of(x, "i32"), int_list(before), 0)
     rows = ov.reduce_prod(sizes, int_list([0]), True)
     return ov.reshape(x, ov.concat([rows, int_list([-1])], 0), False).output(0)
@@ -88,22 +115,24 @@ def shape(call: Call) -> Output:
 @translate("depth_to_space")
 def depth_to_space(call: Call) -> Output:
     """[N, C, H, W] -> [N, C/b², bH, bW]; the block's position is the slower half of the channel."""
-    return ov.depth_to_space(call.output("x"), "blocks_first", call.integer("block_size")).output(0)
+    return ov.depth_to_space(call.output("x"), "blocks_first", call.count("block_size", least=1)).output(0)
 
 
 @translate("pixel_shuffle")
 def pixel_shuffle(call: Call) -> Output:
     """[N, C, H, W] -> [N, C/r², rH, rW]; the block's position is the faster half of the channel."""
-    return ov.depth_to_space(call.output("x"), "depth_first", call.integer("upscale_factor")).output(0)
+    return ov.depth_to_space(call.output("x"), "depth_first", call.count("upscale_factor", least=1)).output(0)
 
 
 @translate("space_to_depth")
 def space_to_depth(call: Call) -> Output:
     """[N, C, H, W] -> [N, C·b², H/b, W/b], the inverse of ``depth_to_space``."""
-    return ov.space_to_depth(call.output("x"), "blocks_first", call.integer("block_size")).output(0)
+    return ov.space_to_depth(call.output("x"), "blocks_first", call.count("block_size", least=1)).output(0)
 
 
 @translate("pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Output:
     """[N, C, H, W] -> [N, C·r², H/r, W/r], the inverse of ``pixel_shuffle``."""
-    return ov.space_to_depth(call.output("x"), "depth_first", call.integer("downscale_factor")).output(0)
+    return ov.space_to_depth(call.output("x"), "depth_first", call.count("downscale_factor", least=1)).output(
+        0
+    )

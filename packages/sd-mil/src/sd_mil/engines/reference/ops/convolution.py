@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sd_mil.engines.reference.ops.windows import PAD_TYPES, padding, per_axis, windows
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.ops.windows import PAD_TYPES, padded, padding, per_axis, windows
+from sd_mil.engines.reference.registry import Array, check_counts, op
+from sd_mil.ir.limits import check_computed
 
 #: Elements of unrolled windows held at a time: 64 MiB of fp32.
 _COLUMN_LIMIT = 1 << 24
@@ -33,14 +34,14 @@ def conv(
     steps, gaps = per_axis(strides, len(kernel)), per_axis(dilations, len(kernel))
     extents = [(size - 1) * gap + 1 for size, gap in zip(kernel, gaps, strict=True)]
     pads = padding(pad_type, pad, sizes=x.shape[2:], extents=extents, strides=steps)
-    padded = np.pad(x, [(0, 0), (0, 0), *pads])
+    wider = padded(x, pads)
     if x.shape[1] != weight.shape[1] * int(groups):
         raise ValueError(
             f"expected {weight.shape[1] * int(groups)} channels for the weight, got {x.shape[1]}"
         )
     results = [
         _correlate(part, kernels, steps, gaps)
-        for image in padded
+        for image in wider
         for part, kernels in zip(np.split(image, int(groups)), np.split(weight, int(groups)), strict=True)
     ]
     result = np.stack(results).reshape(x.shape[0], weight.shape[0], *results[0].shape[1:])
@@ -99,6 +100,7 @@ def _spread(x: Array, weight: Array, strides: list[int], dilations: list[int]) -
         (size - 1) * stride + (width - 1) * gap + 1
         for size, stride, width, gap in zip(x.shape[2:], strides, kernel, dilations, strict=True)
     ]
+    check_computed(x.shape[0], weight.shape[1], *sizes)
     result = np.zeros((x.shape[0], weight.shape[1], *sizes), np.float32)
     for position in itertools.product(*map(range, kernel)):
         targets: Any = tuple(
@@ -119,11 +121,14 @@ def _transposed_sizes(
     strides: list[int],
 ) -> list[int]:
     if output_shape is not None:
+        check_counts("sizes", *output_shape, least=1)
         return [int(size) for size in output_shape[2:]]
     if pad_type in ("same", "same_lower"):
         return [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
     crops = padding(pad_type, pad, sizes=full, extents=full, strides=strides)
-    return [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+    wanted = [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+    check_counts("sizes", *wanted, least=1)
+    return wanted
 
 
 def _crop(full: Array, wanted: list[int], pad_type: str, pad: Array | None) -> Array:
@@ -137,6 +142,5 @@ def _crop(full: Array, wanted: list[int], pad_type: str, pad: Array | None) -> A
         starts = [max(0, extra // 2) if pad_type == "same" else 0 for extra in excess]
     ends = [start + target for start, target in zip(starts, wanted, strict=True)]
     missing = [(0, max(0, end - size)) for end, size in zip(ends, full.shape[2:], strict=True)]
-    padded = np.pad(full, [(0, 0), (0, 0), *missing])
     kept: Any = (..., *map(slice, starts, ends))
-    return np.asarray(padded[kept])
+    return np.asarray(padded(full, missing)[kept])

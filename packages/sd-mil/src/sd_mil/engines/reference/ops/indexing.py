@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
 from sd_mil.ir.limits import check_computed
 
 _UPDATES: dict[str, Callable[..., Any]] = {
@@ -30,7 +30,9 @@ def gather(
     batch_dims: Array | int = 0,
 ) -> Array:
     """Slices along the axis; the first ``batch_dims`` axes of both are walked together."""
-    position, batch = int(axis) % x.ndim, int(batch_dims)
+    position, batch = axis_of(axis, x.ndim), int(batch_dims)
+    if not 0 <= batch <= min(position, indices.ndim):
+        raise ValueError(f"expected batch_dims from 0 to the axis, {position}, got {batch}")
     if batch == 0:
         return np.take(x, indices.astype(np.int64), axis=position)
     parts = [gather(one, where, position - 1, batch - 1) for one, where in zip(x, indices, strict=True)]
@@ -45,6 +47,7 @@ def gather_nd(
 ) -> Array:
     """``x[index]`` for every index, a vector along the last axis of ``indices``."""
     batch = int(batch_dims)
+    check_counts("batch_dims", batch)
     if batch:
         return np.stack([gather_nd(one, where, batch - 1) for one, where in zip(x, indices, strict=True)])
     return np.asarray(x[tuple(np.moveaxis(indices.astype(np.int64), -1, 0))])
@@ -69,7 +72,7 @@ def scatter(
     mode: str = "add",
 ) -> Array:
     """The inverse of ``gather``: updates put, or combined, at the indices along the axis."""
-    position = int(axis) % data.ndim
+    position = axis_of(axis, data.ndim)
     index = (*[slice(None)] * position, indices.astype(np.int64))
     return _updated(data, index, updates, mode)
 
@@ -95,7 +98,7 @@ def scatter_along_axis(
 ) -> Array:
     """The inverse of ``gather_along_axis``."""
     grid = list(np.indices(indices.shape, sparse=True))
-    grid[int(axis)] = indices.astype(np.int64)
+    grid[axis_of(axis, data.ndim)] = indices.astype(np.int64)
     return _updated(data, tuple(grid), updates, mode)
 
 
@@ -120,6 +123,7 @@ def one_hot(
     off_value: Array | int = 0,
 ) -> Array:
     """``on_value`` at the index along a new axis, ``off_value`` elsewhere."""
+    check_counts("one_hot_vector_size", one_hot_vector_size)
     check_computed(indices.size, int(one_hot_vector_size))
     hot = np.expand_dims(indices, -1) == np.arange(int(one_hot_vector_size))
     return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
@@ -134,6 +138,9 @@ def topk(
     return_indices: Array | bool = True,
 ) -> tuple[Array, ...]:
     """The k largest (or smallest) values along the axis and where they are; always sorted."""
+    check_counts("k", k, least=1)
+    if int(k) > x.shape[axis_of(axis, x.ndim)]:
+        raise ValueError(f"expected k of at most {x.shape[int(axis)]}, got {int(k)}")
     order = argsort(x, axis, ascending)
     chosen = np.take(order, np.arange(int(k)), axis=int(axis))
     values = np.take_along_axis(x, chosen, axis=int(axis))
@@ -149,6 +156,7 @@ def argsort(x: Array, axis: Array | int = -1, ascending: Array | bool = False) -
 @op("fill")
 def fill(shape: Array, value: Array | float = 0.0) -> Array:
     """A tensor of one value."""
+    check_counts("sizes", *shape)
     check_computed(*(int(size) for size in shape))
     return np.full([int(size) for size in shape], value)
 
@@ -162,5 +170,5 @@ def fill_like(ref_tensor: Array, value: Array | float = 0.0) -> Array:
 @op("range_1d")
 def range_1d(start: Array, end: Array, step: Array) -> Array:
     """From start on by steps, short of end."""
-    check_computed(abs((float(end) - float(start)) / float(step)))
+    check_computed(max(0.0, (float(end) - float(start)) / float(step)))
     return np.arange(start, end, step)

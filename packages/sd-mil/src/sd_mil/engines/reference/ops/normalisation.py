@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
+from sd_mil.ir.limits import check_computed
 
 
 @op("batch_norm")
@@ -42,7 +43,7 @@ def layer_norm(
 
     Source: arXiv:1607.06450, equation 4; epsilon is inside the root.
     """
-    chosen = sorted(range(x.ndim) if axes is None else (int(axis) % x.ndim for axis in axes))
+    chosen = sorted(range(x.ndim) if axes is None else (axis_of(axis, x.ndim) for axis in axes))
     shape = tuple(size if axis in chosen else 1 for axis, size in enumerate(x.shape))
     return _affine(_standardised(x, tuple(chosen), epsilon), gamma, beta, shape)
 
@@ -66,6 +67,8 @@ def local_response_norm(
     Source: Krizhevsky, Sutskever and Hinton, 2012, section 3.3, with the mean in the place of the sum.
     """
     width = int(size)
+    check_counts("size", width, least=1)
+    check_computed(x.size, 1 + width / max(1, x.shape[1]), 2)
     around = [(0, 0), (width // 2, (width - 1) // 2), *[(0, 0)] * (x.ndim - 2)]
     squares = np.cumsum(np.pad(np.square(x, dtype=np.float64), around), axis=1)
     sums = squares[:, width - 1 :].copy()

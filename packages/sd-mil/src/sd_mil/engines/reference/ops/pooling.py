@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sd_mil.engines.reference.ops.windows import PAD_TYPES, padding, per_axis, windows
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.ops.windows import PAD_TYPES, padded, padding, per_axis, windows
+from sd_mil.engines.reference.registry import Array, check_counts, op
 
 _CHOICES = {"pad_type": PAD_TYPES}
 
@@ -75,10 +75,8 @@ class _Pool:
         return tuple(range(-len(self.kernel), 0))
 
     def windows(self, x: Array, *, fill: float) -> Array:
-        padded = np.pad(x, [(0, 0), (0, 0), *self.pads], constant_values=fill)
         outer = fill if fill == -np.inf else 0
-        longer = [(0, 0), (0, 0), *((0, extra) for extra in self.beyond)]
-        whole = np.pad(padded, longer, constant_values=outer)
+        whole = padded(padded(x, self.pads, fill=fill), [(0, extra) for extra in self.beyond], fill=outer)
         return windows(whole, self.kernel, self.strides, [1] * len(self.kernel))
 
 
@@ -91,6 +89,7 @@ def _pool(
     ceil_mode: Array | bool,
 ) -> _Pool:
     kernel = [int(size) for size in kernel_sizes]
+    check_counts("kernel_sizes", *kernel, least=1)
     steps = per_axis(strides, len(kernel))
     pads = padding(pad_type, pad, sizes=x.shape[2:], extents=kernel, strides=steps)
     beyond = [0] * len(kernel)

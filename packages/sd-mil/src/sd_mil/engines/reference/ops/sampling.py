@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from sd_mil.engines.reference.ops.resizing import SAMPLING_MODES
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, check_counts, op
 
 _COORDINATES = ("unnormalized", "normalized_minus_one_to_one", "normalized_zero_to_one")
 _PADDINGS = ("constant", "border", "reflection", "symmetric")
@@ -136,6 +136,8 @@ def _pixel(image: Array, down: Array, across: Array, fill: Array) -> Array:
 def crop(x: Array, crop_height: Array, crop_width: Array) -> Array:
     """The last two axes without what is cut off before and after."""
     (top, bottom), (left, right) = crop_height.ravel().tolist(), crop_width.ravel().tolist()
+    check_counts("crops", top, bottom, left, right)
+    check_counts("sizes", x.shape[-2] - top - bottom, x.shape[-1] - left - right, least=1)
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 

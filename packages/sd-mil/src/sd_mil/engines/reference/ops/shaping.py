@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
 from sd_mil.ir.limits import check_computed
 
 
@@ -15,6 +15,7 @@ def reshape(x: Array, shape: Array) -> Array:
     Until iOS 17, 0 is for shapes of the same rank only, where counting from either end is the same.
     """
     sizes = [int(size) for size in shape]
+    check_counts("sizes", *sizes, least=-1)
     kept = (*[1] * (len(sizes) - x.ndim), *x.shape[max(0, x.ndim - len(sizes)) :])
     if x.size or -1 in sizes:
         sizes = [same if size == 0 else size for size, same in zip(sizes, kept, strict=True)]
@@ -56,7 +57,7 @@ def squeeze(x: Array, axes: Array | None = None) -> Array:
 @op("flatten2d")
 def flatten2d(x: Array, axis: Array | int = 1) -> Array:
     """Two axes: those before ``axis`` merged, and the rest."""
-    split = int(axis) % x.ndim if int(axis) < 0 else int(axis)
+    split = int(axis) if int(axis) == x.ndim else axis_of(axis, x.ndim)
     return x.reshape(int(np.prod(x.shape[:split])), -1)
 
 
@@ -72,7 +73,7 @@ def concat(values: tuple[Array, ...], axis: Array, interleave: Array | bool = Fa
     arrays = [np.atleast_1d(value) for value in values]
     if not interleave:
         return np.concatenate(arrays, axis=int(axis))
-    position = int(axis) % arrays[0].ndim
+    position = axis_of(axis, arrays[0].ndim)
     stacked = np.stack(arrays, axis=position + 1)
     sizes = arrays[0].shape
     return stacked.reshape(*sizes[:position], sizes[position] * len(arrays), *sizes[position + 1 :])
@@ -90,6 +91,7 @@ def split(
 ) -> tuple[Array, ...]:
     """Parts along the axis: of the sizes given, or as many equal ones."""
     if split_sizes is not None:
+        check_counts("sizes", *split_sizes)
         if int(split_sizes.sum()) != x.shape[int(axis)]:
             raise ValueError(f"expected sizes that sum to {x.shape[int(axis)]}, got {split_sizes.tolist()}")
         return tuple(np.split(x, np.cumsum(split_sizes)[:-1].tolist(), axis=int(axis)))
@@ -101,6 +103,7 @@ def split(
 @op("tile")
 def tile(x: Array, reps: Array) -> Array:
     """Repeated along every axis."""
+    check_counts("repetitions", *reps)
     check_computed(x.size, *(int(count) for count in reps))
     return np.tile(x, [int(count) for count in reps])
 
@@ -114,6 +117,7 @@ def reverse(x: Array, axes: Array | None = None) -> Array:
 @op("pad", choices={"mode": ("constant", "reflect", "replicate")})
 def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Array | float = 0.0) -> Array:
     """``pad`` has before and after for each of the last ``len(pad) / 2`` axes."""
+    check_counts("paddings", *pad)
     pairs = pad.reshape(-1, 2).tolist()
     widths = [(0, 0)] * (x.ndim - len(pairs)) + [(before, after) for before, after in pairs]
     check_computed(*(size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)))
@@ -126,6 +130,7 @@ def pad(x: Array, pad: Array, mode: str = "constant", constant_val: Array | floa
 def pixel_shuffle(x: Array, upscale_factor: Array) -> Array:
     """[N, C f f, H, W] to [N, C, H f, W f]."""
     factor = int(upscale_factor)
+    check_counts("upscale_factor", factor, least=1)
     n, c, h, w = x.shape
     blocks = x.reshape(n, c // factor**2, factor, factor, h, w)
     return blocks.transpose(0, 1, 4, 2, 5, 3).reshape(n, c // factor**2, h * factor, w * factor)
@@ -135,6 +140,7 @@ def pixel_shuffle(x: Array, upscale_factor: Array) -> Array:
 def pixel_unshuffle(x: Array, downscale_factor: Array) -> Array:
     """[N, C, H f, W f] to [N, C f f, H, W]."""
     factor = int(downscale_factor)
+    check_counts("downscale_factor", factor, least=1)
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // factor, factor, w // factor, factor)
     return blocks.transpose(0, 1, 3, 5, 2, 4).reshape(n, c * factor**2, h // factor, w // factor)
@@ -144,6 +150,7 @@ def pixel_unshuffle(x: Array, downscale_factor: Array) -> Array:
 def depth_to_space(x: Array, block_size: Array) -> Array:
     """[N, C b b, H, W] to [N, C, H b, W b], with the block as the outer part of the channels."""
     block = int(block_size)
+    check_counts("block_size", block, least=1)
     n, c, h, w = x.shape
     blocks = x.reshape(n, block, block, c // block**2, h, w)
     return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(n, c // block**2, h * block, w * block)
@@ -153,6 +160,7 @@ def depth_to_space(x: Array, block_size: Array) -> Array:
 def space_to_depth(x: Array, block_size: Array) -> Array:
     """The inverse of ``depth_to_space``."""
     block = int(block_size)
+    check_counts("block_size", block, least=1)
     n, c, h, w = x.shape
     blocks = x.reshape(n, c, h // block, block, w // block, block)
     return blocks.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * block**2, h // block, w // block)
