@@ -16,8 +16,8 @@ def checkpoint() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bundle(checkpoint, tmp_path_factory) -> Path:
-    from sd_convert import Checkpoint, convert
+    from sd_convert import convert, open_checkpoint
 
     path = tmp_path_factory.mktemp("demo") / "bundle"
-    convert(Checkpoint.open(checkpoint), path)
+    convert(open_checkpoint(checkpoint), path)
     return path

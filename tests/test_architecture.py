@@ -64,6 +64,59 @@ def test_siblings_are_entered_by_a_front_door(source):
                 assert inner in ROOMS.get(package, ()), f"{path.relative_to(ROOT)} imports {module}"
 
 
+def modules_of(source: Path) -> dict[str, Path]:
+    """Every module of a package, by its name."""
+    names = {}
+    for path in source.rglob("*.py"):
+        parts = path.relative_to(source.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imported(name: str, path: Path, known: set[str]) -> set[str]:
+    """The modules of the same package that a module imports, at whatever moment; types alone do not count."""
+    found = set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    pending = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending += node.orelse
+            continue
+        pending += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level])
+            base = ".".join(filter(None, (above if node.level else "", node.module)))
+            found |= {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names
+            }
+    return found & known - {name}
+
+
+def circles(edges: dict[str, set[str]]) -> list[str]:
+    """What is left when modules that import nothing of the rest are taken away, again and again."""
+    rest = dict(edges)
+    while leaves := [name for name, targets in rest.items() if not targets & rest.keys()]:
+        for name in leaves:
+            del rest[name]
+    return sorted(rest)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)
+def test_imports_go_in_no_circle(source):
+    modules = modules_of(source)
+    assert circles({name: imported(name, path, set(modules)) for name, path in modules.items()}) == []
+
+
+def test_a_circle_is_seen(tmp_path):
+    (tmp_path / "a.py").write_text("def late():\n    from p.b import x\n")
+    (tmp_path / "b.py").write_text("from .a import late\nimport p.c\n")
+    edges = {f"p.{one}": imported(f"p.{one}", tmp_path / f"{one}.py", {"p.a", "p.b", "p.c"}) for one in "ab"}
+    assert circles({**edges, "p.c": set()}) == ["p.a", "p.b"]
+
+
 def projects():
     for source in SOURCES:
         yield tomllib.loads((source.parent.parent / "pyproject.toml").read_text())["project"]

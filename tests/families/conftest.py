@@ -236,14 +236,14 @@ class Families:
 
     def bundle(self, pipeline: Any, **options: Any) -> Path:
         """``pipeline`` saved as a checkpoint, and converted."""
-        from sd_convert import Checkpoint, ConversionOptions, convert
+        from sd_convert import ConversionOptions, convert, open_checkpoint
 
         pipeline.save_pretrained(self.folder / "checkpoint")
         for words in ("tokenizer", "tokenizer_2"):
             if getattr(pipeline, words, None) is not None:
                 self._as_published(words)
         known = ConversionOptions(compute_precision=("fp16",), **options)  # not to look for overflows
-        convert(Checkpoint.open(self.folder / "checkpoint"), self.folder / "bundle", known)
+        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / "bundle", known)
         return self.folder / "bundle"
 
     def _as_published(self, words: str) -> None:

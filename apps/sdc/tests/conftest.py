@@ -45,10 +45,10 @@ def checkpoint() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def converted(checkpoint, tmp_path_factory) -> Path:
-    from sd_convert import Checkpoint, convert
+    from sd_convert import convert, open_checkpoint
 
     bundle = tmp_path_factory.mktemp("converted") / "bundle"
-    convert(Checkpoint.open(checkpoint), bundle)
+    convert(open_checkpoint(checkpoint), bundle)
     return bundle
 
 

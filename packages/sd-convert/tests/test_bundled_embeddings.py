@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from sd_convert import Checkpoint, ConversionOptions, Embedding, Lora, UnsupportedArchitectureError, convert
+from sd_convert import (
+    Checkpoint,
+    ConversionOptions,
+    Embedding,
+    Lora,
+    UnsupportedArchitectureError,
+    convert,
+    open_checkpoint,
+)
 from sd_tokenize import ClipTokenizer
 from torch import Tensor
 
@@ -40,12 +48,12 @@ def test_vectors_and_words(part: str, name: str, tiny: Path, tmp_path: Path) -> 
     vectors = torch.randn(2, WIDTH)
     file = lora(tmp_path, {f"bundle_emb.{name}.{part}": vectors})
     save_file({"emb_params": vectors}, tmp_path / "apart.safetensors")
-    apart = Checkpoint.open(
+    apart = open_checkpoint(
         tiny,
         loras=[lora(tmp_path, {}, name="plain")],
         embeddings=[Embedding(name, tmp_path / "apart.safetensors")],
     )
-    bundled = Checkpoint.open(tiny, loras=[file])
+    bundled = open_checkpoint(tiny, loras=[file])
     np.testing.assert_array_equal(table(bundled)[VOCABULARY:], vectors)
     assert bundled.made_files == apart.made_files
     assert bundled.configs == apart.configs
@@ -64,13 +72,13 @@ def test_what_else_the_web_ui_saves(tiny: Path, tmp_path: Path) -> None:
     extra = {"string_to_token.*": torch.tensor(265), "string_to_param.*": torch.ones(1, WIDTH)}
     file = lora(tmp_path, {f"bundle_emb.style.{name}": tensor for name, tensor in extra.items()})
     np.testing.assert_array_equal(
-        table(Checkpoint.open(tiny, loras=[file]))[VOCABULARY:], np.ones((1, WIDTH))
+        table(open_checkpoint(tiny, loras=[file]))[VOCABULARY:], np.ones((1, WIDTH))
     )
 
 
 def test_a_bundle_knows_the_word(tiny: Path, tmp_path: Path) -> None:
     file = lora(tmp_path, {"bundle_emb.style.clip_l": torch.ones(2, WIDTH)})
-    checkpoint = Checkpoint.open(tiny, loras=[file])
+    checkpoint = open_checkpoint(tiny, loras=[file])
     bundle = convert(checkpoint, tmp_path / "b", ConversionOptions(components=("text_encoder",))).bundle
     ids = ClipTokenizer.from_folder(bundle / "tokenizer").encode("a style").ids
     assert ids[2:4] == (VOCABULARY, VOCABULARY + 1)
@@ -79,7 +87,7 @@ def test_a_bundle_knows_the_word(tiny: Path, tmp_path: Path) -> None:
 def test_the_embedding_that_was_given_by_itself_counts(tiny: Path, tmp_path: Path) -> None:
     file = lora(tmp_path, {"bundle_emb.style.clip_l": torch.ones(2, WIDTH)})
     save_file({"emb_params": torch.zeros(1, WIDTH)}, tmp_path / "own.safetensors")
-    checkpoint = Checkpoint.open(
+    checkpoint = open_checkpoint(
         tiny, loras=[file], embeddings=[Embedding("style", tmp_path / "own.safetensors")]
     )
     np.testing.assert_array_equal(table(checkpoint)[VOCABULARY:], np.zeros((1, WIDTH)))
@@ -98,9 +106,9 @@ def test_the_embedding_that_was_given_by_itself_counts(tiny: Path, tmp_path: Pat
 def test_one_that_cannot_be_used_is_left_out_with_a_note(
     tensors: dict[str, Tensor], why: str, tiny: Path, tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint.open(tiny, loras=[lora(tmp_path, tensors)])
+    checkpoint = open_checkpoint(tiny, loras=[lora(tmp_path, tensors)])
     assert table(checkpoint).shape == (VOCABULARY, WIDTH)
-    before = Checkpoint.open(tiny).weights("unet")["mid_block.attentions.0.proj_in.weight"]
+    before = open_checkpoint(tiny).weights("unet")["mid_block.attentions.0.proj_in.weight"]
     assert np.any(checkpoint.weights("unet")["mid_block.attentions.0.proj_in.weight"] != before)
     (note,) = checkpoint.notes
     assert "is not used" in note
@@ -115,7 +123,7 @@ def test_two_loras_and_one_twice(tiny: Path, tmp_path: Path) -> None:
         "bundle_emb.other.clip_l": torch.zeros(1, WIDTH),
     }
     second = lora(tmp_path, tensors, name="b")
-    checkpoint = Checkpoint.open(tiny, loras=[first, first, second])
+    checkpoint = open_checkpoint(tiny, loras=[first, first, second])
     np.testing.assert_array_equal(table(checkpoint)[VOCABULARY:, 0], [1, 0])
     said = [(note.split("'")[1], "is added" in note) for note in checkpoint.notes]
     assert sorted(said) == [("other", True), ("style", False), ("style", True)]
@@ -123,9 +131,9 @@ def test_two_loras_and_one_twice(tiny: Path, tmp_path: Path) -> None:
 
 def test_without_a_text_encoder_nothing_is_said(tiny: Path, tmp_path: Path) -> None:
     file = lora(tmp_path, {"bundle_emb.style.clip_l": torch.ones(1, WIDTH)})
-    assert Checkpoint.open(tiny, components=["unet"], loras=[file]).notes == ()
+    assert open_checkpoint(tiny, components=["unet"], loras=[file]).notes == ()
 
 
 def test_what_is_no_embedding(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedArchitectureError, match=r"bundle_emb\.style"):
-        Checkpoint.open(tiny, loras=[lora(tmp_path, {"bundle_emb.style": torch.ones(1)})])
+        open_checkpoint(tiny, loras=[lora(tmp_path, {"bundle_emb.style": torch.ones(1)})])

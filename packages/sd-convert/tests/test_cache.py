@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from sd_bundle import open_bundle
-from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, convert, plan, verify
+from sd_convert import (
+    ConversionCache,
+    ConversionOptions,
+    ConversionReport,
+    convert,
+    open_checkpoint,
+    plan,
+    verify,
+)
 from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
 from sd_mil import Block, Description, Function, Program
 
@@ -26,7 +34,7 @@ UNET = ConversionOptions(components=("unet",), overwrite=True)
 def warm(_tiny_fp16: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A cache after one conversion, and its bundle."""
     folder = tmp_path_factory.mktemp("warm")
-    convert(Checkpoint.open(_tiny_fp16), folder / "tiny", cache=ConversionCache(folder / "cache"))
+    convert(open_checkpoint(_tiny_fp16), folder / "tiny", cache=ConversionCache(folder / "cache"))
     return folder / "cache", folder / "tiny"
 
 
@@ -56,7 +64,7 @@ def test_again_is_the_same_without_any_of_the_work(
 ) -> None:
     monkeypatch.setattr(PROGRAMS, "build_component", None)
     monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
-    checkpoint = Checkpoint.open(tiny)
+    checkpoint = open_checkpoint(tiny)
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
     report = convert(checkpoint, tmp_path / "again", cache=cache)
     assert set(reused(report).values()) == {True}
@@ -70,7 +78,7 @@ def test_other_weights_are_never_those_of_before(cache: ConversionCache, tiny: P
     for changed, is_reused in (("conv_in.weight", True), ("conv_out.bias", False)):
         tensors[changed] = -tensors[changed] - 1
         save_file(tensors, file)
-        checkpoint = Checkpoint.open(tiny)
+        checkpoint = open_checkpoint(tiny)
         report = convert(checkpoint, tmp_path / "other", UNET, cache=cache)
         assert reused(report) == {"unet": is_reused}  # four numbers are in the program itself
         assert verify(report.bundle, checkpoint).rows[0].psnr > 50
@@ -91,7 +99,7 @@ def test_other_weights_are_never_those_of_before(cache: ConversionCache, tiny: P
 )
 def test_a_changed_option_draws_anew(change: dict[str, Any], cache: ConversionCache, tiny: Path) -> None:
     options = ConversionOptions(components=("unet",), **change)
-    assert not plan(Checkpoint.open(tiny), options, cache=cache).components[0].is_reused
+    assert not plan(open_checkpoint(tiny), options, cache=cache).components[0].is_reused
 
 
 @pytest.mark.parametrize("epoch", ["0", "86400000"])
@@ -99,12 +107,12 @@ def test_a_date_that_is_asked_for(
     epoch: str, cache: ConversionCache, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
-    assert not plan(Checkpoint.open(tiny), UNET, cache=cache).components[0].is_reused
+    assert not plan(open_checkpoint(tiny), UNET, cache=cache).components[0].is_reused
 
 
 def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callable[..., Path]) -> None:
     changed = edit_config("scheduler", prediction_type="v_prediction")
-    assert not plan(Checkpoint.open(changed), UNET, cache=cache).components[0].is_reused
+    assert not plan(open_checkpoint(changed), UNET, cache=cache).components[0].is_reused
 
 
 def test_an_interrupted_conversion_goes_on_where_it_was(
@@ -119,10 +127,10 @@ def test_an_interrupted_conversion_goes_on_where_it_was(
 
     monkeypatch.setattr(PROGRAMS, "build_component", build)
     with pytest.raises(KeyboardInterrupt):
-        convert(Checkpoint.open(tiny), tmp_path / "bundle", cache=cache)
+        convert(open_checkpoint(tiny), tmp_path / "bundle", cache=cache)
     assert not (tmp_path / "bundle").exists()
     monkeypatch.undo()
-    report = convert(Checkpoint.open(tiny), tmp_path / "bundle", cache=cache)
+    report = convert(open_checkpoint(tiny), tmp_path / "bundle", cache=cache)
     assert reused(report)["unet"]
     assert not reused(report)["text_encoder"]
 
@@ -133,16 +141,16 @@ def test_a_damaged_entry_is_none(damage: str, cache: ConversionCache, tiny: Path
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes({"flip": content, "cut": content[:-9], "empty": b"", "replace": b"\0" * 99}[damage])
-    report = convert(Checkpoint.open(tiny), tmp_path / "bundle", UNET, cache=cache)
+    report = convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)
     assert reused(report) == {"unet": False}
-    assert reused(convert(Checkpoint.open(tiny), tmp_path / "bundle", UNET, cache=cache)) == {"unet": True}
+    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)) == {"unet": True}
 
 
 def test_a_cache_that_cannot_be_written_is_no_cache(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     cache = ConversionCache(tmp_path / "file" / "cache")
     for _ in range(2):
-        assert reused(convert(Checkpoint.open(tiny), tmp_path / "b", UNET, cache=cache)) == {"unet": False}
+        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", UNET, cache=cache)) == {"unet": False}
     assert (cache.usage().entries, cache.clear().bytes) == (0, 0)
 
 
@@ -165,7 +173,7 @@ def empty(folded: dict[str, str]) -> LoweredComponent:
 
 
 def test_programs_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache, tiny: Path) -> None:
-    checkpoint = Checkpoint.open(tiny)
+    checkpoint = open_checkpoint(tiny)
     entries = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
     names = set()
     for content in entries:

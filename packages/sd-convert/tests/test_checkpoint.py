@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from sd_convert import (
-    Checkpoint,
     CheckpointError,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
@@ -21,6 +20,7 @@ from sd_convert import (
     UnsafeWeightsError,
     UnsupportedArchitectureError,
     VariantError,
+    open_checkpoint,
 )
 from sd_convert.variants import choose_variant
 
@@ -28,7 +28,7 @@ UNET_FP16 = "diffusion_pytorch_model.fp16.safetensors"
 
 
 def test_all_four_components_of_a_folder(tiny: Path) -> None:
-    checkpoint = Checkpoint.open(tiny)
+    checkpoint = open_checkpoint(tiny)
     assert checkpoint.name == "tiny"
     assert checkpoint.components == ("text_encoder", "unet", "vae_decoder", "vae_encoder")
     assert checkpoint.variants == {"text_encoder": "fp16", "unet": "fp16", "vae": "fp16"}
@@ -43,12 +43,12 @@ def test_all_four_components_of_a_folder(tiny: Path) -> None:
 def test_only_what_is_asked_for_needs_to_be_there(tiny: Path) -> None:
     shutil.rmtree(tiny / "text_encoder")
     (tiny / "vae" / UNET_FP16).unlink()
-    assert Checkpoint.open(tiny, components=["unet"]).components == ("unet",)
+    assert open_checkpoint(tiny, components=["unet"]).components == ("unet",)
 
 
 def test_weights_of_a_component_that_was_not_asked_for(tiny: Path) -> None:
     with pytest.raises(IncompleteCheckpointError, match="unet"):
-        Checkpoint.open(tiny, components=["vae_decoder"]).weights("unet")
+        open_checkpoint(tiny, components=["vae_decoder"]).weights("unet")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_every_way_to_save_gives_the_same_weights(
     dtype: torch.dtype, variant: str | None, shard: str, tmp_path: Path, tiny_models: Any
 ) -> None:
     folder = tiny_models.save(tmp_path / "saved", dtype=dtype, variant=variant, shard=shard)
-    checkpoint = Checkpoint.open(folder)
+    checkpoint = open_checkpoint(folder)
     assert checkpoint.variants["unet"] == (variant or "")
     assert (len(checkpoint.sources["unet"].files) > 1) == (shard == "100KB")
     weights = checkpoint.weights("unet")
@@ -93,19 +93,19 @@ def test_two_variants_without_a_rule_are_named() -> None:
 
 def test_a_variant_that_is_not_there_names_those_that_are(tiny: Path) -> None:
     with pytest.raises(VariantError, match=r"'bf16'.*'fp16'"):
-        Checkpoint.open(tiny, variant="bf16")
+        open_checkpoint(tiny, variant="bf16")
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match="nothing there"):
-        Checkpoint.open(tmp_path / "nowhere")
+        open_checkpoint(tmp_path / "nowhere")
     with pytest.raises(CheckpointNotFoundError, match="nothing there"):
-        Checkpoint.open(str(tmp_path / "nowhere"))
+        open_checkpoint(str(tmp_path / "nowhere"))
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NotACheckpointError, match=r"model_index\.json"):
-        Checkpoint.open(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 def test_a_single_file(name: str, error: type[Exception], reason: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(error, match=reason):
-        Checkpoint.open(tmp_path / name)
+        open_checkpoint(tmp_path / name)
 
 
 def drop_folder(tiny: Path) -> None:
@@ -177,7 +177,7 @@ def truncate_config(tiny: Path) -> None:
 def test_a_half_downloaded_checkpoint(damage: Callable[[Path], None], said: str, tiny: Path) -> None:
     damage(tiny)
     with pytest.raises(IncompleteCheckpointError, match=said) as caught:
-        Checkpoint.open(tiny)
+        open_checkpoint(tiny)
     assert "\n" not in str(caught.value)
 
 
@@ -185,14 +185,14 @@ def test_a_missing_shard(tmp_path: Path, tiny_models: Any) -> None:
     folder = tiny_models.save(tmp_path / "saved", shard="100KB")
     next(folder.glob("unet/*-00002-of-*")).unlink()
     with pytest.raises(IncompleteCheckpointError, match="00002-of-"):
-        Checkpoint.open(folder)
+        open_checkpoint(folder)
 
 
 def test_shards_without_their_index(tmp_path: Path, tiny_models: Any) -> None:
     folder = tiny_models.save(tmp_path / "saved", shard="100KB")
     next(folder.glob("unet/*.index.*")).unlink()
     with pytest.raises(IncompleteCheckpointError, match="index beside the shards"):
-        Checkpoint.open(folder)
+        open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("shard", ["../../secret.safetensors", "/etc/passwd", "a.bin"])
@@ -201,26 +201,26 @@ def test_an_index_that_points_elsewhere(shard: str, tiny: Path) -> None:
     index = tiny / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": shard}}))
     with pytest.raises(CheckpointError, match="same folder"):
-        Checkpoint.open(tiny)
+        open_checkpoint(tiny)
 
 
 def test_pickled_weights_are_never_read(tiny: Path) -> None:
     (tiny / "unet" / UNET_FP16).rename(tiny / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(UnsafeWeightsError, match=r"diffusion_pytorch_model\.bin"):
-        Checkpoint.open(tiny)
+        open_checkpoint(tiny)
 
 
 def test_a_component_that_the_checkpoint_lacks(tiny: Path) -> None:
     index = json.loads((tiny / "model_index.json").read_text())
     (tiny / "model_index.json").write_text(json.dumps(index | {"text_encoder": [None, None]}))
-    assert "text_encoder" not in Checkpoint.open(tiny).components
+    assert "text_encoder" not in open_checkpoint(tiny).components
     with pytest.raises(IncompleteCheckpointError, match="text_encoder"):
-        Checkpoint.open(tiny, components=["text_encoder"])
+        open_checkpoint(tiny, components=["text_encoder"])
 
 
 def test_an_unknown_component(tiny: Path) -> None:
     with pytest.raises(OptionsError, match=r"unet.*got 'umet'"):
-        Checkpoint.open(tiny, components=["umet"])
+        open_checkpoint(tiny, components=["umet"])
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,11 @@ def test_pipelines_of_another_family(change: dict[str, object], tiny: Path) -> N
     with pytest.raises(
         UnsupportedArchitectureError, match=r"model_index\.json.*supported: Stable Diffusion 1"
     ):
-        Checkpoint.open(tiny)
+        open_checkpoint(tiny)
 
 
 def test_sdxl_as_it_is_saved(reference: Path) -> None:
-    checkpoint = Checkpoint.open(reference / "tiny-sdxl")
+    checkpoint = open_checkpoint(reference / "tiny-sdxl")
     assert checkpoint.components == ("text_encoder", "text_encoder_2", "unet", "vae_decoder", "vae_encoder")
     assert set(checkpoint.tokenizers) == {"tokenizer", "tokenizer_2"}
     assert checkpoint.config("model_index")["force_zeros_for_empty_prompt"] is True

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sd_convert import (
-    Checkpoint,
     Component,
     ConversionOptions,
     OptionsError,
     UnsupportedArchitectureError,
     WeightsMismatchError,
     build_component,
+    open_checkpoint,
     sample_inputs,
     write_component,
 )
@@ -29,7 +29,7 @@ OPTIONS = ConversionOptions()
 
 
 def build(name: str, folder: Path, options: ConversionOptions = OPTIONS) -> Component:
-    return build_component(name, Checkpoint.open(folder, components=[name]), options)
+    return build_component(name, open_checkpoint(folder, components=[name]), options)
 
 
 def run(component: Component, *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -113,7 +113,7 @@ def test_packages_compute_what_those_of_apples_converter_do(
     checkpoint: str, name: str, options: dict[str, Any], package: str, reference: Path, tmp_path: Path
 ) -> None:
     """Apple's UNets take the angles of a timestep in float16, hence no more than 60 dB."""
-    opened, chosen = Checkpoint.open(reference / checkpoint, components=[name]), ConversionOptions(**options)
+    opened, chosen = open_checkpoint(reference / checkpoint, components=[name]), ConversionOptions(**options)
     component = build_component(name, opened, chosen)
     ours = write_component(
         component, tmp_path / "net.mlpackage", attention=chosen.attention_implementation

@@ -24,6 +24,7 @@ from sd_convert import (
     Progress,
     VerificationError,
     convert,
+    open_checkpoint,
     plan,
     sample_inputs,
     verify,
@@ -38,7 +39,7 @@ UNET_ONLY = ConversionOptions(components=("unet",))
 
 @pytest.fixture(scope="module")
 def checkpoint(_tiny_fp16: Path) -> Checkpoint:
-    return Checkpoint.open(_tiny_fp16)
+    return open_checkpoint(_tiny_fp16)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ def test_original_attention_equals_torch(checkpoint: Checkpoint, tmp_path: Path)
 def test_every_kind_of_file_converts(
     dtype: torch.dtype, variant: str | None, shard: str, tiny_models: Any, tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint.open(
+    checkpoint = open_checkpoint(
         tiny_models.save(tmp_path / "saved", dtype=dtype, variant=variant, shard=shard),
         components=["vae_encoder"],
     )
@@ -148,7 +149,7 @@ def test_every_kind_of_file_converts(
 def test_the_text_encoder_of_sd_1_5_whose_config_states_a_wrong_end_token(
     edit_config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint.open(edit_config("text_encoder", eos_token_id=2), components=["text_encoder"])
+    checkpoint = open_checkpoint(edit_config("text_encoder", eos_token_id=2), components=["text_encoder"])
     convert(checkpoint, tmp_path / "bundle")
     assert min(row.psnr for row in verify(tmp_path / "bundle", checkpoint).rows) > 50
 
@@ -168,7 +169,7 @@ def test_a_unet_of_the_shape_of_sd_2(attention: str, tiny: Path, tmp_path: Path)
         use_linear_projection=True,
     )
     unet.half().save_pretrained(tiny / "unet", variant="fp16")
-    checkpoint = Checkpoint.open(tiny, components=["unet"])
+    checkpoint = open_checkpoint(tiny, components=["unet"])
     target = "macOS15" if attention == "SDPA" else "macOS13"
     options = ConversionOptions(attention_implementation=attention, target=target)
     convert(checkpoint, tmp_path / "bundle", options)
@@ -186,7 +187,7 @@ def damage_one_weight(folder: Path) -> Path:
 
 
 def test_other_weights_do_not_pass(report: ConversionReport, tiny: Path) -> None:
-    other = Checkpoint.open(damage_one_weight(tiny))
+    other = open_checkpoint(damage_one_weight(tiny))
     verification = verify(report.bundle, other, components=["vae_decoder"])
     assert not verification.passed
     assert verification.rows[0].max_error > 0.01
@@ -209,14 +210,14 @@ def test_a_changed_file_is_found_before_anything_runs(checkpoint: Checkpoint, tm
 def test_a_bundle_of_another_architecture_cannot_be_compared(
     report: ConversionReport, edit_config: Callable[..., Path]
 ) -> None:
-    other = Checkpoint.open(edit_config("text_encoder", max_position_embeddings=64), components=["unet"])
+    other = open_checkpoint(edit_config("text_encoder", max_position_embeddings=64), components=["unet"])
     with pytest.raises(VerificationError, match="another checkpoint"):
         verify(report.bundle, other, components=["unet"])
 
 
 def test_components_that_the_checkpoint_was_not_opened_with(report: ConversionReport, tiny: Path) -> None:
     with pytest.raises(VerificationError, match="text_encoder"):
-        verify(report.bundle, Checkpoint.open(tiny, components=["unet"]))
+        verify(report.bundle, open_checkpoint(tiny, components=["unet"]))
 
 
 def test_samples_are_seeded_and_fit_the_ports(checkpoint: Checkpoint) -> None:
@@ -253,7 +254,7 @@ def test_a_plan_estimates_memory_by_the_largest_tensor_not_by_the_sum(
 def test_a_plan_refuses_what_a_conversion_refuses(edit_config: Callable[..., Path]) -> None:
     with pytest.raises(OptionsError, match="vae_decoder"):
         plan(
-            Checkpoint.open(edit_config("unet"), components=["unet"]),
+            open_checkpoint(edit_config("unet"), components=["unet"]),
             ConversionOptions(components=("vae_decoder",)),
         )
 
@@ -319,7 +320,7 @@ def test_files_that_a_bundle_needs(missing: str, tiny: Path, tmp_path: Path) -> 
     for file in (tiny / missing).iterdir():
         file.unlink()
     with pytest.raises(IncompleteCheckpointError, match=missing):
-        convert(Checkpoint.open(tiny), tmp_path / "bundle")
+        convert(open_checkpoint(tiny), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

@@ -11,7 +11,6 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from sd_convert import (
-    Checkpoint,
     CheckpointNotFoundError,
     ConversionOptions,
     IncompleteCheckpointError,
@@ -19,6 +18,7 @@ from sd_convert import (
     UnsafeWeightsError,
     UnsupportedArchitectureError,
     build_component,
+    open_checkpoint,
 )
 
 OPTIONS = ConversionOptions(latent_height=8, latent_width=8)
@@ -75,13 +75,13 @@ FORMS = ["folder", "checkpoint", "diffusers file", "original file", "file with a
 def test_both_halves_are_those_of_the_other(
     form: str, other: AutoencoderKL, tiny: Path, tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint.open(tiny, vae=save(other, form, tmp_path))
+    checkpoint = open_checkpoint(tiny, vae=save(other, form, tmp_path))
     weights = checkpoint.weights("vae_decoder")
     for name, tensor in other.state_dict().items():
         np.testing.assert_array_equal(weights[name], tensor.numpy())
     # a file does not say its factor, and its latents mean what those of the one it replaces mean
     factor = (
-        0.5 if form in ("folder", "checkpoint") else Checkpoint.open(tiny).config("vae")["scaling_factor"]
+        0.5 if form in ("folder", "checkpoint") else open_checkpoint(tiny).config("vae")["scaling_factor"]
     )
     assert checkpoint.config("vae")["scaling_factor"] == factor
     for half in ("vae_decoder", "vae_encoder"):
@@ -117,7 +117,7 @@ def test_what_training_left(form: str, other: AutoencoderKL, tiny: Path, tmp_pat
     prefix = "first_stage_model." if form == "file with a prefix" else ""
     beside = {f"{prefix}{name}": tensor for name, tensor in leftovers(other).items()}
     save_file(load_file(file) | beside, file)
-    checkpoint = Checkpoint.open(tiny, vae=place)
+    checkpoint = open_checkpoint(tiny, vae=place)
     for half in ("vae_decoder", "vae_encoder"):
         component = build_component(half, checkpoint, OPTIONS)
         for name in component.module.state_dict():
@@ -128,13 +128,13 @@ def test_a_tensor_that_is_no_leftover(other: AutoencoderKL, tiny: Path, tmp_path
     file = save(other, "original file", tmp_path)
     save_file({**load_file(file), "quantize.embedding.weight": torch.zeros(2)}, file)
     with pytest.raises(UnsupportedArchitectureError, match=r"quantize\.embedding"):
-        Checkpoint.open(tiny, vae=file)
+        open_checkpoint(tiny, vae=file)
 
 
 def test_a_decoder_alone(other: AutoencoderKL, tiny: Path, tmp_path: Path) -> None:
     state = {n: t for n, t in original(other).items() if n.startswith(("decoder.", "post_quant"))}
     save_file(state, tmp_path / "half.safetensors")
-    checkpoint = Checkpoint.open(tiny, components=["vae_decoder"], vae=tmp_path / "half.safetensors")
+    checkpoint = open_checkpoint(tiny, components=["vae_decoder"], vae=tmp_path / "half.safetensors")
     build_component("vae_decoder", checkpoint, OPTIONS)
 
 
@@ -143,14 +143,14 @@ def test_a_tiny_one(form: str, tiny: Path, tmp_path: Path) -> None:
     vae = AutoencoderTiny(scaling_factor=1.0)
     vae.save_pretrained(tmp_path / "taesd")
     name = "taesd" if form == "folder" else "taesd/diffusion_pytorch_model.safetensors"
-    checkpoint = Checkpoint.open(tiny, vae=tmp_path / name)
+    checkpoint = open_checkpoint(tiny, vae=tmp_path / name)
     assert checkpoint.config("vae")["_class_name"] == "AutoencoderTiny"
     for half in ("vae_decoder", "vae_encoder"):
         build_component(half, checkpoint, OPTIONS)
 
 
 def test_only_what_was_asked_for(other: AutoencoderKL, tiny: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(tiny, components=["unet"], vae=save(other, "folder", tmp_path))
+    checkpoint = open_checkpoint(tiny, components=["unet"], vae=save(other, "folder", tmp_path))
     assert checkpoint.components == ("unet",)
     assert checkpoint.config("vae")["scaling_factor"] == 0.5
     with pytest.raises(IncompleteCheckpointError, match="weights of vae_decoder"):
@@ -160,20 +160,20 @@ def test_only_what_was_asked_for(other: AutoencoderKL, tiny: Path, tmp_path: Pat
 def test_what_is_no_vae(tiny: Path, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(NotACheckpointError, match=r"expected a VAE .* got a$"):
-        Checkpoint.open(tiny, vae=tmp_path / "a.safetensors")
+        open_checkpoint(tiny, vae=tmp_path / "a.safetensors")
     with pytest.raises(NotACheckpointError, match=r"config\.json of a VAE"):
-        Checkpoint.open(tiny, vae=tmp_path)
+        open_checkpoint(tiny, vae=tmp_path)
     (tmp_path / "a.pt").write_bytes(b"x")
     with pytest.raises(UnsafeWeightsError, match="can run code"):
-        Checkpoint.open(tiny, vae=tmp_path / "a.pt")
+        open_checkpoint(tiny, vae=tmp_path / "a.pt")
     with pytest.raises(CheckpointNotFoundError, match="nothing there"):
-        Checkpoint.open(tiny, vae=tmp_path / "nowhere")
+        open_checkpoint(tiny, vae=tmp_path / "nowhere")
 
 
 def test_the_digest_is_of_the_other(
     other: AutoencoderKL, tiny: Path, tmp_path: Path, tiny_models: Any
 ) -> None:
-    plain = Checkpoint.open(tiny)
-    changed = Checkpoint.open(tiny, vae=save(other, "original file", tmp_path))
+    plain = open_checkpoint(tiny)
+    changed = open_checkpoint(tiny, vae=save(other, "original file", tmp_path))
     assert plain.digest("vae_decoder") != changed.digest("vae_decoder")
     assert plain.digest("unet") == changed.digest("unet")

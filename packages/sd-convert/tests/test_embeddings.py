@@ -23,6 +23,7 @@ from sd_convert import (
     WeightsMismatchError,
     build_component,
     convert,
+    open_checkpoint,
 )
 from sd_mil import MLModel
 from sd_tokenize import ClipTokenizer
@@ -52,12 +53,12 @@ def bundle_tokenizer(checkpoint: Checkpoint, folder: Path) -> ClipTokenizer:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_vectors_are_below_the_table(key: str, dtype: torch.dtype, tiny: Path, tmp_path: Path) -> None:
     vectors = torch.randn(3, WIDTH).to(dtype)
-    checkpoint = Checkpoint.open(tiny, embeddings=[write(tmp_path, vectors, key=key)])
+    checkpoint = open_checkpoint(tiny, embeddings=[write(tmp_path, vectors, key=key)])
     name = next(n for n in checkpoint.weights("text_encoder") if n.endswith("token_embedding.weight"))
     table = checkpoint.weights("text_encoder")[name]
     assert table.shape == (VOCABULARY + 3, WIDTH)
     assert checkpoint.config("text_encoder")["vocab_size"] == VOCABULARY + 3
-    np.testing.assert_array_equal(table[:VOCABULARY], Checkpoint.open(tiny).weights("text_encoder")[name])
+    np.testing.assert_array_equal(table[:VOCABULARY], open_checkpoint(tiny).weights("text_encoder")[name])
     np.testing.assert_array_equal(table[VOCABULARY:], vectors.float())
 
 
@@ -66,7 +67,7 @@ def test_one_vector_alone_and_several_embeddings(tiny: Path, tmp_path: Path) -> 
         write(tmp_path, torch.randn(2, WIDTH), name="style"),
         write(tmp_path, torch.randn(WIDTH), name="<cat-toy>"),
     ]
-    checkpoint = Checkpoint.open(tiny, embeddings=embeddings)
+    checkpoint = open_checkpoint(tiny, embeddings=embeddings)
     tokenizer = bundle_tokenizer(checkpoint, tmp_path / "tokenizer")
     assert tokenizer.encode("style <cat-toy>").ids[1:4] == (VOCABULARY, VOCABULARY + 1, VOCABULARY + 2)
 
@@ -88,7 +89,7 @@ def test_hidden_states_are_those_of_transformers(
     vectors = torch.randn(2, WIDTH).half().float()
     if legacy:  # as the configs of SD 1.5 and SDXL have it: the highest id ends the prompt
         edit_config("text_encoder", eos_token_id=2)
-    checkpoint = Checkpoint.open(tiny, embeddings=[write(tmp_path, vectors)])
+    checkpoint = open_checkpoint(tiny, embeddings=[write(tmp_path, vectors)])
     ours = bundle_tokenizer(checkpoint, tmp_path / "tokenizer")
     theirs = CLIPTokenizer.from_pretrained(str(tiny / "tokenizer"))
     theirs.add_tokens(["style", "style_1"])
@@ -108,7 +109,7 @@ def test_hidden_states_are_those_of_transformers(
 
 
 def test_a_bundle_with_the_token(tiny: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(tiny, embeddings=[write(tmp_path, torch.randn(2, WIDTH))])
+    checkpoint = open_checkpoint(tiny, embeddings=[write(tmp_path, torch.randn(2, WIDTH))])
     options = ConversionOptions(components=("text_encoder",))
     bundle = convert(checkpoint, tmp_path / "bundle", options).bundle
     ids = ClipTokenizer.from_folder(bundle / "tokenizer").encode("a style b").ids
@@ -128,7 +129,7 @@ def test_added_tokens_decoder_and_tokenizer_json(tiny: Path, tmp_path: Path) -> 
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"added_tokens_decoder": decoder}))
     model = {"type": "BPE", "vocab": vocabulary, "merges": []}
     (folder / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": []}))
-    checkpoint = Checkpoint.open(tiny, embeddings=[write(tmp_path, torch.randn(1, WIDTH))])
+    checkpoint = open_checkpoint(tiny, embeddings=[write(tmp_path, torch.randn(1, WIDTH))])
     tokenizer = bundle_tokenizer(checkpoint, tmp_path / "both")
     assert tokenizer.encode("style").ids[1] == VOCABULARY
     (tmp_path / "both" / "vocab.json").unlink()
@@ -139,35 +140,35 @@ def test_names_that_cannot_be(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="without spaces"):
         Embedding("my style", tmp_path)
     with pytest.raises(OptionsError, match="no token yet, got '!'"):
-        Checkpoint.open(tiny, embeddings=[write(tmp_path, torch.randn(1, WIDTH), name="!")])
+        open_checkpoint(tiny, embeddings=[write(tmp_path, torch.randn(1, WIDTH), name="!")])
     two, one = write(tmp_path, torch.randn(2, WIDTH)), write(tmp_path, torch.randn(WIDTH), name="style_1")
     with pytest.raises(OptionsError, match="differ in more than a number"):
-        Checkpoint.open(tiny, embeddings=[two, one])
+        open_checkpoint(tiny, embeddings=[two, one])
     with pytest.raises(OptionsError, match="each name once"):
-        Checkpoint.open(tiny, embeddings=[two, two])
+        open_checkpoint(tiny, embeddings=[two, two])
 
 
 def test_files_that_do_not_fit(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsMismatchError, match=r"of 32 numbers .* got \[2, 768\].*Stable Diffusion 1"):
-        Checkpoint.open(tiny, embeddings=[write(tmp_path, torch.randn(2, 768))])
+        open_checkpoint(tiny, embeddings=[write(tmp_path, torch.randn(2, 768))])
     save_file({"clip_g": torch.zeros(1, 8), "x": torch.zeros(1)}, tmp_path / "xl.safetensors")
     with pytest.raises(WeightsMismatchError, match=r"vectors for text_encoder \(clip_l"):
-        Checkpoint.open(tiny, embeddings=[Embedding("xl", tmp_path / "xl.safetensors")])
+        open_checkpoint(tiny, embeddings=[Embedding("xl", tmp_path / "xl.safetensors")])
     (tmp_path / "old.pt").write_bytes(b"x")
     with pytest.raises(UnsafeWeightsError, match="can run code"):
-        Checkpoint.open(tiny, embeddings=[Embedding("old", tmp_path / "old.pt")])
+        open_checkpoint(tiny, embeddings=[Embedding("old", tmp_path / "old.pt")])
     with pytest.raises(CheckpointNotFoundError, match="nowhere"):
-        Checkpoint.open(tiny, embeddings=[Embedding("old", tmp_path / "nowhere")])
+        open_checkpoint(tiny, embeddings=[Embedding("old", tmp_path / "nowhere")])
     vocabulary = json.loads((tiny / "tokenizer" / "vocab.json").read_text())
     (tiny / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary | {"extra": VOCABULARY}))
     with pytest.raises(CheckpointError, match="has vectors, 190, got 191"):
-        Checkpoint.open(tiny, embeddings=[write(tmp_path, torch.randn(2, WIDTH))])
+        open_checkpoint(tiny, embeddings=[write(tmp_path, torch.randn(2, WIDTH))])
 
 
 def test_without_the_text_encoder_nothing_happens(tiny: Path, tmp_path: Path) -> None:
     embedding = write(tmp_path, torch.randn(2, WIDTH))
-    checkpoint = Checkpoint.open(tiny, components=["unet"], embeddings=[embedding])
+    checkpoint = open_checkpoint(tiny, components=["unet"], embeddings=[embedding])
     assert not checkpoint.made_files
-    opened = Checkpoint.open(tiny, embeddings=[embedding])
-    assert opened.digest("text_encoder") != Checkpoint.open(tiny).digest("text_encoder")
-    assert opened.digest("unet") == Checkpoint.open(tiny).digest("unet")
+    opened = open_checkpoint(tiny, embeddings=[embedding])
+    assert opened.digest("text_encoder") != open_checkpoint(tiny).digest("text_encoder")
+    assert opened.digest("unet") == open_checkpoint(tiny).digest("unet")

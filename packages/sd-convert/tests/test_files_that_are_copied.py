@@ -7,7 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sd_convert import Checkpoint, CheckpointError, ConversionOptions, IncompleteCheckpointError, convert
+from sd_convert import (
+    CheckpointError,
+    ConversionOptions,
+    IncompleteCheckpointError,
+    convert,
+    open_checkpoint,
+)
 
 OPTIONS = ConversionOptions(components=("text_encoder",))
 
@@ -29,7 +35,7 @@ def test_a_download_that_broke_off(
 ) -> None:
     damage(tiny / "tokenizer" / name)
     with pytest.raises(IncompleteCheckpointError, match="tokenizer"):
-        convert(Checkpoint.open(tiny), tmp_path / "bundle", OPTIONS)
+        convert(open_checkpoint(tiny), tmp_path / "bundle", OPTIONS)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -40,7 +46,7 @@ def test_a_link_out_of_the_checkpoint(name: str, tiny: Path, tmp_path: Path) -> 
     (tiny / name).unlink(missing_ok=True)
     (tiny / name).symlink_to(secret)
     with pytest.raises(CheckpointError, match="a link that leads out"):
-        convert(Checkpoint.open(tiny), tmp_path / "bundle", OPTIONS)
+        convert(open_checkpoint(tiny), tmp_path / "bundle", OPTIONS)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -53,5 +59,5 @@ def test_links_as_the_hub_has_them(tiny: Path, tmp_path: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(file, blobs / f"{number:x}")
         place.symlink_to(os.path.relpath(blobs / f"{number:x}", place.parent))
-    convert(Checkpoint.open(snapshot), tmp_path / "bundle", OPTIONS)
+    convert(open_checkpoint(snapshot), tmp_path / "bundle", OPTIONS)
     assert not (tmp_path / "bundle/tokenizer/vocab.json").is_symlink()

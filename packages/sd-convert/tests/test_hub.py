@@ -13,11 +13,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from sd_convert import (
-    Checkpoint,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
     NotACheckpointError,
     UnsupportedArchitectureError,
+    open_checkpoint,
 )
 from sd_convert.quiet_hub import without_telemetry
 
@@ -137,14 +137,14 @@ SMALL = {
 def test_only_the_asked_components_and_one_variant_are_fetched(
     components: list[str] | None, weights: set[str], hub: HubServer, tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint.open("org/tiny", components=components, cache_dir=tmp_path / "cache")
+    checkpoint = open_checkpoint("org/tiny", components=components, cache_dir=tmp_path / "cache")
     assert sorted(hub.fetched) == sorted(SMALL | weights)
     assert (checkpoint.name, checkpoint.revision) == ("org/tiny", COMMIT)
     assert len(checkpoint.weights("unet")) > 0
 
 
 def test_a_variant_by_name(hub: HubServer, tmp_path: Path) -> None:
-    Checkpoint.open("org/tiny", components=["unet"], variant="", cache_dir=tmp_path / "cache")
+    open_checkpoint("org/tiny", components=["unet"], variant="", cache_dir=tmp_path / "cache")
     assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
         "unet/diffusion_pytorch_model.safetensors"
     ]
@@ -154,17 +154,17 @@ def test_what_was_fetched_is_enough_offline(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    Checkpoint.open("org/tiny", components=["unet"], cache_dir=cache)
+    open_checkpoint("org/tiny", components=["unet"], cache_dir=cache)
     hub.fetched.clear()
-    again = Checkpoint.open("org/tiny", components=["unet"], cache_dir=cache, local_files_only=True)
+    again = open_checkpoint("org/tiny", components=["unet"], cache_dir=cache, local_files_only=True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert Checkpoint.open("org/tiny", components=["unet"], cache_dir=cache) == again
+    assert open_checkpoint("org/tiny", components=["unet"], cache_dir=cache) == again
     assert hub.fetched == []
 
 
 def test_offline_without_a_cache(tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFoundError, match=r"org/tiny: .*\(offline\)") as caught:
-        Checkpoint.open("org/tiny", cache_dir=tmp_path / "cache", local_files_only=True)
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache", local_files_only=True)
     assert "\n" not in str(caught.value)
 
 
@@ -172,20 +172,20 @@ def test_a_repository_that_does_not_exist(hub: HubServer, tmp_path: Path) -> Non
     with pytest.raises(
         CheckpointNotFoundError, match="org/other: expected a folder of that name or a repository"
     ):
-        Checkpoint.open("org/other", cache_dir=tmp_path / "cache")
+        open_checkpoint("org/other", cache_dir=tmp_path / "cache")
 
 
 def test_a_hub_that_cannot_be_reached(hub: HubServer, tmp_path: Path) -> None:
     hub.shutdown()
     hub.server_close()
     with pytest.raises(CheckpointNotFoundError, match="on the hub, got neither"):
-        Checkpoint.open("org/tiny", cache_dir=tmp_path / "cache")
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache")
 
 
 def test_a_repository_without_a_checkpoint(hub: HubServer, tmp_path: Path) -> None:
     (hub.folder / "model_index.json").unlink()
     with pytest.raises(NotACheckpointError, match=r"model_index\.json"):
-        Checkpoint.open("org/tiny", cache_dir=tmp_path / "cache")
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache")
     assert hub.fetched == []
 
 
@@ -193,15 +193,15 @@ def test_another_family_is_refused_before_its_weights_are_fetched(hub: HubServer
     index = json.loads((hub.folder / "model_index.json").read_text())
     (hub.folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
     with pytest.raises(UnsupportedArchitectureError, match="FluxPipeline"):
-        Checkpoint.open("org/tiny", cache_dir=tmp_path / "cache")
+        open_checkpoint("org/tiny", cache_dir=tmp_path / "cache")
     assert not [file for file in hub.fetched if file.endswith(".safetensors")]
 
 
 def test_a_single_file_on_the_hub(hub: HubServer, tmp_path: Path) -> None:
     with pytest.raises(IncompleteCheckpointError, match=r"nothing\.safetensors: expected a weights file"):
-        Checkpoint.open("org/tiny/nothing.safetensors", cache_dir=tmp_path)
+        open_checkpoint("org/tiny/nothing.safetensors", cache_dir=tmp_path)
     with pytest.raises(NotACheckpointError, match="diffusers' layout"):
-        Checkpoint.open(
+        open_checkpoint(
             "org/tiny/unet/diffusion_pytorch_model.fp16.safetensors", cache_dir=tmp_path, components=["unet"]
         )
     assert hub.fetched == ["unet/diffusion_pytorch_model.fp16.safetensors"]
@@ -214,7 +214,7 @@ def test_the_hub_is_asked_for_the_repository_and_told_nothing_else(
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(home / "agents.json"), raising=False)
     monkeypatch.setenv("AI_AGENT", "somebody")
-    Checkpoint.open("org/tiny", components=["unet"], cache_dir=tmp_path / "cache")
+    open_checkpoint("org/tiny", components=["unet"], cache_dir=tmp_path / "cache")
     assert all(path.startswith(("/api/models/org/tiny", "/org/tiny/resolve/")) for path, _ in hub.asked)
     for _, told in hub.asked:
         assert told.startswith("sd-convert/")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from sd_convert import (
-    Checkpoint,
     ConversionCache,
     ConversionOptions,
     LimitError,
     NotEnoughMemoryError,
     NotEnoughSpaceError,
     convert,
+    open_checkpoint,
 )
 from sd_convert.limits import limits_named
 
@@ -38,7 +38,7 @@ def test_too_little_space_is_said_before_it_is_used_up(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 5000, 5000))
     (tmp_path / "out").mkdir()
     with pytest.raises(NotEnoughSpaceError, match="of free disk space"):
-        convert(Checkpoint.open(tiny), tmp_path / "out/bundle")
+        convert(open_checkpoint(tiny), tmp_path / "out/bundle")
     assert names(tmp_path / "out") == []
 
 
@@ -52,7 +52,7 @@ def test_files_that_may_not_grow(tiny: Path, tmp_path: Path) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
         with pytest.raises(NotEnoughSpaceError, match="File too large; nothing of it was left behind"):
-            convert(Checkpoint.open(tiny), tmp_path / "out/bundle", HALVES)
+            convert(open_checkpoint(tiny), tmp_path / "out/bundle", HALVES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path / "out") == []
@@ -86,7 +86,7 @@ def test_a_failure_behind_the_back_ends_the_work(
 
     monkeypatch.setattr(MACHINE, "write_package", write)
     with pytest.raises(NotEnoughSpaceError, match="No space left on device"):
-        convert(Checkpoint.open(tiny), tmp_path / "out/bundle")
+        convert(open_checkpoint(tiny), tmp_path / "out/bundle")
     assert not (tmp_path / "out").exists()
 
 
@@ -94,29 +94,29 @@ def test_a_failure_behind_the_back_ends_the_work(
 def test_a_folder_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
     with pytest.raises(PermissionError):
-        convert(Checkpoint.open(tiny), tmp_path / "out/bundle")
+        convert(open_checkpoint(tiny), tmp_path / "out/bundle")
 
 
 def test_an_output_that_is_in_the_way(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OSError, match="file"):
-        convert(Checkpoint.open(tiny), tmp_path / "file" / "bundle")
+        convert(open_checkpoint(tiny), tmp_path / "file" / "bundle")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_output_inside_the_checkpoint_leaves_the_checkpoint_as_it_was(tiny: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny.rglob("*") if path.is_file()}
-    report = convert(Checkpoint.open(tiny), tiny / "coreml", ConversionOptions(components=("vae_encoder",)))
+    report = convert(open_checkpoint(tiny), tiny / "coreml", ConversionOptions(components=("vae_encoder",)))
     assert report.bundle == tiny / "coreml"
     after = {path: path.stat().st_mtime_ns for path in before}
     assert after == before
-    Checkpoint.open(tiny)
+    open_checkpoint(tiny)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is locked there, so nothing is swept")
 def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_path: Path) -> None:
     """Killed while the first of two packages is being written."""
-    checkpoint, cache = Checkpoint.open(tiny), ConversionCache(tmp_path / "cache")
+    checkpoint, cache = open_checkpoint(tiny), ConversionCache(tmp_path / "cache")
     (tmp_path / "out").mkdir()
     child = os.fork()
     if not child:

@@ -27,6 +27,7 @@ from sd_convert import (
     Lora,
     UnsupportedArchitectureError,
     WeightsMismatchError,
+    open_checkpoint,
 )
 from torch import Tensor, nn
 
@@ -86,13 +87,13 @@ def kohya(networks: Mapping[str, Mapping[str, Tensor]], *, alpha: float | None =
 def merged(tiny: Path, tmp_path: Path, state: State, **lora: Any) -> Checkpoint:
     file = tmp_path / "lora.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
-    return Checkpoint.open(tiny, loras=[Lora(file, **lora)])
+    return open_checkpoint(tiny, loras=[Lora(file, **lora)])
 
 
 def check(
     checkpoint: Checkpoint, tiny: Path, added: Mapping[str, Mapping[str, Tensor]], *, scales: Any = 1.0
 ) -> None:
-    plain = Checkpoint.open(tiny)
+    plain = open_checkpoint(tiny)
     for folder in ("unet", "text_encoder"):
         scale = scales[folder] if isinstance(scales, dict) else scales
         weights, before = checkpoint.weights(folder), plain.weights(folder)
@@ -129,7 +130,7 @@ def test_several(tiny: Path, tmp_path: Path, networks: Any) -> None:
     files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for made, file in zip((one, two), files, strict=True):
         save_file(made.state, file)
-    checkpoint = Checkpoint.open(tiny, loras=[Lora(files[0], 0.3), Lora(files[1], 0.7)])
+    checkpoint = open_checkpoint(tiny, loras=[Lora(files[0], 0.3), Lora(files[1], 0.7)])
     total = {
         folder: {name: 0.3 * t + 0.7 * two.added[folder][name] for name, t in those.items()}
         for folder, those in one.added.items()
@@ -209,7 +210,7 @@ def test_alpha_of_peft(where: str, tiny: Path, tmp_path: Path, networks: Any) ->
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     factors = {n: (3 if n == special else 6) / ranks[f"unet.{n}"] for n in networks["unet"]}
     added = {"unet": {n: factors[n] * t for n, t in made.added["unet"].items()}}
-    check(Checkpoint.open(tiny, loras=[Lora(tmp_path)]), tiny, added)
+    check(open_checkpoint(tiny, loras=[Lora(tmp_path)]), tiny, added)
 
 
 def weight_of(networks: Any, ending: str) -> tuple[str, Tensor]:
@@ -271,7 +272,7 @@ def test_full_differences(tiny: Path, tmp_path: Path, networks: Any) -> None:
     key, bias = "lora_unet_conv_in", torch.randn(weight.shape[0])
     state = {f"{key}.diff": torch.randn_like(weight), f"{key}.diff_b": bias}
     checkpoint = merged(tiny, tmp_path, state, scale=0.5)
-    before = Checkpoint.open(tiny).weights("unet")
+    before = open_checkpoint(tiny).weights("unet")
     wanted = {name: state[f"{key}.diff"]}
     np.testing.assert_allclose(
         checkpoint.weights("unet")["conv_in.weight"],
@@ -288,7 +289,7 @@ def test_full_differences(tiny: Path, tmp_path: Path, networks: Any) -> None:
 @pytest.mark.parametrize("ending", ["attn1.to_q", "resnets.0.conv1"])
 def test_dora(form: str, ending: str, tiny: Path, tmp_path: Path, networks: Any) -> None:
     name, _ = weight_of(networks, ending)
-    before = torch.from_numpy(np.array(Checkpoint.open(tiny).weights("unet")[f"{name}.weight"], np.float32))
+    before = torch.from_numpy(np.array(open_checkpoint(tiny).weights("unet")[f"{name}.weight"], np.float32))
     down, up, product = pair(before, 2)
     changed = before + product
     axis = 1 if form == "columns" else 0
@@ -376,8 +377,8 @@ def test_names_of_sdxl_as_kohya_writes_them(
         state |= {f"lora_unet_{spelled}.lora_down.weight": down, f"lora_unet_{spelled}.lora_up.weight": up}
     file = tmp_path / "xl.safetensors"
     save_file(state, file)
-    weights = Checkpoint.open(folder, components=["unet"], loras=[Lora(file)]).weights("unet")
-    plain = Checkpoint.open(folder, components=["unet"]).weights("unet")
+    weights = open_checkpoint(folder, components=["unet"], loras=[Lora(file)]).weights("unet")
+    plain = open_checkpoint(folder, components=["unet"]).weights("unet")
     changed = {n.removesuffix(".weight") for n in plain if not np.array_equal(weights[n], plain[n])}
     assert changed == set(by_kohya)
     for name, product in by_kohya.items():
@@ -432,10 +433,10 @@ def test_kinds_that_are_not_merged(tiny: Path, tmp_path: Path) -> None:
 def test_networks_that_were_not_opened_do_not_matter(tiny: Path, tmp_path: Path, networks: Any) -> None:
     file = tmp_path / "a.safetensors"
     save_file(kohya(networks).state, file)
-    assert Checkpoint.open(tiny, components=["vae_decoder"], loras=[Lora(file)]).components == (
+    assert open_checkpoint(tiny, components=["vae_decoder"], loras=[Lora(file)]).components == (
         "vae_decoder",
     )
-    assert Checkpoint.open(tiny, components=["unet"], loras=[Lora(file)]).components == ("unet",)
+    assert open_checkpoint(tiny, components=["unet"], loras=[Lora(file)]).components == ("unet",)
 
 
 def test_the_digest_knows_file_and_scale(
@@ -454,6 +455,6 @@ def test_the_digest_knows_file_and_scale(
 @pytest.fixture
 def digests(tiny: Path) -> Callable[..., set[str]]:
     def find(*choices: list[Lora]) -> set[str]:
-        return {Checkpoint.open(tiny, components=["unet"], loras=loras).digest("unet") for loras in choices}
+        return {open_checkpoint(tiny, components=["unet"], loras=loras).digest("unet") for loras in choices}
 
     return find

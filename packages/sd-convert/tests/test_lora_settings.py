@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from sd_convert import Checkpoint, CheckpointError, Lora, UnsupportedArchitectureError
+from sd_convert import CheckpointError, Lora, UnsupportedArchitectureError, open_checkpoint
 
 RANK = 4
 UNET, TEXT = "attn1.to_k", "self_attn.q_proj"
 
 
 def found(tiny: Path, folder: str, ending: str) -> tuple[str, np.ndarray[Any, Any]]:
-    weights = Checkpoint.open(tiny).weights(folder)
+    weights = open_checkpoint(tiny).weights(folder)
     name = next(name for name in weights if name.endswith(f"{ending}.weight"))
     return name.removesuffix(".weight"), np.array(weights[name], np.float32)
 
@@ -31,7 +31,7 @@ def pair(weight: np.ndarray[Any, Any], seed: int) -> tuple[torch.Tensor, torch.T
 
 
 def merged(tiny: Path, file: Path, folder: str, module: str) -> np.ndarray[Any, Any]:
-    return np.asarray(Checkpoint.open(tiny, loras=[Lora(file)]).weights(folder)[f"{module}.weight"])
+    return np.asarray(open_checkpoint(tiny, loras=[Lora(file)]).weights(folder)[f"{module}.weight"])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_patterns_that_are_none_or_never_end(pattern: str, tiny: Path, tmp_path:
     names = (f"unet.{module}.lora_{part}.weight" for part in "AB")
     save_file(dict(zip(names, (down, up), strict=True)), tmp_path / "l.safetensors", metadata=metadata)
     with pytest.raises(CheckpointError, match="alpha_pattern"):
-        Checkpoint.open(tiny, loras=[Lora(tmp_path / "l.safetensors")])
+        open_checkpoint(tiny, loras=[Lora(tmp_path / "l.safetensors")])
 
 
 def test_rank_stabilisation_of_one_network_is_not_the_others(tiny: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_two_adapters_in_a_file_are_refused(tiny: Path, tmp_path: Path) -> None:
         state[f"unet.{module}.lora_B.{adapter}.weight"] = up
     save_file(state, tmp_path / "l.safetensors")
     with pytest.raises(CheckpointError, match="two adapters"):
-        Checkpoint.open(tiny, loras=[Lora(tmp_path / "l.safetensors")])
+        open_checkpoint(tiny, loras=[Lora(tmp_path / "l.safetensors")])
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_settings_that_mean_another_change(setting: dict[str, Any], tiny: Path, 
     save_file(dict(zip(names, (down, up), strict=True)), tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": RANK, **setting}))
     with pytest.raises(UnsupportedArchitectureError, match=next(iter(setting))):
-        Checkpoint.open(tiny, loras=[Lora(tmp_path)])
+        open_checkpoint(tiny, loras=[Lora(tmp_path)])

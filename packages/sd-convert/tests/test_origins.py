@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from sd_bundle import AddedEmbedding, CustomVae, FileHashes, MergedLora, SourceFile, open_bundle
-from sd_convert import Checkpoint, ConversionOptions, Embedding, Lora, convert
+from sd_convert import Checkpoint, ConversionOptions, Embedding, Lora, convert, open_checkpoint
 from sd_convert.bundle import model_facts
 from sd_convert.origins import weight_sources
 
@@ -58,7 +58,7 @@ def vae(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def everything(tiny: Path, lora: Path, embedding: Path, vae: Path) -> Checkpoint:
-    return Checkpoint.open(
+    return open_checkpoint(
         tiny,
         loras=[Lora(lora, 0.5), Lora(lora, -0.25, 0.75)],
         embeddings=[Embedding("my-style", embedding)],
@@ -83,7 +83,7 @@ def test_all_of_it_is_in_the_bundle(
 
 def test_of_a_plain_checkpoint_its_own_files(tiny: Path) -> None:
     components = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-    weights = weight_sources(Checkpoint.open(tiny), components, FileHashes())
+    weights = weight_sources(open_checkpoint(tiny), components, FileHashes())
     files = {"text_encoder": TEXT, "unet": UNET, "vae_decoder": VAE, "vae_encoder": VAE}
     assert weights.files == {name: (source(tiny / path, path, hashed=False),) for name, path in files.items()}
     assert (weights.loras, weights.embeddings, weights.vae) == ((), (), None)
@@ -93,7 +93,7 @@ def test_the_checkpoints_own_files_are_not_read(tiny: Path) -> None:
     def refuse(file: Path) -> str:
         raise AssertionError(file)
 
-    weight_sources(Checkpoint.open(tiny), ("unet", "vae_decoder"), refuse)
+    weight_sources(open_checkpoint(tiny), ("unet", "vae_decoder"), refuse)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_only_what_is_in_the_components(
 
 def test_shards_are_all_named(tiny_models: Any, tmp_path: Path) -> None:
     tiny_models.save(tmp_path / "sharded", shard="1MB")
-    weights = weight_sources(Checkpoint.open(tmp_path / "sharded"), ("unet",), FileHashes())
+    weights = weight_sources(open_checkpoint(tmp_path / "sharded"), ("unet",), FileHashes())
     names = [file.name for file in weights.files["unet"]]
     folder = tmp_path / "sharded/unet"
     assert sorted(names) == sorted(f"unet/{path.name}" for path in folder.glob("*.safetensors"))
@@ -131,7 +131,7 @@ def hub_file(cache: Path, repository: str, name: str, content: bytes) -> None:
 @pytest.mark.parametrize("asked", ["org/lora", "org/lora/pytorch_lora_weights.safetensors"])
 def test_a_file_of_the_hub_has_its_place_there(asked: str, tiny: Path, lora: Path, tmp_path: Path) -> None:
     hub_file(tmp_path / "cache", "org/lora", "pytorch_lora_weights.safetensors", lora.read_bytes())
-    checkpoint = Checkpoint.open(
+    checkpoint = open_checkpoint(
         tiny, loras=[Lora(Path(asked))], cache_dir=tmp_path / "cache", local_files_only=True
     )
     (merged,) = weight_sources(checkpoint, ("unet",), FileHashes()).loras
@@ -143,7 +143,7 @@ def test_a_lora_in_a_folder_and_a_name_that_is_no_utf8(tiny: Path, lora: Path, t
     strange.write_bytes(lora.read_bytes())
     (tmp_path / "folder").mkdir()
     lora.rename(tmp_path / "folder/pytorch_lora_weights.safetensors")
-    checkpoint = Checkpoint.open(tiny, loras=[Lora(tmp_path / "folder"), Lora(strange)])
+    checkpoint = open_checkpoint(tiny, loras=[Lora(tmp_path / "folder"), Lora(strange)])
     first, second = weight_sources(checkpoint, ("unet",), FileHashes()).loras
     assert (first.file.name, second.file.name) == ("pytorch_lora_weights.safetensors", "d?tail.safetensors")
 
@@ -159,7 +159,7 @@ def test_a_lora_in_a_folder_and_a_name_that_is_no_utf8(tiny: Path, lora: Path, t
 def test_the_kind_of_denoiser(
     edit_config: Callable[..., Path], folder: str, values: dict[str, Any], distillation: str | None
 ) -> None:
-    checkpoint = Checkpoint.open(edit_config(folder, **values), components=["vae_decoder"])
+    checkpoint = open_checkpoint(edit_config(folder, **values), components=["vae_decoder"])
     facts = model_facts(checkpoint, ConversionOptions(), ("vae_decoder",))
     assert (facts.denoiser.architecture, facts.denoiser.distillation) == ("unet", distillation)
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sd_bundle import open_bundle
 from sd_convert import (
-    Checkpoint,
     ConversionCache,
     ConversionOptions,
     OptionsError,
     build_component,
     convert,
+    open_checkpoint,
     plan,
     sample_inputs,
     verify,
@@ -43,7 +43,7 @@ def dtypes(package: Path) -> set[str]:
 
 
 def test_a_decoder_that_overflows_is_float32_and_says_why(tiny: Path, tmp_path: Path) -> None:
-    checkpoint = Checkpoint.open(widen(tiny, 1e5))
+    checkpoint = open_checkpoint(widen(tiny, 1e5))
     options = ConversionOptions(components=("vae_decoder", "vae_encoder"))
     cache = ConversionCache(tmp_path / "cache")
     assert plan(checkpoint, options, cache=cache).components[0].precision is None
@@ -67,16 +67,16 @@ def test_a_decoder_that_overflows_is_float32_and_says_why(tiny: Path, tmp_path: 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, "float16"), (1e3, "float16"), (1e5, "float32")])
 def test_what_is_found_follows_from_the_weights_alone(factor: float, expected: str, tiny: Path) -> None:
-    found = check_precision("vae_decoder", Checkpoint.open(widen(tiny, factor)), ConversionOptions(), None)
+    found = check_precision("vae_decoder", open_checkpoint(widen(tiny, factor)), ConversionOptions(), None)
     assert found.dtype == expected
 
 
 def test_a_check_is_not_repeated_for_the_same_weights(tiny: Path, tmp_path: Path) -> None:
-    cache, checkpoint = ConversionCache(tmp_path / "cache"), Checkpoint.open(tiny)
+    cache, checkpoint = ConversionCache(tmp_path / "cache"), open_checkpoint(tiny)
     assert known_precision("vae_decoder", checkpoint, ConversionOptions(), cache) is None
     check_precision("vae_decoder", checkpoint, ConversionOptions(), cache)
     assert known_precision("vae_decoder", checkpoint, ConversionOptions(), cache) == Precision("float16")
-    repaired = Checkpoint.open(widen(tiny, 2.0))
+    repaired = open_checkpoint(widen(tiny, 2.0))
     assert known_precision("vae_decoder", repaired, ConversionOptions(), cache) is None
 
 
@@ -90,7 +90,7 @@ def test_a_check_is_not_repeated_for_the_same_weights(tiny: Path, tmp_path: Path
     ],
 )
 def test_what_is_asked_for(asked: tuple[str, ...], expected: dict[str, str | None], tiny: Path) -> None:
-    options, checkpoint = ConversionOptions(compute_precision=asked), Checkpoint.open(tiny)
+    options, checkpoint = ConversionOptions(compute_precision=asked), open_checkpoint(tiny)
     for name, dtype in expected.items():
         found = known_precision(name, checkpoint, options, None)
         assert (found and found.dtype) == dtype
@@ -105,7 +105,7 @@ def test_what_nobody_can_ask_for(wrong: str) -> None:
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_decoder", "vae_encoder"])
 def test_the_largest_value_is_the_largest_of_all_modules(name: str, tiny: Path) -> None:
     """Against hooks on the network with all its weights."""
-    checkpoint = Checkpoint.open(tiny)
+    checkpoint = open_checkpoint(tiny)
     component = build_component(name, checkpoint, ConversionOptions())
     inputs = sample_inputs(component, checkpoint)
     found = largest_activation(component, inputs)
@@ -135,7 +135,7 @@ def test_scores_of_attention_count(tiny: Path) -> None:
         name = f"decoder.mid_block.attentions.0.{part}.weight"
         tensors[name] = (tensors[name].astype(np.float32) * 1e3).astype(np.float16)
     save_file(tensors, tiny / VAE)
-    found = check_precision("vae_decoder", Checkpoint.open(tiny), ConversionOptions(), None)
+    found = check_precision("vae_decoder", open_checkpoint(tiny), ConversionOptions(), None)
     assert found.dtype == "float32"
     assert found.reason is not None
     assert "attentions.0" in found.reason

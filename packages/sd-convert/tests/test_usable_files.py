@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sd_convert import Checkpoint, CheckpointError, ConversionOptions
+from sd_convert import CheckpointError, ConversionOptions, open_checkpoint
 from sd_convert.components import build_component
 from sd_convert.weights import open_weights
 
@@ -27,7 +27,7 @@ def edited(tiny: Path, tmp_path: Path, folder: str, **changes: Any) -> Path:
 
 def test_what_an_average_of_weights_says_of_itself(tiny: Path, tmp_path: Path) -> None:
     copy = edited(tiny, tmp_path, "unet", **EMA, update_after_step=0, use_ema_warmup=True)
-    checkpoint = Checkpoint.open(copy, components=["unet"])
+    checkpoint = open_checkpoint(copy, components=["unet"])
     assert build_component("unet", checkpoint, ConversionOptions()).name == "unet"
 
 
@@ -36,7 +36,7 @@ def test_a_config_with_fewer_layers_than_the_file(tiny: Path, tmp_path: Path) ->
     from transformers import CLIPTextModel
 
     copy = edited(tiny, tmp_path, "text_encoder", num_hidden_layers=1)
-    component = build_component("text_encoder", Checkpoint.open(copy), ConversionOptions())
+    component = build_component("text_encoder", open_checkpoint(copy), ConversionOptions())
     module = component.module
     names = list(module.state_dict())
     assert not any("layers.1." in name for name in names)
@@ -83,7 +83,7 @@ def test_of_a_file_and_shards_the_one_that_the_library_loads(folder: str, tiny: 
     loaded = kinds.get(folder, CLIPTextModel).from_pretrained(copy / folder)
     theirs = any(bool(tensor.any()) for tensor in loaded.state_dict().values())
     component = "vae_decoder" if folder == "vae" else folder
-    weights = Checkpoint.open(copy, components=[component]).weights(component)
+    weights = open_checkpoint(copy, components=[component]).weights(component)
     assert any(np.any(weights[name]) for name in weights if not name.endswith("position_ids")) == theirs
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from sdc.console import printable
-from sdc.start import INTERRUPTED, SAID, interrupts
+from sdc.interrupts import INTERRUPTED, SAID, interrupts
 
 _COMMANDS = ("cache", "convert", "demo", "generate", "inspect", "run", "verify")
 _OUR_PACKAGES = frozenset(

@@ -90,9 +90,9 @@ def open_checkpoint(
     checkpoint: str, source: dict[str, Any], *, components: Collection[str] | None = None
 ) -> Checkpoint:
     """Open what the options of :func:`source_options` say, and print what was assumed on the way."""
-    from sd_convert import Checkpoint
+    from sd_convert import open_checkpoint as opened_checkpoint
 
-    opened = Checkpoint.open(
+    opened = opened_checkpoint(
         checkpoint,
         components=components,
         revision=source["revision"],

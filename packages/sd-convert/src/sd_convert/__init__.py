@@ -27,6 +27,7 @@ from .errors import (
     WeightsMismatchError,
 )
 from .lora import Lora
+from .opening import open_checkpoint
 from .options import ATTENTION_IMPLEMENTATIONS, COMPONENTS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
 from .samples import sample_inputs
@@ -72,6 +73,7 @@ __all__ = [
     "WrittenPackage",
     "build_component",
     "convert",
+    "open_checkpoint",
     "plan",
     "sample_inputs",
     "verify",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .digest import digest
 from .errors import IncompleteCheckpointError
-from .hub import Hub, is_offline
-from .options import check_components
 from .sources import Source
 from .weights import LazyWeights
 
@@ -56,7 +54,7 @@ TOKENIZER_FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How to open a checkpoint: the arguments of :meth:`Checkpoint.open` of the same names."""
+    """How to open a checkpoint: the arguments of :func:`sd_convert.open_checkpoint` of the same names."""
 
     components: Collection[str] | None = None
     variant: str | None = None
@@ -109,69 +107,6 @@ class Checkpoint:
     made_files: Mapping[str, bytes] = field(default_factory=dict)
     merged: Merged = field(default_factory=Merged)
     notes: tuple[str, ...] = ()
-
-    @classmethod
-    def open(
-        cls,
-        source: str | Path,
-        *,
-        components: Collection[str] | None = None,
-        revision: str | None = None,
-        token: str | None = None,
-        variant: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        prediction_type: str | None = None,
-        family: str | None = None,
-        tokenizer: str | Path | None = None,
-        loras: Sequence[Lora] = (),
-        embeddings: Sequence[Embedding] = (),
-        vae: str | Path | None = None,
-    ) -> Checkpoint:
-        """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the
-        hub.
-
-        On the hub ``organisation/name`` is a repository in diffusers format, of which only the needed files
-        are fetched, and ``organisation/name/file.safetensors`` a single file.
-
-        ``components``: only these need to be there, and only theirs are fetched; ``None`` is all that the
-        checkpoint has. ``variant``: which weights (``"fp16"``; ``""`` for the unnamed ones); ``None`` takes
-        fp16, else the unnamed ones, else the only ones; of a single file, ``"ema"`` is the averaged ones.
-        ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` are for the hub.
-        ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or
-        wrongly.
-        ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are
-        for single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
-        ``loras`` are merged in their order while weights are read, and embeddings inside their files become
-        tokens, of which ``notes`` speak; ``embeddings`` become tokens of the
-        tokenizers and of the text encoders. Their files may be on the hub too.
-        ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
-
-        Raises:
-            CheckpointError: one of its subclasses, see ``sd_convert.errors``.
-            UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1, 2 and XL.
-            OptionsError: an unknown component, prediction type or family.
-        """
-        from .opening import open_checkpoint
-
-        if components is not None:
-            check_components(tuple(components))
-        hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
-        return open_checkpoint(
-            source,
-            Request(
-                components,
-                variant,
-                revision,
-                prediction_type,
-                family,
-                tokenizer,
-                tuple(loras),
-                tuple(embeddings),
-                vae,
-            ),
-            hub,
-        )
 
     def config(self, folder: str) -> Config:
         """The config of a folder (``unet``, ``scheduler``, ...), or ``model_index``.

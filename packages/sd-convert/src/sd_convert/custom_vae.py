@@ -59,7 +59,7 @@ def with_vae(
 def fetch_vae(repository: Repository) -> Path:
     """Fetch the VAE of a repository, which is that alone or a checkpoint.
 
-    Errors as :meth:`Checkpoint.open`.
+    Errors as :func:`sd_convert.open_checkpoint`.
     """
     if repository.offline:
         root = repository.fetch(["config.json", "vae/config.json"])

@@ -18,7 +18,7 @@ from .variants import choose_variant
 def fetch_folder(repository: Repository, components: Collection[str] | None, variant: str | None) -> Path:
     """Fetch small files first, then, knowing them, exactly one variant of the weights of each folder.
 
-    Raises: see :meth:`Checkpoint.open`.
+    Raises: see :func:`sd_convert.open_checkpoint`.
     """
     tokenizers = (f"{folder}/{name}" for folder in TOKENIZERS.values() for name in TOKENIZER_FILES)
     patterns = [*CONFIG_FILES.values(), *tokenizers]
@@ -46,7 +46,7 @@ def read_folder(
 ) -> Checkpoint:
     """The checkpoint in ``root``, with one variant of the weights of each component.
 
-    Raises: see :meth:`Checkpoint.open`.
+    Raises: see :func:`sd_convert.open_checkpoint`.
     """
     chosen = _components(root, name, components)
     sources: dict[str, Files] = {}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import CONFIG_FILES, Checkpoint, Request
 from .custom_vae import fetch_vae, read_vae_file, read_vae_folder, with_vae
-from .embeddings import with_embeddings
+from .embeddings import Embedding, with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
-from .hub import Hub, is_repository_id
-from .lora import with_bundled_embeddings, with_loras
+from .hub import Hub, is_offline, is_repository_id
+from .lora import Lora, with_bundled_embeddings, with_loras
+from .options import check_components
 from .single_file import PREDICTION_TYPES, read_single_file
 
 _SUFFIX = ".safetensors"
@@ -33,8 +35,65 @@ TO_SAFETENSORS = (
 )
 
 
-def open_checkpoint(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
-    """What :meth:`Checkpoint.open` does, with its errors."""
+def open_checkpoint(
+    source: str | Path,
+    *,
+    components: Collection[str] | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    variant: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    prediction_type: str | None = None,
+    family: str | None = None,
+    tokenizer: str | Path | None = None,
+    loras: Sequence[Lora] = (),
+    embeddings: Sequence[Embedding] = (),
+    vae: str | Path | None = None,
+) -> Checkpoint:
+    """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the
+    hub.
+
+    On the hub ``organisation/name`` is a repository in diffusers format, of which only the needed files
+    are fetched, and ``organisation/name/file.safetensors`` a single file.
+
+    ``components``: only these need to be there, and only theirs are fetched; ``None`` is all that the
+    checkpoint has. ``variant``: which weights (``"fp16"``; ``""`` for the unnamed ones); ``None`` takes
+    fp16, else the unnamed ones, else the only ones; of a single file, ``"ema"`` is the averaged ones.
+    ``revision``, ``token``, ``cache_dir`` and ``local_files_only`` are for the hub.
+    ``prediction_type``: ``epsilon`` or ``v_prediction``, where the checkpoint does not say it, or
+    wrongly.
+    ``family`` (``sd1``, ``sd2``, ``sdxl``, ``sdxl-refiner``) and ``tokenizer``, a folder or hub id, are
+    for single files, which have no tokenizer; by default it is that of openai/clip-vit-large-patch14.
+    ``loras`` are merged in their order while weights are read, and embeddings inside their files become
+    tokens, of which ``notes`` speak; ``embeddings`` become tokens of the
+    tokenizers and of the text encoders. Their files may be on the hub too.
+    ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
+
+    Raises:
+        CheckpointError: one of its subclasses, see ``sd_convert.errors``.
+        UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1, 2 and XL.
+        OptionsError: an unknown component, prediction type or family.
+    """
+    if components is not None:
+        check_components(tuple(components))
+    hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
+    request = Request(
+        components,
+        variant,
+        revision,
+        prediction_type,
+        family,
+        tokenizer,
+        tuple(loras),
+        tuple(embeddings),
+        vae,
+    )
+    return _with_additions(source, request, hub)
+
+
+def _with_additions(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
+    """The checkpoint, with another VAE, LoRAs and embeddings."""
     if request.prediction_type not in (None, *PREDICTION_TYPES):
         raise OptionsError(
             f"prediction_type: expected one of {', '.join(PREDICTION_TYPES)}, got {request.prediction_type!r}"

@@ -11,7 +11,15 @@ import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from sd_bundle import open_bundle
-from sd_convert import Checkpoint, ConversionOptions, build_component, convert, sample_inputs, verify
+from sd_convert import (
+    Checkpoint,
+    ConversionOptions,
+    build_component,
+    convert,
+    open_checkpoint,
+    sample_inputs,
+    verify,
+)
 from sd_convert.bundle import model_facts
 from sd_mil import MLModel
 from torch import nn
@@ -99,7 +107,7 @@ Make = Callable[..., tuple[Path, Mapping[str, Any]]]
 
 
 def converted(folder: Path, *components: str, **options: Any) -> tuple[Checkpoint, Path]:
-    checkpoint = Checkpoint.open(folder, components=components or None)
+    checkpoint = open_checkpoint(folder, components=components or None)
     bundle = folder.parent / "bundle"
     convert(checkpoint, bundle, ConversionOptions(**options))
     return checkpoint, bundle
@@ -176,7 +184,7 @@ def test_residuals_are_those_of_diffusers_controlnet(make: Make, tiny_networks: 
     unet = tiny_networks["unet"](**THREE)
     folder, networks = make(unet=unet)
     options = ConversionOptions(latent_height=9, unet_support_controlnet=True, unet_batch_one=True)
-    component = build_component("unet", Checkpoint.open(folder, components=["unet"]), options)
+    component = build_component("unet", open_checkpoint(folder, components=["unet"]), options)
     controlnet = ControlNetModel.from_unet(networks["unet"])
     with torch.no_grad():
         down, middle = controlnet(
@@ -242,7 +250,7 @@ def test_what_the_manifest_says(
     else:
         networks = xl_networks(tiny_networks) | {"unet": tiny_networks["xl_unet"](time_ids, **unet)}
     folder, _ = make(index, **networks)
-    checkpoint = Checkpoint.open(folder)
+    checkpoint = open_checkpoint(folder)
     facts = model_facts(checkpoint, ConversionOptions(), checkpoint.components)
     told = facts.conditioning
     assert (
@@ -260,7 +268,7 @@ def test_what_the_manifest_says(
 
 def test_a_refiner_says_so_to_apps(make: Make, tiny_networks: Makers) -> None:
     folder, _ = make(**xl_networks(tiny_networks) | {"unet": tiny_networks["xl_unet"](5)})
-    unet = build_component("unet", Checkpoint.open(folder, components=["unet"]), ConversionOptions())
+    unet = build_component("unet", open_checkpoint(folder, components=["unet"]), ConversionOptions())
     assert unet.user_defined["requires_aesthetics_score"] == "true"
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == XL
     assert "OpenRAIL++-M" in unet.license

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sd_convert import Checkpoint, Component, ConversionOptions, build_component
+from sd_convert import Component, ConversionOptions, build_component, open_checkpoint
 from torch import Tensor, nn
 
 Makers = Mapping[str, Callable[..., nn.Module]]
@@ -17,7 +17,7 @@ Make = Callable[..., tuple[Path, Mapping[str, Any]]]
 
 def run(folder: Path, name: str, *inputs: Tensor) -> list[Tensor]:
     component: Component = build_component(
-        name, Checkpoint.open(folder, components=[name]), ConversionOptions()
+        name, open_checkpoint(folder, components=[name]), ConversionOptions()
     )
     names = component.module.state_dict()
     state = {name: torch.tensor(np.float32(component.weights[name])) for name in names}

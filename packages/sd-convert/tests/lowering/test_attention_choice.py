@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sd_attention import CHUNK_SIZE, opaque
+from sd_convert import open_checkpoint
 from sd_convert.choice import chooser
 from sd_convert.errors import OptionsError
 from sd_convert.options import ConversionOptions
@@ -93,12 +94,11 @@ def test_fused_attention_is_refused_where_a_system_lacks_it():
     [("SPLIT_EINSUM_V2", "macOS13", None), ("SDPA", "macOS15", None), ("AUTO", "macOS15", "CPU_AND_GPU")],
 )
 def test_a_tiny_unet_of_an_odd_size_equals_torch(attention, target, unit, tiny, tmp_path):
-    from sd_convert.checkpoint import Checkpoint
     from sd_convert.components import build_component
     from sd_convert.write import write_component
 
     options = ConversionOptions(latent_height=24, latent_width=40)  # 960 tokens, 512 and 448
-    component = build_component("unet", Checkpoint.open(tiny), options)
+    component = build_component("unet", open_checkpoint(tiny), options)
     written = write_component(
         component, Path(tmp_path / "net.mlpackage"), attention=attention, target=target, compute_unit=unit
     )

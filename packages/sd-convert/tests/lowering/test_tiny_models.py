@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sd_convert.checkpoint import Checkpoint
+from sd_convert import open_checkpoint
 from sd_convert.component import Component
 from sd_convert.components import build_component
 from sd_convert.options import ConversionOptions
@@ -25,7 +25,7 @@ REFERENCE_PACKAGES = {
 
 
 def component_of(checkpoint: Path, name: str, **options: object) -> Component:
-    return build_component(name, Checkpoint.open(checkpoint), ConversionOptions(**options))
+    return build_component(name, open_checkpoint(checkpoint), ConversionOptions(**options))
 
 
 def in_torch(component: Component, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sd_convert import (
-    Checkpoint,
     CheckpointError,
     ConversionOptions,
     Lora,
     UnsupportedArchitectureError,
     build_component,
+    open_checkpoint,
 )
 from sd_convert.weights import open_weights
 from torch import Tensor
@@ -141,7 +141,7 @@ def test_a_checkpoint_folder(folder: str, dtype: torch.dtype, tiny: Path) -> Non
     stored, worth = scaled(load_file(file), dtype)
     save_file(stored, file)
     component = "vae_decoder" if folder == "vae" else folder
-    built = build_component(component, Checkpoint.open(tiny), ConversionOptions())
+    built = build_component(component, open_checkpoint(tiny), ConversionOptions())
     for name, theirs in built.weights.names.items():
         np.testing.assert_array_equal(built.weights[name], worth[theirs].numpy())
 
@@ -152,7 +152,7 @@ def test_a_single_file(original: Any, tiny_models: Any, tokenizer_folder: Path, 
     stored, worth = scaled(unet, FORMATS[0])
     stored["model.diffusion_model.scaled_fp8"] = stored.pop("scaled_fp8")
     file = one_file(tmp_path, {**state, **stored})
-    checkpoint = Checkpoint.open(file, tokenizer=tokenizer_folder)
+    checkpoint = open_checkpoint(file, tokenizer=tokenizer_folder)
     got = checkpoint.weights("unet")["mid_block.resnets.0.conv1.weight"]
     name = "model.diffusion_model.middle_block.0.in_layers.2.weight"
     np.testing.assert_array_equal(got, worth[name].numpy())
@@ -161,7 +161,7 @@ def test_a_single_file(original: Any, tiny_models: Any, tokenizer_folder: Path, 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
 def test_a_lora(dtype: torch.dtype, tiny: Path, tmp_path: Path) -> None:
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
-    before = Checkpoint.open(tiny).weights("unet")[f"{name}.weight"].astype(np.float32)
+    before = open_checkpoint(tiny).weights("unet")[f"{name}.weight"].astype(np.float32)
     up, down = torch.randn(len(before), 2).to(dtype), torch.randn(2, before.shape[1]).to(dtype)
     key = f"lora_unet_{name.replace('.', '_')}"
     state = {
@@ -169,7 +169,7 @@ def test_a_lora(dtype: torch.dtype, tiny: Path, tmp_path: Path) -> None:
         f"{key}.lora_down.weight": down,
         f"{key}.alpha": torch.tensor(1.0).to(dtype),
     }
-    after = Checkpoint.open(tiny, loras=[Lora(one_file(tmp_path, state))]).weights("unet")[f"{name}.weight"]
+    after = open_checkpoint(tiny, loras=[Lora(one_file(tmp_path, state))]).weights("unet")[f"{name}.weight"]
     np.testing.assert_allclose(
         after, before + 0.5 * (up.float() @ down.float()).numpy(), rtol=1e-5, atol=1e-5
     )

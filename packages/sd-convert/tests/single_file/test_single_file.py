@@ -20,6 +20,7 @@ from sd_convert import (
     OptionsError,
     UnsupportedArchitectureError,
     convert,
+    open_checkpoint,
     verify,
 )
 from sd_tokenize import ClipTokenizer
@@ -100,7 +101,7 @@ def opened(
 ) -> Callable[..., Checkpoint]:
     def open_kind(kind: str, **request: Any) -> Checkpoint:
         file = save(original(**networks[kind], kind=kind))
-        return Checkpoint.open(file, tokenizer=tokenizer_folder, **request)
+        return open_checkpoint(file, tokenizer=tokenizer_folder, **request)
 
     return open_kind
 
@@ -206,7 +207,7 @@ def test_other_dtypes(
     dtype: torch.dtype, networks: dict[str, dict[str, Any]], original: Any, save: Any, tokenizer_folder: Path
 ) -> None:
     state = {name: t.to(dtype) for name, t in original(**networks["sd2"], kind="sd2").items()}
-    weights = Checkpoint.open(save(state), tokenizer=tokenizer_folder).weights("text_encoder")
+    weights = open_checkpoint(save(state), tokenizer=tokenizer_folder).weights("text_encoder")
     for name, array in named(networks["sd2"]["open_text"]).items():
         np.testing.assert_allclose(weights[name], array, rtol=1e-2, atol=1e-3)
 
@@ -221,27 +222,27 @@ def test_averaged_weights_only_when_asked_for(
 ) -> None:
     state = original(unet=networks["sd1"]["unet"])
     file = save(state | averaged(state))
-    plain = Checkpoint.open(file).weights("unet")["conv_in.weight"]
-    opened = Checkpoint.open(file, variant="ema")
+    plain = open_checkpoint(file).weights("unet")["conv_in.weight"]
+    opened = open_checkpoint(file, variant="ema")
     np.testing.assert_array_equal(opened.weights("unet")["conv_in.weight"], 2 * plain)
     assert opened.variants["unet"] == "ema"
     with pytest.raises(OptionsError, match=r"got none for model\.diffusion_model"):
-        Checkpoint.open(save(state, name="plain"), variant="ema")
+        open_checkpoint(save(state, name="plain"), variant="ema")
 
 
 def test_a_unet_alone(networks: dict[str, dict[str, Any]], original: Any, save: Any) -> None:
     state = original(unet=networks["sdxl"]["unet"])
-    checkpoint = Checkpoint.open(save(state))
+    checkpoint = open_checkpoint(save(state))
     assert checkpoint.components == ("unet",)
     assert checkpoint.config("vae")["block_out_channels"] == [128, 256, 512, 512]
     assert len(checkpoint.notes) == 2
     bare = {name.removeprefix("model.diffusion_model."): tensor for name, tensor in state.items()}
     beside = {"lora_unet_x.lora_down.weight": torch.zeros(1), "control_model.y": torch.zeros(1)}
-    assert set(Checkpoint.open(save(bare | beside, name="bare")).weights("unet")) == set(
+    assert set(open_checkpoint(save(bare | beside, name="bare")).weights("unet")) == set(
         checkpoint.weights("unet")
     )
     with pytest.raises(IncompleteCheckpointError, match="text_encoder in the file, got only unet"):
-        Checkpoint.open(save(state), components=["text_encoder"])
+        open_checkpoint(save(state), components=["text_encoder"])
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_names_of_the_attention_of_the_vae(
     state = original(unet=networks["sd1"]["unet"], vae=vae)
     for old, new in zip(("q", "k", "v", "proj_out", "norm"), names, strict=True):
         state = {name.replace(f".attn_1.{old}.", f".attn_1.{new}."): t for name, t in state.items()}
-    weights = Checkpoint.open(save(state)).weights("vae_decoder")
+    weights = open_checkpoint(save(state)).weights("vae_decoder")
     for name, tensor in vae.state_dict().items():
         np.testing.assert_array_equal(weights[name], tensor.numpy())
 
@@ -264,7 +265,7 @@ def test_what_the_training_of_the_vae_left(networks: Any, original: Any, save: A
     state = original(unet=networks["sd1"]["unet"], vae=vae)
     names = ("loss.logvar", "loss.discriminator.main.0.weight", "model_ema.decoderconv_inweight")
     state |= {f"first_stage_model.{name}": torch.ones(3) for name in names}
-    weights = Checkpoint.open(save(state)).weights("vae_decoder")
+    weights = open_checkpoint(save(state)).weights("vae_decoder")
     assert set(weights) == set(vae.state_dict())
 
 
@@ -288,14 +289,14 @@ def test_what_the_unet_predicts(
     file = save(
         original(unet=networks[kind]["unet"], vae=networks[kind]["vae"]), metadata=metadata or None, **extra
     )
-    checkpoint = Checkpoint.open(file, components=["unet"])
+    checkpoint = open_checkpoint(file, components=["unet"])
     scheduler = json.loads(checkpoint.made_files["scheduler/scheduler_config.json"])
     assert scheduler == checkpoint.config("scheduler")
     assert scheduler["prediction_type"] == expected
     assert [note in said for said in checkpoint.notes] == ([True] if note else [])
     size = {"sd1": 64, "sd2": 96 if expected == "v_prediction" else 64, "sdxl": 128}[kind]
     assert checkpoint.config("unet")["sample_size"] == size
-    other = Checkpoint.open(file, components=["unet"], prediction_type="sample")
+    other = open_checkpoint(file, components=["unet"], prediction_type="sample")
     assert other.config("scheduler")["prediction_type"] == "sample"
     assert json.loads(other.made_files["scheduler/scheduler_config.json"])["prediction_type"] == "sample"
     assert not other.notes
@@ -309,7 +310,7 @@ def test_zero_terminal_snr_and_resolution(networks: dict[str, Any], original: An
         v_pred=torch.tensor([]),
         ztsnr=torch.tensor([]),
     )
-    checkpoint = Checkpoint.open(file)
+    checkpoint = open_checkpoint(file)
     assert checkpoint.config("scheduler")["rescale_betas_zero_snr"] is True
     assert checkpoint.config("scheduler")["timestep_spacing"] == "trailing"
     assert checkpoint.config("unet")["sample_size"] == [1216 // 2, 832 // 2]  # this VAE halves once
@@ -317,7 +318,7 @@ def test_zero_terminal_snr_and_resolution(networks: dict[str, Any], original: An
 
 @pytest.mark.parametrize(("channels", "name"), [(9, "InpaintPipeline"), (8, "InstructPix2PixPipeline")])
 def test_more_input_channels(channels: int, name: str, original: Any, save: Any) -> None:
-    checkpoint = Checkpoint.open(save(original(unet=tiny_unet(in_channels=channels))))
+    checkpoint = open_checkpoint(save(original(unet=tiny_unet(in_channels=channels))))
     assert checkpoint.config("unet")["in_channels"] == channels
     assert checkpoint.config("model_index")["_class_name"] == f"StableDiffusion{name}"
 
@@ -351,41 +352,41 @@ REFUSED = {
 def test_what_is_no_checkpoint(kind: str, save: Any) -> None:
     state, error, reason = REFUSED[kind]
     with pytest.raises(error, match=reason):
-        Checkpoint.open(save(state))
+        open_checkpoint(save(state))
 
 
 def test_a_unet_of_another_kind(networks: dict[str, Any], original: Any, save: Any) -> None:
     state = original(unet=networks["sd1"]["unet"])
     with pytest.raises(UnsupportedArchitectureError, match=r"does not have: time_mixer\.weight"):
-        Checkpoint.open(save(state | {f"{UNET_PREFIX}time_mixer.weight": torch.zeros(1)}))
+        open_checkpoint(save(state | {f"{UNET_PREFIX}time_mixer.weight": torch.zeros(1)}))
     del state[f"{UNET_PREFIX}input_blocks.1.0.in_layers.0.weight"]
     for name in [n for n in state if n.startswith(f"{UNET_PREFIX}input_blocks.1.")]:
         del state[name]
     with pytest.raises(UnsupportedArchitectureError, match="none numbered 1"):
-        Checkpoint.open(save(state))
+        open_checkpoint(save(state))
 
 
 def test_family_and_prediction_that_cannot_be(networks: dict[str, Any], original: Any, save: Any) -> None:
     file = save(original(unet=networks["sd1"]["unet"]))
     with pytest.raises(OptionsError, match="family: expected sd1, as the tensors"):
-        Checkpoint.open(file, family="sdxl")
+        open_checkpoint(file, family="sdxl")
     with pytest.raises(OptionsError, match="family: expected one of sd1"):
-        Checkpoint.open(file, family="sd4")
+        open_checkpoint(file, family="sd4")
     with pytest.raises(OptionsError, match="prediction_type: expected one of"):
-        Checkpoint.open(file, prediction_type="v")
-    assert Checkpoint.open(file, family="sd2").config("unet")["attention_head_dim"] == [1, 1]
+        open_checkpoint(file, prediction_type="v")
+    assert open_checkpoint(file, family="sd2").config("unet")["attention_head_dim"] == [1, 1]
 
 
 def test_no_tokenizer(networks: dict[str, Any], original: Any, save: Any, tmp_path: Path) -> None:
     file = save(original(text=networks["sd1"]["text"], unet=networks["sd1"]["unet"]))
     with pytest.raises(CheckpointNotFoundError, match=r"openai/clip-vit-large-patch14.*--tokenizer"):
-        Checkpoint.open(file, local_files_only=True, cache_dir=tmp_path / "empty")
+        open_checkpoint(file, local_files_only=True, cache_dir=tmp_path / "empty")
     (tmp_path / "folder").mkdir()
     with pytest.raises(IncompleteCheckpointError, match=r"expected vocab\.json"):
-        Checkpoint.open(file, tokenizer=tmp_path / "folder")
+        open_checkpoint(file, tokenizer=tmp_path / "folder")
     with pytest.raises(CheckpointNotFoundError, match="a folder or a hub id"):
-        Checkpoint.open(file, tokenizer=tmp_path / "nowhere")
-    assert Checkpoint.open(file, components=["unet"]).tokenizers == {}
+        open_checkpoint(file, tokenizer=tmp_path / "nowhere")
+    assert open_checkpoint(file, components=["unet"]).tokenizers == {}
 
 
 def test_a_bundle_of_a_single_file_is_that_of_the_networks(

@@ -39,7 +39,7 @@ def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_st
     The checkpoint is a small latent diffusion model that knows captions of the form
     "a red circle on a blue background".
     """
-    from sd_convert import Checkpoint, ConversionOptions, verify
+    from sd_convert import ConversionOptions, open_checkpoint, verify
 
     from sdc.commands.convert import run_conversion
     from sdc.console import console, peak_memory, size
@@ -49,7 +49,7 @@ def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_st
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with demo_checkpoint() as folder:
-        checkpoint = Checkpoint.open(folder)
+        checkpoint = open_checkpoint(folder)
         options = ConversionOptions(model_version="sdc-demo", overwrite=True)
         conversion = run_conversion(checkpoint, output / "bundle", options)
         with console(err=True).status("verifying against torch"):

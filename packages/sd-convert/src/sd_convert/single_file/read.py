@@ -36,7 +36,7 @@ def read_single_file(
 ) -> Checkpoint:
     """The checkpoint in ``file``: configs from its tensors, the rest as its family was published.
 
-    Raises: see :meth:`Checkpoint.open`.
+    Raises: see :func:`sd_convert.open_checkpoint`.
     """
     weights = open_weights([file])
     places = find_networks(weights.entries, variant=request.variant, where=name)
