@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sd_bundle import drafts
 from sd_bundle.drafts import draft_folder, locked, replacing
 from sd_bundle.leftovers import clear_leftovers
-from sd_runtime import drafts
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="nothing is locked there, so nothing is swept"
