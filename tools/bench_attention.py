@@ -16,11 +16,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 TORCH = "torch"
 
 
-def attention_called(name: str, chunk_size: int):
+def attention_called(name: str, chunk_size: int) -> Callable[..., Any]:
     """A function of q, k, v in BC1S and the number of heads."""
     from functools import partial
 
@@ -29,7 +31,7 @@ def attention_called(name: str, chunk_size: int):
 
     if name == TORCH:
         return scaled_dot_product_attention
-    function = IMPLEMENTATIONS[name]
+    function: Callable[..., Any] = IMPLEMENTATIONS[name]
     chunked = partial(function, chunk_size=chunk_size) if name == "SPLIT_EINSUM_V2" else function
     return lambda q, k, v, heads: chunked(q, k, v, None, heads)
 
@@ -69,12 +71,12 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def operations(attend, arguments) -> int:
+def operations(attend: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
     """Calls in the exported graph."""
     import torch
 
     class Attend(torch.nn.Module):
-        def forward(self, q, k, v):
+        def forward(self, q: Any, k: Any, v: Any) -> Any:
             return attend(q, k, v, *arguments[3:])
 
     program = torch.export.export(Attend(), arguments[:3], strict=False)
@@ -106,7 +108,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def measured_apart(name: str, arguments: list[str]) -> dict[str, float]:
     """The measures of one implementation, taken in a process of its own."""
     command = [sys.executable, __file__, *arguments, "--only", name]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    measures: dict[str, float] = json.loads(printed)
+    return measures
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def check(name: str, folder: Path, environment: Path) -> None:
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
     fresh = [part for member in members() for part in ("--refresh-package", member)]
-    install = ("uv", "pip", "install", "--quiet", *fresh, "--python", python)
+    install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
     run(*install, "-r", requirements, "pytest", "hypothesis")
     if name in INFERENCE_ONLY:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)

@@ -49,5 +49,6 @@ def draw(
     else:
         pen.polygon([(px * scale, py * scale) for px, py in outline(shape, x, y, radius)], fill=255)
     alpha = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)[..., None] / 255
-    blend = alpha * np.float32(colour) + (1 - alpha) * np.float32(background)
-    return blend.round().astype(np.uint8)
+    inside, outside = (np.asarray(rgb, np.float32) for rgb in (colour, background))
+    blend = alpha * inside + (1 - alpha) * outside
+    return np.round(blend).astype(np.uint8)
