@@ -11,7 +11,7 @@ _TESTS = Path(__file__).resolve().parent.parent / "packages" / "sd-mil" / "tests
 sys.path.insert(0, str(_TESTS))
 
 import model_damage  # noqa: E402
-from sd_mil import limits  # noqa: E402
+from sd_mil.ir import limits  # noqa: E402
 
 #: Damage makes loops that do not end; they are stopped within the second that every input has.
 limits.MAX_ITERATIONS = 1000
