@@ -3,7 +3,7 @@
     uv run python tools/bench_checkpoint.py sdxl FOLDER
 
 ``sd15`` is Stable Diffusion 1.5 (2.1 GB), ``sdxl`` Stable Diffusion XL base (6.9 GB): the architectures of
-their published configs.
+their published configs. ``tiny`` is the first in miniature, to try the benchmarks themselves.
 """
 
 from __future__ import annotations
@@ -56,9 +56,35 @@ _SDXL: Final = {
     ),
     "vae": ("AutoencoderKL", {**_VAE, "sample_size": 1024, "scaling_factor": 0.13025}),
 }  # fmt: skip
+_TINY: Final = {
+    "text_encoder": (
+        "CLIPTextModel",
+        {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "hidden_act": "quick_gelu", "projection_dim": 32,
+        },
+    ),
+    "unet": (
+        "UNet2DConditionModel",
+        {
+            "sample_size": 8, "block_out_channels": [32, 64], "cross_attention_dim": 32,
+            "attention_head_dim": 4, "layers_per_block": 1,
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        },
+    ),
+    "vae": (
+        "AutoencoderKL",
+        {
+            "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+            "block_out_channels": [32, 32], "layers_per_block": 1, "latent_channels": 4, "sample_size": 16,
+        },
+    ),
+}  # fmt: skip
 _MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, Mapping[str, Any]]]]]] = {
     "sd15": ("StableDiffusionPipeline", _SD15),
     "sdxl": ("StableDiffusionXLPipeline", _SDXL),
+    "tiny": ("StableDiffusionPipeline", _TINY),
 }
 _SCHEDULER: Final = {
     "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
@@ -67,7 +93,7 @@ _SCHEDULER: Final = {
 
 
 def write_checkpoint(model: str, folder: Path) -> None:
-    """Write the checkpoint of ``model`` (``sd15`` or ``sdxl``) into ``folder``."""
+    """Write the checkpoint of ``model`` (``sd15``, ``sdxl`` or ``tiny``) into ``folder``."""
     from demo_checkpoint.tokenizer import write_tokenizer
 
     pipeline, parts = _MODELS[model]

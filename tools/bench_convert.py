@@ -64,8 +64,9 @@ def convert(checkpoint: Path, folder: Path, options: argparse.Namespace, environ
     print(f"sdc convert ({options.model}, {options.components or 'all'}): {seconds:.1f} s, {peak:.2f} GB")
     again, peak_again = measure(sdc, environment)
     print(f"sdc convert again: {again:.1f} s, {peak_again:.2f} GB")
-    apple_seconds, apple_peak = APPLE[options.model]
-    print(f"Apple's converter (not run now): {apple_seconds} s, {apple_peak} GB")
+    if options.model in APPLE:
+        apple_seconds, apple_peak = APPLE[options.model]
+        print(f"Apple's converter (not run now): {apple_seconds} s, {apple_peak} GB")
     if options.peer:
         peer = [sys.executable, "-c", PEER, str(checkpoint), str(folder / "peer.mlpackage")]
         peer_seconds, peer_peak = measure(peer, environment)
@@ -79,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=["sd15", "sdxl"], default="sd15")
+    parser.add_argument("--model", choices=["sd15", "sdxl", "tiny"], default="sd15")
     parser.add_argument("--components", help="by default all")
     parser.add_argument("--attention-implementation", default="SPLIT_EINSUM")
     parser.add_argument("--peer", action="store_true", help="SD 1.5 only")

@@ -25,33 +25,37 @@ from typing import Any
 import numpy as np
 
 PACKAGES = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "6-bit", "8-bit", "torch")
-INPUTS = {
-    "sample": (2, 4, 64, 64),
-    "timestep": (2,),
-    "encoder_hidden_states": (2, 768, 1, 77),
-}
+
+#: Latent size and text width; ``tiny`` is there to try this programme itself.
+SIZES = {"sd15": (64, 768), "tiny": (8, 32)}
 
 
-def sample_inputs() -> dict[str, Any]:
+def sample_inputs(model: str) -> dict[str, Any]:
     """The same for every case."""
-    rng = np.random.default_rng(0)
-    arrays = {name: rng.standard_normal(shape).astype(np.float16) for name, shape in INPUTS.items()}
+    rng, (size, width) = np.random.default_rng(0), SIZES[model]
+    shapes = {
+        "sample": (2, 4, size, size),
+        "timestep": (2,),
+        "encoder_hidden_states": (2, width, 1, 77),
+    }
+    arrays = {name: rng.standard_normal(shape).astype(np.float16) for name, shape in shapes.items()}
     arrays["timestep"][:] = 500
     return arrays
 
 
-def run_case(package: str, folder: Path, precision: str, steps: int, output: Path) -> dict[str, float]:
+def run_case(options: argparse.Namespace) -> dict[str, float]:
     """Load and step in this process."""
-    arrays = sample_inputs()
+    arrays = sample_inputs(options.model)
     began = time.perf_counter()
-    step = (load_torch if package == "torch" else load_package)(folder, precision, arrays)
+    load = load_torch if options.case == "torch" else load_package
+    step = load(options.folder, options.precision, arrays)
     loaded = time.perf_counter()
     seconds = []
-    for _ in range(steps):
+    for _ in range(options.steps):
         start = time.perf_counter()
         result = step()
         seconds.append(time.perf_counter() - start)
-    np.save(output, result)
+    np.save(options.output, result)
     return {"load": loaded - began, "step": min(seconds)}
 
 
@@ -82,11 +86,20 @@ def load_torch(path: Path, precision: str, arrays: dict[str, Any]) -> Callable[[
     return step
 
 
-def measure(case: tuple[str, Path, str], steps: int, cache: Path) -> dict[str, float]:
+def measure(case: tuple[str, Path, str], steps: int, cache: Path, model: str) -> dict[str, float]:
     """One case in a process of its own: seconds to load and to step, and its peak memory in GB."""
     package, folder, precision = case
     command = [sys.executable, __file__, "--case", package, "--folder", str(folder)]
-    command += ["--precision", precision, "--steps", str(steps), "--output", str(output_of(case, cache))]
+    command += [
+        "--model",
+        model,
+        "--precision",
+        precision,
+        "--steps",
+        str(steps),
+        "--output",
+        str(output_of(case, cache)),
+    ]
     environment = {**os.environ, "SD_MIL_CACHE": str(cache)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -105,16 +118,18 @@ def output_of(case: tuple[str, Path, str], cache: Path) -> Path:
     return cache / f"{case[0]}-{case[2]}.npy"
 
 
-def prepare(folder: Path, packages: list[str]) -> dict[str, Path]:
+def prepare(folder: Path, packages: list[str], model: str) -> dict[str, Path]:
     """Make the checkpoint and the packages that are not there yet."""
-    checkpoint = folder / "sd15-sized"
+    checkpoint = folder / f"{model}-sized"
     if not checkpoint.exists():
-        call(f"import bench_checkpoint; bench_checkpoint.write_checkpoint('sd15', Path({str(checkpoint)!r}))")
+        place = f"Path({str(checkpoint)!r})"
+        call(f"import bench_checkpoint; bench_checkpoint.write_checkpoint({model!r}, {place})")
     paths = {"torch": checkpoint}
     for name in packages:
         if name not in ("torch", "6-bit", "8-bit"):
             paths[name] = converted(checkpoint, folder / name, name)
-    makers = {"6-bit": "palettize(source, target)", "8-bit": "quantise(source, target, sample_inputs())"}
+    quantised = f"quantise(source, target, sample_inputs({model!r}))"
+    makers = {"6-bit": "palettize(source, target)", "8-bit": quantised}
     for name in makers.keys() & set(packages):
         source = converted(checkpoint, folder / "SPLIT_EINSUM", "SPLIT_EINSUM")
         paths[name] = folder / name / source.name
@@ -154,11 +169,11 @@ def compare(paths: dict[str, Path], options: argparse.Namespace) -> None:
         for case in cases:
             for entry in cache.glob("*.weights"):
                 entry.unlink()
-            first[case] = measure(case, 1, cache)
-            best[case] = better(measure(case, options.steps, cache), first[case])
+            first[case] = measure(case, 1, cache, options.model)
+            best[case] = better(measure(case, options.steps, cache, options.model), first[case])
         for _ in range(options.rounds - 1):
             for case in cases:
-                best[case] = better(measure(case, options.steps, cache), best[case])
+                best[case] = better(measure(case, options.steps, cache, options.model), best[case])
         print_table(cases, first, best, cache)
 
 
@@ -190,6 +205,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--keep", type=Path, help="make the checkpoint and the packages here, and leave them")
+    parser.add_argument("--model", choices=SIZES, default="sd15")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--packages", nargs="+", choices=PACKAGES, default=list(PACKAGES))
@@ -200,13 +216,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        case = (options.case, options.folder, options.precision)
-        print(json.dumps(run_case(*case, options.steps, options.output)))
+        print(json.dumps(run_case(options)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        compare(prepare(folder, options.packages), options)
+        compare(prepare(folder, options.packages, options.model), options)
 
 
 if __name__ == "__main__":

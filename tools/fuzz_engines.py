@@ -14,6 +14,7 @@ same numbers finds the same. Exits with 1 when there were findings.
 from __future__ import annotations
 
 import argparse
+import importlib
 import resource
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 _TESTS = Path(__file__).resolve().parent.parent / "packages" / "sd-mil" / "tests"
 _ELEMENTS = 1 << 20
@@ -102,13 +104,11 @@ def _child(options: argparse.Namespace) -> None:
 @contextmanager
 def _attempts(*, damaged: bool) -> Iterator[Attempt]:
     if damaged:
-        import damaged_portable
-
+        damaged_portable: Any = importlib.import_module("damaged_portable")
         with damaged_portable.seeds() as seeds:
             yield partial(_damaged, partial(damaged_portable.outcome, seeds))
     else:
-        import adversarial
-
+        adversarial: Any = importlib.import_module("adversarial")
         yield adversarial.difference
 
 

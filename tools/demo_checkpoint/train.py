@@ -130,7 +130,7 @@ def run_stage(
         torch.manual_seed(SEED * 1_000_003 + step)
         loss = loss_of(step)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimiser.step()
         ema.update(modules, step)
@@ -183,11 +183,13 @@ def train_vae(work: Path, device: torch.device, *, steps: int, batch: int) -> nn
             drawn = vae.decode(latent).sample.float()
         error = drawn - pictures
         kl = posterior.kl().float().mean() / latent[0].numel()
-        return error.abs().mean() + error.square().mean() + 2e-4 * kl
+        loss: torch.Tensor = error.abs().mean() + error.square().mean() + 2e-4 * kl
+        return loss
 
     modules = nn.ModuleDict({"vae": vae})
     modules.load_state_dict(run_stage("vae", work, modules, loss_of, steps=steps, rate=1.5e-3))
-    return vae.eval().requires_grad_(False)
+    trained: nn.Module = vae.eval().requires_grad_(False)
+    return trained
 
 
 def sharpen_decoder(work: Path, vae: Any, device: torch.device, *, steps: int, batch: int) -> None:
@@ -202,7 +204,8 @@ def sharpen_decoder(work: Path, vae: Any, device: torch.device, *, steps: int, b
                 latent = latent + wander * torch.randn_like(latent)
             drawn = vae.decode(latent).sample.float()
         error = (drawn - pictures).abs()
-        return ((error + error.square()) * (1 + 4 * near_edges(pictures))).mean()
+        loss: torch.Tensor = ((error + error.square()) * (1 + 4 * near_edges(pictures))).mean()
+        return loss
 
     modules = nn.ModuleDict({"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv})
     modules.requires_grad_(True)
@@ -288,11 +291,12 @@ def train_unet(
             velocity = unet(noisy.repeat(2, 1, 1, 1).to(device), timestep.repeat(2), states).sample.float()
         with_caption, without = velocity.chunk(2)
         guided = without + GUIDANCE * (with_caption - without)
-        return (
+        loss: torch.Tensor = (
             (with_caption - target).square().mean()
             + 0.5 * (without - target).square().mean()
             + (0.15 * signal.to(device) * (guided - target).square()).mean()
         )
+        return loss
 
     modules = nn.ModuleDict({"unet": unet, "text": text})
     modules.load_state_dict(run_stage("unet", work, modules, loss_of, steps=steps, rate=1e-3))

@@ -666,6 +666,8 @@ def _allowed(operation, slow, fast):
     nothing = isinstance(fast, dict) and any(one.size == 0 for one in fast.values())  # of unknown sizes
     if memory or nothing or "REFLECT padding mode" in str(fast):
         return True
+    if isinstance(slow, Exception) and operation.type == "einsum":  # OpenVINO knows more equations
+        return True
     if isinstance(slow, Exception) or isinstance(fast, Exception):
         return False
     if operation.type == "resample":  # which of two pixels is nearest, at the same distance or at no number

@@ -27,7 +27,19 @@ BlockFunction: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
 _F = TypeVar("_F", bound=Implementation)
 
-__all__ = ["OPS", "Array", "BlockFunction", "Op", "alias", "axis_of", "check_counts", "find_op", "form", "op"]
+__all__ = [
+    "OPS",
+    "Array",
+    "BlockFunction",
+    "Op",
+    "alias",
+    "axis_of",
+    "check_counts",
+    "find_op",
+    "form",
+    "mean_of",
+    "op",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,13 @@ def axis_of(axis: Array | int, rank: int) -> int:
     if not -rank <= int(axis) < rank:
         raise ValueError(f"axis {int(axis)} is out of bounds for {rank} dimensions")
     return int(axis) % rank
+
+
+def mean_of(x: Array, axis: tuple[int, ...] | None, *, keepdims: bool) -> Array:
+    """The mean over the axes; of no elements NaN, without the warning that numpy gives."""
+    if x.size == 0:
+        return np.asarray(x.sum(axis=axis, keepdims=keepdims) * np.float32(np.nan))
+    return np.asarray(x.mean(axis=axis, keepdims=keepdims))
 
 
 def check_counts(name: str, *counts: Any, least: int = 0) -> None:

@@ -24,6 +24,10 @@ def tile(call: Call) -> Output:
     reps = call.counts("reps", length=len(x.get_partial_shape()))
     if not reps:  # OpenVINO 2026.4.1 gives whatever is in memory
         raise call.unsupported("no dimension")
+    if (
+        x.get_partial_shape().is_dynamic and sum(count > 1 for count in reps) > 1
+    ):  # 2026.4.1 mixes up the order
+        raise call.unsupported("more than one repetition of sizes that are not known before running")
     return ov.tile(x, int_list(reps)).output(0)
 
 

@@ -124,7 +124,7 @@ def one_hot(
 ) -> Array:
     """``on_value`` at the index along a new axis, ``off_value`` elsewhere."""
     check_counts("one_hot_vector_size", one_hot_vector_size)
-    check_computed(indices.size, int(one_hot_vector_size))
+    check_computed(max(1, indices.size), int(one_hot_vector_size))
     hot = np.expand_dims(indices, -1) == np.arange(int(one_hot_vector_size))
     return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
 
@@ -171,4 +171,6 @@ def fill_like(ref_tensor: Array, value: Array | float = 0.0) -> Array:
 def range_1d(start: Array, end: Array, step: Array) -> Array:
     """From start on by steps, short of end."""
     check_computed(max(0.0, (float(end) - float(start)) / float(step)))
+    if (0 if step == 0 else (float(end) - float(start)) / float(step)) <= 0:
+        return np.arange(0, dtype=np.asarray(start).dtype)  # numpy's own differences may overflow
     return np.arange(start, end, step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
+from sd_mil.engines.reference.registry import Array, axis_of, check_counts, mean_of, op
 from sd_mil.ir.limits import check_computed
 
 
@@ -77,8 +77,8 @@ def local_response_norm(
 
 
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: Array | float) -> Array:
-    centred = x - x.mean(axis=axes, keepdims=True)
-    variance = np.square(centred).mean(axis=axes, keepdims=True)
+    centred = x - mean_of(x, axes, keepdims=True)
+    variance = mean_of(np.square(centred), axes, keepdims=True)
     return np.asarray(centred / np.sqrt(variance + np.float32(epsilon)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def l2_pool(
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Windows over the spatial axes; ``beyond`` is what rounding sizes up adds after the padding."""
+    """Windows over the spatial axes; ``beyond`` is what rounding sizes up adds after them, or leaves."""
 
     kernel: list[int]
     strides: list[int]
@@ -76,7 +77,10 @@ class _Pool:
 
     def windows(self, x: Array, *, fill: float) -> Array:
         outer = fill if fill == -np.inf else 0
-        whole = padded(padded(x, self.pads, fill=fill), [(0, extra) for extra in self.beyond], fill=outer)
+        longer = [(0, max(0, extra)) for extra in self.beyond]
+        whole = padded(padded(x, self.pads, fill=fill), longer, fill=outer)
+        kept: Any = (..., *(slice(min(0, extra) or None) for extra in self.beyond))
+        whole = whole[kept]
         return windows(whole, self.kernel, self.strides, [1] * len(self.kernel))
 
 
@@ -102,10 +106,12 @@ def _pool(
 def _beyond(size: int, width: int, step: int, pads: tuple[int, int]) -> int:
     """What the last window lacks, unless it would begin in the padding after the last element.
 
+    Negative is what is left over then.
+
     Source: ``spatial_dimensions_out_shape`` of coremltools, which does as torch does.
     """
     before, after = pads
     outputs = -(-(size + before + after - width) // step) + 1
     if (outputs - 1) * step >= size + before and before + after > 0:
         outputs -= 1
-    return max(0, (outputs - 1) * step + width - (size + before + after))
+    return (outputs - 1) * step + width - (size + before + after)

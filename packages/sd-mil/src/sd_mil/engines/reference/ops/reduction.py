@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, mean_of, op
 
 
 def _log_sum_exp(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
@@ -21,7 +21,7 @@ _REDUCTIONS: dict[str, Callable[..., Array]] = {
     "reduce_log_sum": lambda x, axis, keepdims: np.log(x.sum(axis=axis, keepdims=keepdims)),
     "reduce_log_sum_exp": _log_sum_exp,
     "reduce_max": lambda x, axis, keepdims: x.max(axis=axis, keepdims=keepdims),
-    "reduce_mean": lambda x, axis, keepdims: x.mean(axis=axis, keepdims=keepdims),
+    "reduce_mean": lambda x, axis, keepdims: mean_of(x, axis, keepdims=keepdims),
     "reduce_min": lambda x, axis, keepdims: x.min(axis=axis, keepdims=keepdims),
     "reduce_prod": lambda x, axis, keepdims: x.prod(axis=axis, keepdims=keepdims),
     "reduce_sum": lambda x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims),

@@ -1,0 +1,81 @@
+"""Every file under ``tools/`` runs, here on tiny input; what it measures is not looked at."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("openvino")
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+ELSEWHERE = {
+    "fuzz_engines",  # test_fuzz_tool
+    "op_table",  # test_op_table
+    "isolation",  # installs every package; .ci/run runs it
+    "bench_checkpoint",  # the two that take a checkpoint make it
+    "bench_packages",  # bench_engine makes its compressed packages with it
+    "fuzz_models",  # what fuzz_mil fuzzes
+}
+SMALL_ATTENTION = ["--tokens", "16", "--heads", "2", "--head-dim", "4", "--repeats", "1", "--chunk-size", "8"]
+
+
+def run(name, *arguments):
+    command = [sys.executable, TOOLS / f"{name}.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_attention():
+    lines = run("bench_attention", *SMALL_ATTENTION).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["torch", "ORIGINAL"]
+
+
+def test_conversion():
+    said = run("bench_convert", "--model", "tiny", "--components", "unet")
+    assert "sdc convert (tiny, unet): " in said
+    assert "sdc convert again: " in said
+
+
+def test_engine(tmp_path):
+    packages = ["SPLIT_EINSUM", "8-bit"]
+    options = ["--model", "tiny", "--rounds", "1", "--steps", "1", "--precisions", "fp32"]
+    lines = run("bench_engine", "--keep", tmp_path, *options, "--packages", *packages).splitlines()
+    table = [line.split() for line in lines if line.split()[:1] and line.split()[0] in packages]
+    assert [row[0] for row in table] == packages
+
+
+def test_sizes():
+    assert "sd_mil" in run("size")
+
+
+def test_judge():
+    picture = next((TOOLS.parent / "apps/sdc").rglob("*.png"), None)
+    if picture is None:
+        pytest.skip("no picture in the sources")
+    assert str(picture) in run("judge", picture)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
+def test_fuzz_mil(tmp_path):
+    run("fuzz_mil", "--seconds", "2", "--findings", tmp_path)
+
+
+def test_what_fuzz_mil_fuzzes(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(TOOLS)!r});"
+        "from pathlib import Path; from fuzz_models import Target;"
+        f"target = Target(Path({str(tmp_path)!r}));"
+        "print({target.run(bytes([n] * 12)).isidentifier() for n in range(20)})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "{True}\n", done.stderr
+
+
+def test_all_are_here():
+    tried = set(re.findall(r'\brun\("(\w+)"', Path(__file__).read_text()))
+    assert {path.stem for path in TOOLS.glob("*.py")} <= tried | ELSEWHERE
