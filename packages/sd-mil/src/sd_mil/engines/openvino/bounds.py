@@ -83,6 +83,11 @@ def checked(call: Call, indices: Output, x: Output, axis: int) -> Output:
     return indices
 
 
+def least_shape(output: Output) -> tuple[int, ...]:
+    """The sizes; of one that is not known before running, what it has at least, and 1 at that."""
+    return tuple(max(1, int(size)) for size in output.get_partial_shape().get_min_shape())
+
+
 def same_batch(call: Call, x: Output, indices: Output, count: int) -> None:
     """Check that ``x`` and ``indices`` share their first ``count`` dimensions; OpenVINO takes it for granted.
 

@@ -15,7 +15,7 @@ from openvino import Model, Node, Output, PartialShape, Type
 
 import sd_mil.engines.openvino.ops  # noqa: F401 - registers the translators
 from sd_mil.constexpr import decode, is_compressed
-from sd_mil.engines.openvino.bounds import violations_of
+from sd_mil.engines.openvino.bounds import least_shape, violations_of
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.openvino.registry import find_translator
@@ -195,10 +195,9 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
     for variable, output in zip(operation.outputs, outputs, strict=True):
         if output.get_partial_shape().rank.is_dynamic:  # OpenVINO's plugin for processors takes none
             raise Call(operation, scope).unsupported("a rank that is not known before running")
-        # a size that is not known before running is as small as it can be
-        least = tuple(int(size) for size in output.get_partial_shape().get_min_shape())
+        least = least_shape(output)
         check_translated(operation.type, operation.name, least, is_fused=variable.name in scope.fused)
-        if 0 in least and output.get_partial_shape().is_static:
+        if output.get_partial_shape().is_static and 0 in output.get_shape():
             raise Call(operation, scope).unsupported("a result of no elements")
         declared = _partial_shape(variable.type)
         if not output.get_partial_shape().compatible(declared):

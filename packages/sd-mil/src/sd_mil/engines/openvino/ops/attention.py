@@ -6,6 +6,7 @@ import numpy as np
 import openvino.opset14 as ov
 from openvino import Output, Type
 
+from sd_mil.engines.openvino.bounds import least_shape
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.ir.limits import check_translated
@@ -30,8 +31,7 @@ def _check_size(call: Call, scores: Output) -> None:
     """The scores are fused away, but not those of five dimensions, nor those of constants."""
     fused = len(scores.get_partial_shape()) in (3, 4)
     fused = fused and not (call.is_constant("query") and call.is_constant("key"))
-    least = tuple(int(size) for size in scores.get_partial_shape().get_min_shape())
-    check_translated(call.operation.type, call.operation.name, least, is_fused=fused)
+    check_translated(call.operation.type, call.operation.name, least_shape(scores), is_fused=fused)
 
 
 def _scale(query: Output) -> Output:
