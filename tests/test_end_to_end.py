@@ -31,6 +31,9 @@ def theirs(checkpoint):
         ("ddim", "DDIMScheduler"),
         ("euler", "EulerDiscreteScheduler"),
         ("dpmpp_2m", "DPMSolverMultistepScheduler"),
+        ("heun", "HeunDiscreteScheduler"),
+        ("unipc", "UniPCMultistepScheduler"),
+        ("ddpm", "DDPMScheduler"),
     ],
 )
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])

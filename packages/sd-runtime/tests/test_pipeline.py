@@ -181,6 +181,13 @@ def test_senseless_settings(
     assert toy_networks.opened == []
 
 
+def test_the_spacing_of_noise_levels_is_named(toy_pipeline: Build) -> None:
+    karras = toy_pipeline(scheduler={"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True})
+    assert karras.settings("a").schedule_type == "Karras"
+    assert karras.settings("a", scheduler="ddim").schedule_type is None
+    assert toy_pipeline().settings("a", scheduler="euler").schedule_type is None
+
+
 def test_the_scheduler_is_the_bundles_unless_named(toy_pipeline: Build) -> None:
     assert toy_pipeline().settings("a").scheduler == "ddim"
     assert toy_pipeline().settings("a", scheduler="EulerDiscrete").scheduler == "euler"

@@ -48,6 +48,19 @@ def test_settings_come_back(tmp_path: Path, prompt: str, negative: str, seed: in
     assert os.listdir(tmp_path) == ["a.png"]
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "schedule_type", "said"),
+    [
+        ("dpmpp_2m", "Karras", "Sampler: DPM++ 2M, Schedule type: Karras, CFG"),
+        ("dpm_2_ancestral", None, "Sampler: DPM2 a, CFG"),
+        ("deis", None, "Sampler: deis, CFG"),
+    ],
+)
+def test_a_sampler_has_the_web_uis_name(scheduler: str, schedule_type: str | None, said: str) -> None:
+    made = dataclasses.replace(SETTINGS, scheduler=scheduler, schedule_type=schedule_type)
+    assert said in webui_text(made)
+
+
 def test_pixels_come_back(tmp_path: Path) -> None:
     drawn = picture()
     drawn.save(tmp_path / "a.png")

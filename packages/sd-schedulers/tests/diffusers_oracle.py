@@ -44,6 +44,7 @@ def step_noise() -> Iterator[Array]:
 
 def class_of(name: str) -> Any:
     """diffusers' class of a scheduler of ours; its SDE class wants torchsde, which only its noise needs."""
+    pytest.importorskip("scipy")
     diffusers = pytest.importorskip("diffusers")
     diffusers.logging.set_verbosity_error()
     if name == "dpmpp_sde":
@@ -75,9 +76,9 @@ def theirs(
     eta: float | None = None,
     mu: float | None = None,
 ) -> Course:
+    scheduler = class_of(name).from_config(dict(config))
     import torch
 
-    scheduler = class_of(name).from_config(dict(config))
     arguments: dict[str, Any] = {} if mu is None else {"mu": mu}
     if name in ("lcm", "tcd") and image is not None:
         arguments["strength"] = image

@@ -25,9 +25,15 @@ CONFIG = {
 }
 
 
-def error(name: str, spacing: str, count: int) -> float:
+#: Their latent is ``x_0 + sigma noise``, the others' has variance 1.
+IN_SIGMA = ("euler", "heun", "dpm_2", "lms")
+#: They end without noise, one step of first order after the last level of this trajectory.
+END_CLEAN = ("heun", "dpm_2", "lms")
+
+
+def error(name: str, spacing: str, count: int, **config: object) -> float:
     """Largest distance from the exact end of the trajectory, in units of x_0 + sigma noise."""
-    schedule = NoiseSchedule.from_config({**CONFIG, "timestep_spacing": spacing})
+    schedule = NoiseSchedule.from_config({**CONFIG, "timestep_spacing": spacing, **config})
     table = schedule.sigmas().astype(np.float64)
 
     def level(timestep: float) -> float:
@@ -42,15 +48,15 @@ def error(name: str, spacing: str, count: int) -> float:
     noise = np.linspace(-2, 2, 9, dtype=np.float32)
     steps = list(sample(name, epsilon, noise, schedule, num_inference_steps=count))
     start = level(steps[0].timestep)
-    vp = name != "euler"
+    vp, last = name not in IN_SIGMA, steps[-2 if name in END_CLEAN else -1]
     x_start = noise * np.hypot(start, 1) if vp else noise * start
-    x_end = steps[-1].latent * np.hypot(table[0], 1) if vp else steps[-1].latent
+    x_end = last.latent * np.hypot(table[0], 1) if vp else last.latent
     shrunk = np.sqrt((SPREAD**2 + table[0] ** 2) / (SPREAD**2 + start**2))
     return float(np.abs(x_end - (MEAN + (x_start - MEAN) * shrunk)).max())
 
 
-def slope(name: str, spacing: str, counts: tuple[int, ...]) -> float:
-    errors = [error(name, spacing, count) for count in counts]
+def slope(name: str, spacing: str, counts: tuple[int, ...], **config: object) -> float:
+    errors = [error(name, spacing, count, **config) for count in counts]
     return -float(np.polyfit(np.log(counts), np.log(errors), 1)[0])
 
 
@@ -67,6 +73,68 @@ def test_error_falls_with_the_stated_order(name: str, spacing: str, order: int) 
     # PNDM extrapolates with order 4 from a start of order 2, which shows from 20 steps on.
     counts = (20, 40, 80) if name == "pndm" else (10, 20, 40, 80, 160)
     assert slope(name, spacing, counts) == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "order"),
+    [
+        ("heun", {}, 2.0),
+        ("dpm_2", {}, 2.0),
+        ("lms", {}, 2.0),
+        ("deis", {}, 2.0),
+        ("unipc", {"solver_order": 1, "disable_corrector": [*range(99)]}, 1.0),
+        ("unipc", {}, 3.0),
+        ("dpmpp_singlestep", {}, 2.0),
+        ("dpmpp_singlestep", {"solver_order": 3, "solver_type": "heun"}, 3.0),
+        ("dpmpp_2m", {"algorithm_type": "dpmsolver"}, 2.0),
+    ],
+)
+def test_error_falls_at_least_with_the_order_of_the_solver(name: str, config: dict, order: float) -> None:
+    assert slope(name, "linspace", (9, 18, 36, 72), **config) > order - 0.3
+
+
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "num_train_timesteps": 100_000}
+
+
+def flow_error(name: str, count: int, shift: float) -> float:
+    """Largest distance from the exact end of the straight lines' ODE, at the picture.
+
+    At ``(1 - s) x_0 + s noise`` the deviation is ``d(s) = sqrt(((1 - s) SPREAD)**2 + s**2)`` and the ODE
+    moves ``x - (1 - s) MEAN`` in proportion to it.
+    """
+    config = {**FLOW, "flow_shift": shift}
+    if name == "flow_match_euler":
+        config = {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": 100_000,
+            "shift": shift,
+        }
+
+    def variance(sigma: float) -> float:
+        return ((1 - sigma) * SPREAD) ** 2 + sigma**2
+
+    def velocity(latent: np.ndarray, timestep: float) -> np.ndarray:
+        sigma = timestep / 100_000
+        centred = (latent.astype(np.float64) - (1 - sigma) * MEAN) / variance(sigma)
+        return sigma * centred - (MEAN + (1 - sigma) * SPREAD**2 * centred)
+
+    noise = np.linspace(-2, 2, 9, dtype=np.float32)
+    steps = list(sample(name, velocity, noise, NoiseSchedule.from_config(config), num_inference_steps=count))
+    start = steps[0].timestep / 100_000
+    deviation = (noise - (1 - start) * MEAN) / np.sqrt(variance(start))
+    return float(np.abs(steps[-1].latent - (MEAN + SPREAD * deviation)).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("flow_match_euler", 1.0), ("dpmpp_2m", 2.0), ("dpmpp_singlestep", 2.0), ("unipc", 2.0)],
+)
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flows_end_where_the_exact_solution_does(name: str, order: float, shift: float) -> None:
+    counts = (80, 160, 320)
+    errors = [flow_error(name, count, shift) for count in counts]
+    assert errors[-1] < 0.03
+    assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] > order - 0.3
 
 
 def spread_error(count: int) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sd_bundle import ManifestError, decode, encode, parse_json
 from sd_bundle.drafts import replacing
+from sd_schedulers import sampler_name
 
 from sd_runtime.errors import ImageTextError
 from sd_runtime.settings import ImageSettings
@@ -51,7 +52,8 @@ def webui_text(settings: ImageSettings) -> str:
     """``settings`` as AUTOMATIC1111's web UI writes them: prompt, negative prompt, then one line of pairs."""
     pairs = {
         "Steps": settings.num_inference_steps,
-        "Sampler": _WEBUI_SAMPLERS.get(settings.scheduler, settings.scheduler),
+        "Sampler": sampler_name(settings.scheduler) or settings.scheduler,
+        "Schedule type": settings.schedule_type,
         "CFG scale": settings.guidance_scale,
         "Image CFG scale": settings.image_guidance_scale,
         "Seed": settings.seed,
@@ -69,15 +71,6 @@ def webui_text(settings: ImageSettings) -> str:
     return "\n".join(lines)
 
 
-#: The names under which the web UI looks samplers up (its modules/sd_samplers_kdiffusion.py, _timesteps.py).
-_WEBUI_SAMPLERS = {
-    "pndm": "PLMS",
-    "ddim": "DDIM",
-    "euler": "Euler",
-    "euler_ancestral": "Euler a",
-    "dpmpp_2m": "DPM++ 2M",
-    "lcm": "LCM",
-}
 #: It has no numpy generator; torch's on the processor it calls CPU.
 _WEBUI_RNG = {"torch": "CPU"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sd_bundle import Bundle, MissingComponentError, ModelFacts
-from sd_schedulers import resolve
+from sd_schedulers import resolve, schedule_type
 
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
@@ -23,7 +23,7 @@ IMAGE_GUIDANCE_SCALE = 1.5
 STRENGTH, REFINER_STRENGTH, INPAINTING_STRENGTH = 0.8, 0.3, 1.0
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 REFINER_START = 0.8
-STEPS, LCM_STEPS = 20, 4
+STEPS, CONSISTENCY_STEPS = 20, 4
 
 SIZES = ("original_size", "crop_top_left", "target_size")
 SCORES = ("aesthetic_score", "negative_aesthetic_score")
@@ -61,6 +61,7 @@ def make_request(
         seed=seed,
         rng=rng,
         scheduler=scheduler,
+        schedule_type=schedule_type(scheduler, bundle.noise_config()),
         num_inference_steps=_steps(model, options, scheduler),
         guidance_scale=_finite(options, "guidance_scale", _guidance_scale(model)),
         width=model.image.width,
@@ -172,7 +173,8 @@ def _check_refiner(base: ModelFacts, refiner: ModelFacts) -> None:
 def _steps(model: ModelFacts, options: SamplingOptions, scheduler: str) -> int:
     steps = options.get("num_inference_steps")
     if steps is None:
-        return LCM_STEPS if "lcm" in (scheduler, model.denoiser.distillation) else STEPS
+        is_few = scheduler in ("lcm", "tcd") or model.denoiser.distillation == "lcm"
+        return CONSISTENCY_STEPS if is_few else STEPS
     if steps < 1:
         raise SettingsError(f"expected num_inference_steps of at least 1, got {steps!r}")
     return steps

@@ -45,8 +45,9 @@ class ImageSettings:
     """Everything that, with the bundle, decides a picture; None for what plays no part in it.
 
     ``width`` and ``height`` are in pixels; ``original_size``, ``crop_top_left`` and ``target_size`` are
-    (height, width). Given pictures are known by the sha256 of their pixels at the model's size, a refiner by
-    its model's identifier.
+    (height, width). ``schedule_type`` is the web UI's name for the spacing of noise levels, where the bundle
+    asks for one that it knows. Given pictures are known by the sha256 of their pixels at the model's size, a
+    refiner by its model's identifier.
     """
 
     prompt: str
@@ -61,6 +62,7 @@ class ImageSettings:
     model: str
     engine: str
     precision: str
+    schedule_type: str | None = None
     mode: Mode = "text-to-image"
     image_sha256: str | None = None
     mask_sha256: str | None = None

@@ -28,10 +28,11 @@ _KEYS = frozenset(
 _TRAIN = {"num_train_timesteps": "the levels are spaced anew for every number of steps"}
 EULER_KEYS = ConfigKeys(honoured=_KEYS, without_effect=_TRAIN)
 SOLVER_KEYS = ConfigKeys(
-    honoured=_KEYS
-    | THRESHOLD_KEYS
-    | {"solver_order", "algorithm_type", "solver_type", "lower_order_final", "euler_at_final"},
-    without_effect=_TRAIN,
+    honoured=_KEYS | THRESHOLD_KEYS | {"solver_order", "algorithm_type", "solver_type", "lower_order_final"},
+    without_effect={
+        **_TRAIN,
+        "euler_at_final": "the last step is of first order, or of no length, anyway",
+    },
 )
 
 

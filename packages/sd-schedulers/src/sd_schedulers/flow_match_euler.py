@@ -22,13 +22,18 @@ _READ_BY_FLOW_MU = "read by flow_mu, which makes the mu that is given"
 
 KEYS = ConfigKeys(
     honoured=SIGMA_KEYS
-    | {"num_train_timesteps", "prediction_type", "shift", "use_dynamic_shifting"}
+    | {"num_train_timesteps", "shift", "use_dynamic_shifting"}
     | {"shift_terminal", "time_shift_type", "stochastic_sampling"},
     without_effect=dict.fromkeys(
         ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"), _READ_BY_FLOW_MU
     ),
     # Networks that run from picture to noise; other classes' word for the shift.
-    limited={"invert_sigmas": (False,), "flow_shift": (1.0,), "final_sigmas_type": ("zero",)},
+    limited={
+        "prediction_type": ("flow_prediction",),
+        "invert_sigmas": (False,),
+        "flow_shift": (1.0,),
+        "final_sigmas_type": ("zero",),
+    },
 )
 
 
@@ -93,8 +98,9 @@ def stretched(settings: Settings, sigmas: Float64) -> Float64:
         return sigmas
     if sigmas[-1] >= 1:
         raise ScheduleError("expected two steps or more with shift_terminal, got one")
-    ended: Float64 = 1 - (1 - sigmas) * (1 - terminal) / (1 - sigmas[-1])
-    return ended
+    # In this order of operations, as some schedulers cut off the timesteps that follow.
+    kept: Float64 = 1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - terminal))
+    return kept
 
 
 def _steps(

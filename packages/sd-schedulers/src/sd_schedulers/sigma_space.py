@@ -92,7 +92,7 @@ def towards(latent: Float32, estimate: Float32, sigma: float, end: float) -> Flo
 def ancestral(start: float, end: float) -> tuple[float, float]:
     """``(down, up)`` with ``down**2 + up**2 = end**2``: as much noise as the reverse process has there."""
     up = math.sqrt(max(end**2 * (start**2 - end**2) / start**2, 0))
-    return math.sqrt(max(end**2 - up**2, 0)), up
+    return end**2 / start, up
 
 
 def evaluations(window: range, steps: int) -> int:

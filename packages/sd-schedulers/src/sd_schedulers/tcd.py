@@ -6,8 +6,9 @@ diffusers ``TCDScheduler``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from sd_schedulers.clipping import CLIP_KEYS, THRESHOLD_KEYS
 from sd_schedulers.ddim import refuse_epsilon_without_signal
@@ -53,7 +54,8 @@ def _steps(
     for index in window:
         timestep = timesteps[index]
         after = timesteps[index + 1] if index + 1 < len(timesteps) else 0
-        between = schedule.alpha_cumprod(math.floor((1 - span.eta) * after))
+        # In float32 as torch has it, since the fraction is cut off: 0.7 of 730 is 511.
+        between = schedule.alpha_cumprod(int(np.float32(1 - span.eta) * np.float32(after)))
         here = Level.variance_preserving(schedule.alpha_cumprod(timestep))
         output = model(latent, timestep)
         estimate = prediction.denoised(output, latent, at=here)

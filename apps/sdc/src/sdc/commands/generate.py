@@ -54,7 +54,9 @@ _sampling_options = _options(
     click.option(
         "--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
     ),
-    click.option("--num-inference-steps", type=int, help="Sampling steps; by default 20, with LCM 4."),
+    click.option(
+        "--num-inference-steps", type=int, help="Sampling steps; by default 20, with LCM and TCD 4."
+    ),
     click.option(
         "--guidance-scale",
         type=float,
@@ -64,7 +66,8 @@ _sampling_options = _options(
     click.option(
         "--scheduler",
         metavar="NAME",
-        help="pndm, ddim, euler, euler_ancestral, dpmpp_2m, lcm; by default the bundle's own.",
+        help="ddim, euler, dpmpp_2m, unipc, ..., or a class of diffusers (EulerDiscreteScheduler); a name "
+        "that is none lists all. By default the bundle's own.",
     ),
     click.option(
         "--rng",
