@@ -278,6 +278,12 @@ def test_deterministic_samplers_draw_no_noise(name: str) -> None:
     list(sample(name, identity, POINT, schedule, num_inference_steps=4, step_noise=never()))
 
 
+@pytest.mark.parametrize("name", ["ddim", "tcd"])
+def test_without_eta_no_noise_is_drawn(name: str) -> None:
+    schedule = NoiseSchedule.from_config({})
+    list(sample(name, identity, POINT, schedule, num_inference_steps=4, step_noise=(), eta=0))
+
+
 def test_zero_terminal_snr_leaves_no_signal_and_a_finite_sigma() -> None:
     schedule = NoiseSchedule.from_config({"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"})
     assert schedule.alphas_cumprod[-1] == 0
