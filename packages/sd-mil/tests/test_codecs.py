@@ -321,3 +321,33 @@ def test_computed_arguments_are_refused():
     )
     with pytest.raises(PackageError, match="constants only"):
         decode(operation, lambda _: None)
+
+
+def test_a_codec_from_outside(monkeypatch):
+    from sd_mil import Block, Function, Program
+    from sd_mil.constexpr import CODECS, codec
+    from sd_mil.engines import OpenVINO
+    from sd_mil.engines import Reference as ReferenceEngine
+
+    with pytest.raises(ValueError, match="expected a new name that begins with constexpr_"):
+        codec("constexpr_lut_to_dense")
+    monkeypatch.setitem(CODECS, "constexpr_negated", None)  # taken away afterwards
+    del CODECS["constexpr_negated"]
+
+    @codec("constexpr_negated")
+    def constexpr_negated(data):
+        return -data
+
+    kind = TensorType("fp32", (3,))
+    stored = Operation(
+        "constexpr_negated",
+        "w",
+        {"data": (Constant(kind, np.float32([1, 2, 3])),)},
+        (Variable("w", kind),),
+    )
+    total = Operation("add", "y", {"x": (Reference("x"),), "y": (Reference("w"),)}, (Variable("y", kind),))
+    body = Block((Variable("x", kind),), (stored, total), ("y",))
+    made = Program({"main": Function("main", "CoreML6", body)})
+    for engine in (ReferenceEngine(), OpenVINO()):
+        got = engine.compile(made).run({"x": np.full(3, 10, np.float32)})["y"]
+        np.testing.assert_array_equal(got, [9, 8, 7])

@@ -95,7 +95,7 @@ def _guidance(_: _Source, port: PortSpec) -> Array:
     """
     batch, width = port.shape
     half = width // 2
-    angles = 1000 * (_GUIDANCE - 1) * np.exp(-np.log(10000) * np.arange(half) / (half - 1))
+    angles = 1000 * (_GUIDANCE - 1) * np.exp(-np.log(10000) * np.arange(half) / max(half - 1, 1))
     embedding = np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2)])
     return np.tile(embedding, (batch, 1))
 
