@@ -38,6 +38,12 @@ def references(operation: Operation) -> Iterator[str]:
         yield from (argument.name for argument in arguments if isinstance(argument, Reference))
 
 
+def operand(operation: Operation, parameter: str) -> str:
+    """The name of the one value given for a parameter; empty, which names nothing, where there is none."""
+    given = operation.inputs.get(parameter, ())
+    return given[0].name if len(given) == 1 and isinstance(given[0], Reference) else ""
+
+
 def names_used(operation: Operation) -> frozenset[str]:
     """Every name that the operation or one of its nested blocks takes from outside."""
     return frozenset(references(operation)).union(*map(captured, operation.blocks))

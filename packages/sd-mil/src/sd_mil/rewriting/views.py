@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sd_mil.ir.program import Argument, Block, Constant, Operation, Payload, Reference
-from sd_mil.ir.uses import constant_of
+from sd_mil.ir.uses import constant_of, operand
 
 Range: TypeAlias = tuple[int, int]
 
@@ -84,8 +84,7 @@ class Definitions:
 
     def operand(self, operation: Operation, parameter: str) -> str:
         """Name of the one value given for ``parameter``; empty, which names nothing, when there is none."""
-        names = self.operands(operation, parameter)
-        return names[0] if len(names) == 1 else ""
+        return operand(operation, parameter)
 
     def constant(self, operation: Operation, parameter: str) -> Payload | None:
         """The constant given for ``parameter``: an array or a string; None when absent or computed."""

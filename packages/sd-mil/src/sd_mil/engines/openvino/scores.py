@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from sd_mil.ir.program import Argument, Constant, Operation, Reference
-from sd_mil.ir.uses import names_used
+from sd_mil.ir.program import Argument, Operation, Reference
+from sd_mil.ir.uses import constant_of, names_used, operand
 
 #: What scales and masks, and its parameters.
 _BETWEEN = {
@@ -47,11 +47,11 @@ def fused_scores(operations: Sequence[Operation], outputs: Collection[str] = ())
 
 def _steps(product: Operation, defined: Mapping[str, Operation], uses: Counter[str]) -> list[str]:
     """From the second product back to the first; nothing when that is not what is there."""
-    name = _name(product, "x")
+    name = operand(product, "x")
     softmax = defined.get(name)
     if softmax is None or softmax.type != "softmax" or uses[name] != 1 or not _is_over_last(softmax, defined):
         return []
-    steps, name = [name], _name(softmax, "x")
+    steps, name = [name], operand(softmax, "x")
     while (operation := defined.get(name)) is not None and uses[name] == 1:
         steps.append(name)
         if operation.type == "matmul":
@@ -63,7 +63,7 @@ def _steps(product: Operation, defined: Mapping[str, Operation], uses: Counter[s
 def _scores_of(operation: Operation, defined: Mapping[str, Operation]) -> str:
     """Which operand of what scales or masks is as large as the result, and computed."""
     size = operation.outputs[0].type.shape
-    names = [_name(operation, parameter) for parameter in _BETWEEN.get(operation.type, ())]
+    names = [operand(operation, parameter) for parameter in _BETWEEN.get(operation.type, ())]
     whole = [one for one in names if one in defined and _is_computed(defined[one], one, size)]
     return whole[0] if len(whole) == 1 else ""
 
@@ -102,13 +102,8 @@ def _value(argument: Argument, defined: Mapping[str, Operation]) -> object:
     """The number that the argument is; None when it is something else."""
     if isinstance(argument, Reference):
         source = defined.get(argument.name)
-        constant = None if source is None else source.attributes.get("val")
+        constant = None if source is None else constant_of(source)
     else:
         constant = argument
-    value = constant.value if isinstance(constant, Constant) else None
+    value = None if constant is None else constant.value
     return value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else None
-
-
-def _name(operation: Operation, parameter: str) -> str:
-    given = operation.inputs.get(parameter, ())
-    return given[0].name if len(given) == 1 and isinstance(given[0], Reference) else ""
