@@ -9,7 +9,7 @@ from sd_mil.storage import Layout
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path, monkeypatch):
-    monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "user")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     monkeypatch.setenv("SD_MIL_CACHE", str(tmp_path / "decoded"))
     monkeypatch.setenv("SD_MIL_CACHE_BYTES", "2000000")
     return tmp_path
@@ -24,14 +24,14 @@ def test_it_shows_folders_bounds_and_entries(sdc, folders):
     ConversionCache().write("key", b"content")
     shown = sdc("cache", "show").out
     assert "decoded weights: 1 entry, 104.1 kB" in shown
-    assert f"conversions: 1 entry, 39 B of 268.4 MB in {folders / 'user' / 'conversion'}" in shown
+    assert f"conversions: 1 entry, 39 B of 268.4 MB in {folders / 'user' / 'sdc' / 'conversion'}" in shown
 
 
 def test_it_clears(sdc, folders):
     ConversionCache().write("key", b"content")
     assert "conversions: removed 1 entry" in sdc("cache", "clear").out
     assert "conversions: 0 entries" in sdc("cache").out
-    assert list((folders / "user" / "conversion").iterdir()) == []
+    assert list((folders / "user" / "sdc" / "conversion").iterdir()) == []
 
 
 def test_it_says_that_the_decoded_weights_are_not_kept(sdc, monkeypatch):

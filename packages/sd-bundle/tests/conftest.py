@@ -77,6 +77,6 @@ def write_bundle() -> Callable[..., None]:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests neither find nor leave anything in the cache of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setattr("platformdirs.user_cache_path", lambda *_, **__: folder)
+        # the variable, not a patched function: a test of the caches sets its own over it
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
