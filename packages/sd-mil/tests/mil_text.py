@@ -11,7 +11,7 @@ class NoWeights:
     """The weight file of programs whose constants all stand in the text."""
 
     def constant(self, kind, blob, where):
-        raise PackageError(f"expected no weight file, got {blob} for {where}")
+        raise PackageError(f"expected no weight file, got {blob} for {where}: {kind}")
 
 
 def parsed(function):
