@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from sd_mil.errors import printable
+
 Shape: TypeAlias = tuple[int | None, ...]
 
 #: ``int64`` and ``double`` are single numbers; a ``dictionary`` holds a classifier's probabilities by label.
@@ -93,7 +95,7 @@ class Port:
 
     def __str__(self) -> str:
         """As error messages say it: ``sample: float16[2, 4, 64, 64]``."""
-        return f"{self.name}: {self.expected}"
+        return f"{printable(self.name)}: {self.expected}"
 
     @property
     def expected(self) -> str:
