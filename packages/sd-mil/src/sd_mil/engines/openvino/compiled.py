@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, MutableMapping
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -124,7 +125,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
 
     refuse_unsupported(program)
     refuse_truncated(mapped_files(program))
-    core = _core(openvino, precision)
+    core = _checked_core(openvino, precision)
     integers = compute_in_integers(program)
     layers = None if integers is program else "int8" if sums_are_exact() else precision
     rewritten = rewrite(decode_constants(integers, default_cache()))
@@ -170,9 +171,15 @@ def _reason(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _core(openvino: ModuleType, precision: str) -> openvino.Core:
+@cache
+def _core(kind: type[openvino.Core]) -> openvino.Core:
+    """One for the process: it takes as long to make as a small program to compile, and serves all threads."""
+    return kind()
+
+
+def _checked_core(openvino: ModuleType, precision: str) -> openvino.Core:
     try:
-        core = openvino.Core()
+        core = _core(openvino.Core)
         _check_arithmetic(core, precision)
     except RuntimeError as error:  # its plug-ins are libraries that it loads now
         raise load_error("OpenVINO", error) from error
