@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sd_mil.engines import reference
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.protocol import Precision
 from sd_mil.errors import EngineError, PackageError, PredictionError, UnsupportedOpError, load_error
@@ -49,7 +50,7 @@ class CompiledProgram:
         ``indexed``: the operations of which a last output says whether an index was out of range. ``sizes``:
         of a model whose sizes follow from its inputs'.
         """
-        self._indexed, self._sizes = indexed, sizes
+        self._program, self._indexed, self._sizes = program, indexed, sizes
         self._inputs = program.main.inputs
         self._outputs = program.main.outputs
         self._types = output_types(program)
@@ -70,6 +71,8 @@ class CompiledProgram:
             PackageError: an operation fails for these inputs, or memory does not suffice.
         """
         _check_names({**inputs, **(state or {})}, self._inputs)
+        if self._sizes is not None and any(0 in np.shape(array) for array in inputs.values()):
+            return self._of_nothing(inputs)
         try:
             return self._results(inputs)
         except (RuntimeError, MemoryError) as error:
@@ -90,6 +93,11 @@ class CompiledProgram:
                 name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
                 for position, name in enumerate(self._outputs)
             }
+
+    def _of_nothing(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What comes of tensors without elements: in numpy, because not all of OpenVINO's operations know."""
+        given = {one.name: _as_computed(inputs[one.name], one) for one in self._inputs}
+        return reference.compile_program(self._program).run(given)
 
     def _refuse_outside(self, violations: Array) -> None:
         for where, count in zip(self._indexed, violations.tolist(), strict=True):
