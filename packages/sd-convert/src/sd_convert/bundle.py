@@ -30,7 +30,7 @@ from .components import ComponentKind
 from .errors import IncompleteCheckpointError
 from .facts import Facts, Sizes
 from .folder import check_link
-from .lowered import LoweredComponent
+from .lowered import PreparedPackage
 from .options import ConversionOptions
 from .origins import weight_sources
 
@@ -78,21 +78,21 @@ def provenance(
 
 def bundle_component(
     kind: ComponentKind,
-    lowered: LoweredComponent,
+    prepared: PreparedPackage,
     package: str,
     options: ConversionOptions,
     *,
     size: ImageSize,
 ) -> BundleComponent:
-    """The manifest's entry for ``lowered`` in the package of that file name; ``size`` of the picture."""
+    """The manifest's entry for ``prepared`` in the package of that file name; ``size`` of the picture."""
     implementation = options.attention_implementation if kind.rewrites_attention else None
     return BundleComponent.of_package(
         package,
         name=kind.name,
         role=kind.role,
         size=size,
-        inputs=map(_bundle_port, lowered.inputs),
-        outputs=map(_bundle_port, lowered.outputs),
+        inputs=map(_bundle_port, prepared.inputs),
+        outputs=map(_bundle_port, prepared.outputs),
         attention_implementation=cast("AttentionImplementation | None", implementation),
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TypeAlias
 
 from sd_bundle import Draft, FileHashes, new_bundle
-from sd_mil import write_package
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
@@ -20,7 +19,7 @@ from .checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, chosen_parts, load_libraries
 from .facts import chosen_sizes
 from .limits import check_space, limits_named
-from .lowered import LoweredComponent
+from .lowered import PreparedPackage
 from .memory import collect, collector_paused, peak_memory
 from .metadata import model_version, package_name
 from .options import ConversionOptions
@@ -170,17 +169,10 @@ class _Work:
         flushing.submit(lambda: _flush(path, written))
         self.jobs.append(_Job(part.name, path, prepared, perf_counter() - began, written))
 
-    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
+    def _write(self, prepared: PreparedPackage, path: Path, check: Callable[[], None]) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        written = write_package(
-            path,
-            lowered.program,
-            lowered.description,
-            version=lowered.specification,
-            identity=lowered.name,
-            check=check,
-        )
+        written = prepared.write(path, check)
         for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began

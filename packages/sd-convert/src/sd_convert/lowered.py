@@ -13,28 +13,26 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
-from sd_mil import Description, Port, Program, SdMilError
-from sd_mil.format import encode_unweighted, layout_of, read_unweighted
+from sd_mil import Description, Port, Program, SdMilError, write_package
+from sd_mil.format import Check, Unweighted, WrittenPackage, encode_unweighted, layout_of
 
 from .checkpoint_tensors import CheckpointTensor
 from .component import PortDType, PortSpec, Tensors
 
 
-@dataclass(frozen=True, slots=True)
-class LoweredComponent:
-    """A component's program and the description of its package.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedPackage:
+    """A package that is still to be written.
 
-    ``specification``: the version of the file format. ``folded`` has the sha256 of each tensor whose elements
-    are in the program itself, or were computed with.
+    ``folded`` has the sha256 of each tensor whose elements are in the program itself, or were computed with.
     """
 
     name: str
-    program: Program
     description: Description
-    specification: int
     folded: Mapping[str, str]
 
     @property
@@ -50,6 +48,33 @@ class LoweredComponent:
     @property
     def weight_bytes(self) -> int:
         """The size of the weights in the package, which is nearly all of it."""
+        raise NotImplementedError
+
+    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
+        """Write it to ``path``; ``check`` is called before each piece of the weights and may raise to stop.
+
+        Raises: see :func:`sd_mil.write_package`.
+        """
+        raise NotImplementedError
+
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether the tensors in the program are the same in ``tensors``."""
+        return all(tensor_hash(tensors, name) == sha for name, sha in self.folded.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoweredComponent(PreparedPackage):
+    """A component's program and the description of its package.
+
+    ``specification``: the version of the file format.
+    """
+
+    program: Program
+    specification: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """See :class:`PreparedPackage`."""
         return layout_of(self.program).size
 
     @property
@@ -58,9 +83,43 @@ class LoweredComponent:
         kinds = Counter(operation.type for operation in self.program.operations())
         return dict((kinds - Counter(const=kinds["const"])).most_common())
 
-    def fits(self, tensors: Tensors) -> bool:
-        """Whether the tensors in the program are the same in ``tensors``."""
-        return all(tensor_hash(tensors, name) == sha for name, sha in self.folded.items())
+    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
+        """See :class:`PreparedPackage`."""
+        return write_package(
+            path,
+            self.program,
+            self.description,
+            version=self.specification,
+            identity=self.name,
+            check=check,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedComponent(PreparedPackage):
+    """The same as it was kept, which is written without decoding its program."""
+
+    unweighted: Unweighted
+    specification: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """See :class:`PreparedPackage`."""
+        return self.unweighted.weight_bytes
+
+    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
+        """See :class:`PreparedPackage`."""
+        return self.unweighted.write(path, identity=self.name, check=check)
+
+    def lowered(self) -> LoweredComponent:
+        """The component with its program."""
+        return LoweredComponent(
+            name=self.name,
+            program=self.unweighted.package().program,
+            description=self.description,
+            specification=self.specification,
+            folded=self.folded,
+        )
 
 
 def tensor_hash(tensors: Tensors, name: str) -> str:
@@ -91,7 +150,7 @@ def pack(lowered: LoweredComponent, names: Mapping[str, str] | None = None) -> b
     return json.dumps(header).encode() + b"\n" + program
 
 
-def unpack(content: bytes, weights: Tensors) -> LoweredComponent:
+def unpack(content: bytes, weights: Tensors) -> PackedComponent:
     """The component that was packed, with tensors of ``weights``.
 
     Raises:
@@ -101,12 +160,18 @@ def unpack(content: bytes, weights: Tensors) -> LoweredComponent:
     try:
         header = json.loads(head)
         name, folded, specification = (header[key] for key in ("name", "folded", "specification"))
-        package = read_unweighted(
+        unweighted = Unweighted(
             program, name, lambda source, dtype, shape: CheckpointTensor(source, weights, dtype, shape)
         )
     except (ValueError, TypeError, KeyError, RecursionError, SdMilError) as error:
         raise ValueError(f"expected a packed component, got {error}") from error
-    return LoweredComponent(name, package.program, package.description, specification, folded)
+    return PackedComponent(
+        name=name,
+        description=unweighted.description,
+        folded=folded,
+        unweighted=unweighted,
+        specification=specification,
+    )
 
 
 def _port(port: Port) -> PortSpec:

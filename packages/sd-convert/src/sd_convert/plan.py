@@ -11,7 +11,7 @@ from .checkpoint import Checkpoint
 from .component import Component, PortSpec
 from .components import KINDS, ComponentKind, Part, chosen_parts
 from .facts import chosen_sizes
-from .lowered import LoweredComponent
+from .lowered import PreparedPackage
 from .metadata import model_version, package_name
 from .options import ConversionOptions
 from .precision import Precision
@@ -105,8 +105,8 @@ def _plan_component(programs: Programs, part: Part) -> ComponentPlan:
     )
 
 
-def _package_bytes(component: Component | LoweredComponent, precision: Precision | None) -> int:
-    if isinstance(component, LoweredComponent):
+def _package_bytes(component: Component | PreparedPackage, precision: Precision | None) -> int:
+    if isinstance(component, PreparedPackage):
         return component.weight_bytes
     parameters: int = sum(tensor.numel() for tensor in component.module.state_dict().values())
     return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)

@@ -11,7 +11,7 @@ from .component import Component
 from .components import Part, Ports
 from .components.fit import FittedWeights
 from .facts import Sizes
-from .lowered import LoweredComponent
+from .lowered import PreparedPackage
 from .memory import collect
 from .metadata import Metadata
 from .options import ConversionOptions
@@ -34,7 +34,7 @@ class Wanted:
 class PreparedComponent:
     """A component's program, the precision that it is for, and whether both came from the cache."""
 
-    lowered: LoweredComponent
+    lowered: PreparedPackage
     precision: Precision
     is_cached: bool
 
