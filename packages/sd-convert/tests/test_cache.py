@@ -169,9 +169,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 
 def empty(folded: dict[str, str]) -> LoweredComponent:
     program = Program({"main": Function("main", "CoreML6", Block((), (), ()))})
-    return LoweredComponent(
-        name="unet", program=program, description=Description((), ()), specification=7, folded=folded
-    )
+    return LoweredComponent("unet", program, Description((), ()), 7, folded)
 
 
 def test_programs_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache, tiny: Path) -> None:
@@ -198,8 +196,9 @@ def test_what_is_no_program(content: bytes) -> None:
 
 def test_tensors_in_the_program_are_held_against_the_checkpoint() -> None:
     weights = {"w": np.ones(3, np.float32)}
-    lowered = empty({"w": tensor_hash(weights, "w")})
-    assert lowered.fits(weights)
-    assert not lowered.fits({"w": np.array([1, 1, 2], np.float32)})
-    assert not lowered.fits({"w": np.ones(3, np.float16)})
-    assert unpack(pack(lowered, {"w": "v"}), weights).fits({"v": weights["w"]})
+    content = pack(empty({"w": tensor_hash(weights, "w")}))
+    packed = unpack(content, weights)
+    assert packed.fits(weights)
+    assert not packed.fits({"w": np.array([1, 1, 2], np.float32)})
+    assert not packed.fits({"w": np.ones(3, np.float16)})
+    assert unpack(pack(packed.lowered(), {"w": "v"}), weights).fits({"v": weights["w"]})

@@ -19,7 +19,6 @@ from .checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, chosen_parts, load_libraries
 from .facts import chosen_sizes
 from .limits import check_space, limits_named
-from .lowered import PreparedPackage
 from .memory import collect, collector_paused, peak_memory
 from .metadata import model_version, package_name
 from .options import ConversionOptions
@@ -158,21 +157,21 @@ class _Work:
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
-        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
+        pending = sum(job.prepared.program.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + prepared.program.weight_bytes)
         package = package_name(model_version(part.facts, options), part.name)
         size = self.draft.model.image
         path = self.draft.add_component(
-            bundle_component(part.kind, prepared.lowered, package, options, size=size)
+            bundle_component(part.kind, prepared.ports, package, options, size=size)
         )
-        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
+        written = writing.submit(lambda: self._write(prepared, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
         self.jobs.append(_Job(part.name, path, prepared, perf_counter() - began, written))
 
-    def _write(self, prepared: PreparedPackage, path: Path, check: Callable[[], None]) -> float:
+    def _write(self, prepared: PreparedComponent, path: Path, check: Callable[[], None]) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        written = prepared.write(path, check)
+        written = prepared.program.write(path, check)
         for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began

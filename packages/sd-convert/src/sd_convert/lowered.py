@@ -14,67 +14,32 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-from sd_mil import Description, Port, Program, SdMilError, write_package
+from sd_mil import Description, Program, SdMilError, write_package
 from sd_mil.format import Check, Unweighted, WrittenPackage, encode_unweighted, layout_of
 
 from .checkpoint_tensors import CheckpointTensor
-from .component import PortDType, PortSpec, Tensors
+from .component import Tensors
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedPackage:
-    """A package that is still to be written.
+@dataclass(frozen=True, slots=True)
+class LoweredComponent:
+    """A component's program and the description of its package.
 
-    ``folded`` has the sha256 of each tensor whose elements are in the program itself, or were computed with.
+    ``specification``: the version of the file format. ``folded`` has the sha256 of each tensor whose elements
+    are in the program itself, or were computed with.
     """
 
     name: str
+    program: Program
     description: Description
+    specification: int
     folded: Mapping[str, str]
-
-    @property
-    def inputs(self) -> tuple[PortSpec, ...]:
-        """Its input ports."""
-        return tuple(map(_port, self.description.inputs))
-
-    @property
-    def outputs(self) -> tuple[PortSpec, ...]:
-        """Its output ports."""
-        return tuple(map(_port, self.description.outputs))
 
     @property
     def weight_bytes(self) -> int:
         """The size of the weights in the package, which is nearly all of it."""
-        raise NotImplementedError
-
-    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
-        """Write it to ``path``; ``check`` is called before each piece of the weights and may raise to stop.
-
-        Raises: see :func:`sd_mil.write_package`.
-        """
-        raise NotImplementedError
-
-    def fits(self, tensors: Tensors) -> bool:
-        """Whether the tensors in the program are the same in ``tensors``."""
-        return all(tensor_hash(tensors, name) == sha for name, sha in self.folded.items())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoweredComponent(PreparedPackage):
-    """A component's program and the description of its package.
-
-    ``specification``: the version of the file format.
-    """
-
-    program: Program
-    specification: int
-
-    @property
-    def weight_bytes(self) -> int:
-        """See :class:`PreparedPackage`."""
         return layout_of(self.program).size
 
     @property
@@ -84,41 +49,43 @@ class LoweredComponent(PreparedPackage):
         return dict((kinds - Counter(const=kinds["const"])).most_common())
 
     def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
-        """See :class:`PreparedPackage`."""
+        """Write the package; ``check`` is called before each piece of the weights and may raise to stop.
+
+        Raises: see :func:`sd_mil.write_package`.
+        """
+        version, name = self.specification, self.name
         return write_package(
-            path,
-            self.program,
-            self.description,
-            version=self.specification,
-            identity=self.name,
-            check=check,
+            path, self.program, self.description, version=version, identity=name, check=check
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackedComponent(PreparedPackage):
-    """The same as it was kept, which is written without decoding its program."""
+@dataclass(frozen=True, slots=True)
+class PackedComponent:
+    """The same as it was kept: it can be written without decoding its program."""
 
+    name: str
     unweighted: Unweighted
     specification: int
+    folded: Mapping[str, str]
 
     @property
     def weight_bytes(self) -> int:
-        """See :class:`PreparedPackage`."""
+        """See :class:`LoweredComponent`."""
         return self.unweighted.weight_bytes
 
     def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
-        """See :class:`PreparedPackage`."""
+        """See :class:`LoweredComponent`."""
         return self.unweighted.write(path, identity=self.name, check=check)
+
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether the tensors in the program are the same in ``tensors``."""
+        return all(tensor_hash(tensors, name) == sha for name, sha in self.folded.items())
 
     def lowered(self) -> LoweredComponent:
         """The component with its program."""
+        package = self.unweighted.package()
         return LoweredComponent(
-            name=self.name,
-            program=self.unweighted.package().program,
-            description=self.description,
-            specification=self.specification,
-            folded=self.folded,
+            self.name, package.program, package.description, self.specification, self.folded
         )
 
 
@@ -165,15 +132,4 @@ def unpack(content: bytes, weights: Tensors) -> PackedComponent:
         )
     except (ValueError, TypeError, KeyError, RecursionError, SdMilError) as error:
         raise ValueError(f"expected a packed component, got {error}") from error
-    return PackedComponent(
-        name=name,
-        description=unweighted.description,
-        folded=folded,
-        unweighted=unweighted,
-        specification=specification,
-    )
-
-
-def _port(port: Port) -> PortSpec:
-    shape = tuple(size for size in port.shape if size is not None)
-    return PortSpec(port.name, shape, cast(PortDType, port.dtype), port.description)
+    return PackedComponent(name, unweighted, specification, folded)

@@ -83,13 +83,7 @@ def lower_component(
     choose = chooser(attention, compute_unit=compute_unit, target=chosen)
     program = lower(export(rewritten), rewritten, attention=choose, precision=precision, target=chosen)
     folded = {name: tensor_hash(component.weights, name) for name in sorted(watched.read)}
-    return LoweredComponent(
-        name=component.name,
-        program=program,
-        description=describe(component),
-        specification=chosen.specification,
-        folded=folded,
-    )
+    return LoweredComponent(component.name, program, describe(component), chosen.specification, folded)
 
 
 @dataclass(frozen=True, slots=True)
