@@ -23,10 +23,10 @@ from sd_convert import (
     plan,
     verify,
 )
+from sd_convert.components import Part
 from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
 from sd_mil import Block, Description, Function, Program
 
-PROGRAMS = sys.modules["sd_convert.programs"]
 UNET = ConversionOptions(components=("unet",), overwrite=True)
 DECODER = ConversionOptions(components=("vae_decoder",), overwrite=True)
 
@@ -63,7 +63,7 @@ def test_again_is_the_same_without_any_of_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(PROGRAMS, "build_component", None)
+    monkeypatch.setattr(Part, "build", None)
     monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
     checkpoint = open_checkpoint(tiny)
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
@@ -119,14 +119,14 @@ def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callab
 def test_an_interrupted_conversion_goes_on_where_it_was(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, original = ConversionCache(tmp_path / "cache"), PROGRAMS.build_component
+    cache, original = ConversionCache(tmp_path / "cache"), Part.build
 
-    def build(name: str, *rest: Any) -> Any:
-        if name == "text_encoder":
+    def build(part: Part, *rest: Any) -> Any:
+        if part.name == "text_encoder":
             raise KeyboardInterrupt
-        return original(name, *rest)
+        return original(part, *rest)
 
-    monkeypatch.setattr(PROGRAMS, "build_component", build)
+    monkeypatch.setattr(Part, "build", build)
     with pytest.raises(KeyboardInterrupt):
         convert(open_checkpoint(tiny), tmp_path / "bundle", cache=cache)
     assert not (tmp_path / "bundle").exists()

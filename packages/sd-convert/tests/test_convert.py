@@ -270,6 +270,20 @@ def test_a_plan_refuses_what_a_conversion_refuses(edit_config: Callable[..., Pat
         )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"components": ("refiner",)}, "components: expected those of tiny as opened"),
+        ({"compute_precision": ("vae=fp16",)}, "compute_precision: expected one of text_encoder"),
+    ],
+)
+def test_a_plan_refuses_options_for_a_component_that_there_is_not(
+    wrong: dict[str, Any], said: str, checkpoint: Checkpoint
+) -> None:
+    with pytest.raises(OptionsError, match=said):
+        plan(checkpoint, ConversionOptions(**wrong))
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_leaves_nothing(
     error: type[BaseException],
@@ -348,7 +362,6 @@ def test_files_that_a_bundle_needs(missing: str, tiny: Path, tmp_path: Path) -> 
     [
         {"components": ()},
         {"components": ("unet", "unet")},
-        {"components": ("refiner",)},
         {"attention_implementation": "FLASH"},
         {"compute_unit": "GPU"},
         {"latent_height": 0},
