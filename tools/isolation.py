@@ -3,8 +3,8 @@
     uv run python tools/isolation.py [PACKAGE ...]
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
-only what it declares (and pytest, pytest-xdist and hypothesis), at the locked versions. For the packages that must stay
-free of the conversion stack, the environment is also checked not to hold it.
+only what it declares (and what runs the tests), at the locked versions. For the packages that must stay free
+of the conversion stack, the environment is also checked not to hold it.
 """
 
 from __future__ import annotations

@@ -144,14 +144,18 @@ def test_a_damaged_entry_is_none(damage: str, cache: ConversionCache, tiny: Path
         path.write_bytes({"flip": content, "cut": content[:-9], "empty": b"", "replace": b"\0" * 99}[damage])
     report = convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)
     assert reused(report) == {"vae_decoder": False}
-    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)) == {"vae_decoder": True}
+    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)) == {
+        "vae_decoder": True
+    }
 
 
 def test_a_cache_that_cannot_be_written_is_no_cache(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     cache = ConversionCache(tmp_path / "file" / "cache")
     for _ in range(2):
-        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", DECODER, cache=cache)) == {"vae_decoder": False}
+        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", DECODER, cache=cache)) == {
+            "vae_decoder": False
+        }
     assert (cache.usage().entries, cache.clear().bytes) == (0, 0)
 
 
