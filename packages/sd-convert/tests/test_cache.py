@@ -28,6 +28,7 @@ from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
 from sd_mil import Block, Description, Function, Program
 
 UNET = ConversionOptions(components=("unet",), overwrite=True)
+DECODER = ConversionOptions(components=("vae_decoder",), overwrite=True)
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +142,20 @@ def test_a_damaged_entry_is_none(damage: str, cache: ConversionCache, tiny: Path
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes({"flip": content, "cut": content[:-9], "empty": b"", "replace": b"\0" * 99}[damage])
-    report = convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)
-    assert reused(report) == {"unet": False}
-    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)) == {"unet": True}
+    report = convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)
+    assert reused(report) == {"vae_decoder": False}
+    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)) == {
+        "vae_decoder": True
+    }
 
 
 def test_a_cache_that_cannot_be_written_is_no_cache(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     cache = ConversionCache(tmp_path / "file" / "cache")
     for _ in range(2):
-        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", UNET, cache=cache)) == {"unet": False}
+        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", DECODER, cache=cache)) == {
+            "vae_decoder": False
+        }
     assert (cache.usage().entries, cache.clear().bytes) == (0, 0)
 
 

@@ -17,6 +17,7 @@ from sd_bundle import IntegrityError, OutputExistsError, open_bundle
 from sd_convert import (
     ATTENTION_IMPLEMENTATIONS,
     Checkpoint,
+    ConversionCache,
     ConversionOptions,
     ConversionReport,
     IncompleteCheckpointError,
@@ -48,11 +49,21 @@ def events() -> list[Progress]:
 
 
 @pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> ConversionCache:
+    """The programs of all four components, for tests of what comes after them."""
+    return ConversionCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
 def report(
-    checkpoint: Checkpoint, events: list[Progress], tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Checkpoint,
+    events: list[Progress],
+    cache: ConversionCache,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> ConversionReport:
     """All four components, converted once."""
-    return convert(checkpoint, tmp_path_factory.mktemp("bundles") / "tiny", progress=events.append)
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    return convert(checkpoint, path, progress=events.append, cache=cache)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -275,24 +286,32 @@ def test_a_plan_refuses_options_for_a_component_that_there_is_not(
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_leaves_nothing(
-    error: type[BaseException], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException],
+    checkpoint: Checkpoint,
+    cache: ConversionCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stop_at_second_component(error, monkeypatch)
     with pytest.raises(error):
-        convert(checkpoint, tmp_path / "new" / "bundle")
+        convert(checkpoint, tmp_path / "new" / "bundle", cache=cache)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_leaves_the_previous_bundle(
-    error: type[BaseException], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException],
+    checkpoint: Checkpoint,
+    cache: ConversionCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "bundle"
-    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)))
+    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)), cache=cache)
     before = listing(tmp_path)
     stop_at_second_component(error, monkeypatch)
     with pytest.raises(error):
-        convert(checkpoint, output, ConversionOptions(overwrite=True))
+        convert(checkpoint, output, ConversionOptions(overwrite=True), cache=cache)
     assert listing(tmp_path) == before
 
 
