@@ -5,5 +5,6 @@ Nothing here reads a file, computes a number of a model, or knows an engine.
 
 from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
 from sd_mil.ir.tensors import PIECE, Tensor
+from sd_mil.ir.uses import constants_of
 
-__all__ = ["NUMPY_DTYPES", "PIECE", "Tensor", "stored_bytes"]
+__all__ = ["NUMPY_DTYPES", "PIECE", "Tensor", "constants_of", "stored_bytes"]
