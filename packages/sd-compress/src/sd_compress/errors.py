@@ -4,6 +4,7 @@
 
     CompressionError
     ├── RecipeError           a recipe that is malformed, or that does not fit the program
+    ├── UnsuitableError       a weight that a scheme cannot be applied to, and that is kept as it is
     └── UnsupportedFormError  weights in a form that the deployment target does not have
 """
 
@@ -20,3 +21,7 @@ class RecipeError(CompressionError):
 
 class UnsupportedFormError(CompressionError):
     """A form of compressed weights that the deployment target lacks; the message names one that has it."""
+
+
+class UnsuitableError(CompressionError):
+    """A weight that a scheme cannot be applied to, and why. It is kept as it is, and reported."""
