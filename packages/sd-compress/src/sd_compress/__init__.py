@@ -4,7 +4,15 @@ from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_a
 from .compress import Assign, CompressedProgram, WeightReport, compress
 from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
-from .packages import BundleReport, PackageReport, chosen_components, compress_bundle, compress_package
+from .packages import (
+    COMPRESSED_ROLES,
+    BundleReport,
+    PackageReport,
+    chosen_components,
+    compress_bundle,
+    compress_package,
+    describe_compression,
+)
 from .palettes import optimal_palette
 from .palettize import palettize
 from .raising import with_target
@@ -20,10 +28,11 @@ from .recipe import (
 )
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .storage import StorageReport, StorageRow, storage
+from .storage import StorageReport, StorageRow, storage, storage_of
 from .weights import Weight, weights_of
 
 __all__ = [
+    "COMPRESSED_ROLES",
     "Assign",
     "BundleReport",
     "CompressedProgram",
@@ -56,6 +65,7 @@ __all__ = [
     "compress",
     "compress_bundle",
     "compress_package",
+    "describe_compression",
     "format_apple_recipe",
     "format_recipe",
     "optimal_palette",
@@ -67,6 +77,7 @@ __all__ = [
     "scheme_from_json",
     "scheme_to_json",
     "storage",
+    "storage_of",
     "uniform_recipe",
     "weights_of",
     "with_schemes",
