@@ -42,6 +42,10 @@ class LoweredComponent:
         """The size of the weights in the package, which is nearly all of it."""
         return layout_of(self.program).size
 
+    def lowered(self) -> LoweredComponent:
+        """Itself: see :class:`PackedComponent`."""
+        return self
+
     @property
     def operations(self) -> dict[str, int]:
         """How many operations there are of each kind but const, the most frequent first."""
