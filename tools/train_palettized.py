@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--pictures", type=int, default=16, help="pictures of each caption")
-    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate after the warm-up")
+    parser.add_argument("--rate", type=float, default=5e-4, help="learning rate after the warm-up")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -98,10 +98,10 @@ def main() -> None:
     layers = prepare(student, nbits=options.nbits, group_size=options.group_size)
     loss_of = distillation_loss(pipeline, student, latents * (factor / own), options.pairs)
     modules = nn.ModuleDict({"unet": student})
-    stage = f"unet-{options.nbits}bit"
-    modules.load_state_dict(
-        run_stage(stage, options.work, modules, loss_of, steps=options.steps, rate=options.rate)
-    )
+    stage, rate = f"unet-{options.nbits}bit", options.rate
+    # From the teacher's own weights a step is soon the right size; the trainer starts from nothing.
+    averaged = run_stage(stage, options.work, modules, loss_of, steps=options.steps, rate=rate, warmup=30)
+    modules.load_state_dict(averaged)
     finalize(student)
     trained = nn.ModuleDict({"unet": student, "text": pipeline.text_encoder})
     write_checkpoint(options.work / "checkpoint", pipeline.vae, trained, pipeline.tokenizer, factor)

@@ -78,7 +78,7 @@ def phrasings(caption: Caption) -> list[str]:
 # --- shared machinery ---------------------------------------------------------------------------------
 
 
-def schedule(step: int, steps: int, warmup: int = 200) -> float:
+def schedule(step: int, steps: int, warmup: int) -> float:
     """Learning rate factor: linear warm-up, then a cosine to a hundredth."""
     if step < warmup:
         return (step + 1) / warmup
@@ -109,6 +109,7 @@ def run_stage(
     *,
     steps: int,
     rate: float,
+    warmup: int = 200,
     report: int = 50,
     save: int = 250,
 ) -> dict[str, torch.Tensor]:
@@ -127,7 +128,7 @@ def run_stage(
     started, running = time.perf_counter(), 0.0
     for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * schedule(step, steps)
+            group["lr"] = rate * schedule(step, steps, warmup)
         torch.manual_seed(SEED * 1_000_003 + step)
         loss = loss_of(step)
         optimiser.zero_grad(set_to_none=True)

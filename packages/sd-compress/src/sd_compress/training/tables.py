@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 #: Sweeps of Lloyd's algorithm for the first table; training moves the entries anyway.
-_SWEEPS = 20
+_SWEEPS = 300
 
 
 class LearnedTables(nn.Module):
@@ -71,13 +71,19 @@ def _nearest(rows: Tensor, ordered: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _fit(rows: Tensor, entries: int) -> Tensor:
-    """Tables [groups, entries] by Lloyd's algorithm from the quantiles of each row."""
+    """Tables [groups, entries] by Lloyd's algorithm from the quantiles of each row.
+
+    Of ascending rows an entry has one span, whose sum is a difference of cumulative ones.
+    """
+    ascending = rows.double().sort(dim=1).values
+    sums = nn.functional.pad(ascending.cumsum(dim=1), (1, 0))
     shares = (torch.arange(entries, device=rows.device) + 0.5) / entries
-    ascending = rows.float().sort(dim=1).values
     tables = ascending[:, (shares * rows.shape[1]).long()]
     for _ in range(_SWEEPS):
-        places = _nearest(ascending, tables)
-        counts = torch.zeros_like(tables).scatter_add_(1, places, torch.ones_like(ascending))
-        sums = torch.zeros_like(tables).scatter_add_(1, places, ascending)
-        tables = torch.where(counts > 0, sums / counts.clamp(min=1), tables).sort(dim=1).values
+        bounds = torch.searchsorted(ascending, (tables[:, 1:] + tables[:, :-1]) / 2)
+        bounds = nn.functional.pad(bounds, (1, 0))
+        bounds = nn.functional.pad(bounds, (0, 1), value=rows.shape[1])
+        counts = bounds.diff(dim=1)
+        means = sums.gather(1, bounds).diff(dim=1) / counts.clamp(min=1)
+        tables = torch.where(counts > 0, means, tables)
     return tables.to(rows.dtype)
