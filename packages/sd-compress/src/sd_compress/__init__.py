@@ -1,5 +1,5 @@
 """Fewer bits per weight of a Core ML package: what they cost now."""
 
-from sd_compress.storage import StorageReport, StorageRow, storage
+from sd_compress.storage import StorageReport, StorageRow, StoredWeight, storage, stored_weights
 
-__all__ = ["StorageReport", "StorageRow", "storage"]
+__all__ = ["StorageReport", "StorageRow", "StoredWeight", "storage", "stored_weights"]
