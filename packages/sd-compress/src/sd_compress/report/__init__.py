@@ -2,6 +2,8 @@
 
 from sd_compress.report.page import render_page
 from sd_compress.report.report import (
+    FORMAT,
+    VERSION,
     Candidate,
     Environment,
     LayerRow,
@@ -15,6 +17,8 @@ from sd_compress.report.report import (
 )
 
 __all__ = [
+    "FORMAT",
+    "VERSION",
     "Candidate",
     "Environment",
     "LayerRow",

@@ -1,0 +1,99 @@
+"""The settings at which a model is looked at: widths for all weights alike, and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from sd_compress import Recipe
+    from sd_mil import Program
+
+
+class Setting(Protocol):
+    """How the weights of a program are stored at one candidate."""
+
+    @property
+    def name(self) -> str:
+        """Of the candidate."""
+        ...
+
+    @property
+    def kind(self) -> Literal["uniform", "recipe"]:
+        """As the report has it."""
+        ...
+
+    @property
+    def method(self) -> str:
+        """What is done, in a few words."""
+        ...
+
+    def recipe(self, program: Program) -> Recipe:
+        """A scheme for each weight of the program that changes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every layer's weight as indices of ``bits`` into its own table."""
+
+    bits: int
+    kind: Literal["uniform"] = "uniform"
+    method: str = "palettization"
+
+    @property
+    def name(self) -> str:
+        """``4 bits``."""
+        return f"{self.bits} bit{'s' if self.bits > 1 else ''}"
+
+    def recipe(self, program: Program) -> Recipe:
+        """The weights that Apple's tools compress, too: embeddings, vectors and small ones stay."""
+        from sd_compress import Palettize, uniform_recipe
+
+        return uniform_recipe(program, Palettize(self.bits))
+
+
+@dataclass(frozen=True, slots=True)
+class FromRecipe:
+    """What the recipe of a file says, which may be about several components."""
+
+    name: str
+    whole: Recipe
+    kind: Literal["recipe"] = "recipe"
+    method: str = "recipe"
+
+    def recipe(self, program: Program) -> Recipe:
+        """The part of it that is about this program."""
+        from sd_compress import Recipe, weights_of
+
+        names = {weight.name for weight in weights_of(program)}
+        return Recipe({name: scheme for name, scheme in self.whole.schemes.items() if name in names})
+
+
+def settings_of(
+    bits: Iterable[int], recipes: Sequence[Path], programs: Sequence[Program]
+) -> tuple[Setting, ...]:
+    """Widths first, the largest of them first, then recipes in their order.
+
+    Raises:
+        sd_compress.RecipeError: a file that is no recipe, or one with weights that none of ``programs`` has.
+    """
+    from sd_compress import check_names, read_recipe
+
+    uniform = [Uniform(width) for width in sorted(set(bits), reverse=True)]
+    read = [read_recipe(path) for path in recipes]
+    for recipe in read:
+        check_names(recipe, programs)
+    named = zip(_names(recipes, {one.name for one in uniform}), read, strict=True)
+    return (*uniform, *(FromRecipe(name, recipe) for name, recipe in named))
+
+
+def _names(paths: Sequence[Path], taken: set[str]) -> list[str]:
+    """The files' names without their suffix; where two are the same, numbered."""
+    names: list[str] = []
+    for path in paths:
+        tries = (path.stem if not n else f"{path.stem} ({n + 1})" for n in range(len(paths) + len(taken) + 2))
+        names.append(next(name for name in tries if name not in {"original", *taken, *names}))
+    return names
