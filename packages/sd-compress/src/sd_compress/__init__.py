@@ -1,6 +1,66 @@
-"""Fewer bits per weight of a Core ML package: what they cost now."""
+"""What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
-from sd_compress.snr import SignalToNoise
-from sd_compress.storage import StorageReport, StorageRow, StoredWeight, storage, stored_weights
+from .compress import Assign, CompressedProgram, WeightReport, compress
+from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
+from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
+from .palettes import optimal_palette
+from .palettize import palettize
+from .recipe import (
+    Recipe,
+    Selection,
+    check_names,
+    format_recipe,
+    parse_recipe,
+    read_recipe,
+    uniform_recipe,
+    with_schemes,
+)
+from .scheme_json import scheme_from_json, scheme_to_json
+from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .snr import SignalToNoise
+from .storage import StorageReport, StorageRow, StoredWeight, storage, stored_weights
+from .weights import Weight, weights_of
 
-__all__ = ["SignalToNoise", "StorageReport", "StorageRow", "StoredWeight", "storage", "stored_weights"]
+__all__ = [
+    "PALETTE_BITS",
+    "Assign",
+    "CompressedProgram",
+    "CompressionError",
+    "Granularity",
+    "Joint",
+    "Keep",
+    "Linear",
+    "Palette",
+    "Palettize",
+    "PerBlock",
+    "PerChannel",
+    "PerGroupedChannel",
+    "PerTensor",
+    "Prune",
+    "Recipe",
+    "RecipeError",
+    "Scheme",
+    "Selection",
+    "SignalToNoise",
+    "StorageReport",
+    "StorageRow",
+    "StoredWeight",
+    "UnsuitableError",
+    "UnsupportedFormError",
+    "Weight",
+    "WeightReport",
+    "check_names",
+    "compress",
+    "format_recipe",
+    "optimal_palette",
+    "palettize",
+    "parse_recipe",
+    "read_recipe",
+    "scheme_from_json",
+    "scheme_to_json",
+    "storage",
+    "stored_weights",
+    "uniform_recipe",
+    "weights_of",
+    "with_schemes",
+]

@@ -13,6 +13,8 @@ from typing import Final, Literal, TypeAlias
 
 from sd_bundle import ManifestError, decode, encode, parse_json
 
+from sd_compress.errors import CompressionError
+
 FORMAT: Final = "sd-compress-report"
 VERSION: Final = 1
 
@@ -22,8 +24,8 @@ Kind: TypeAlias = Literal["original", "uniform", "recipe"]
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
-class ReportError(Exception):
-    """A file that is no report; the message says where, what was expected and what came."""
+class ReportError(CompressionError):
+    """A file that is no report, or a page that cannot be made of one."""
 
 
 @dataclass(frozen=True, slots=True)
