@@ -1,6 +1,6 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
-from .compress import Assign, CompressedProgram, WeightReport, compress
+from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
 from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
 from .palettes import optimal_palette
@@ -50,6 +50,7 @@ __all__ = [
     "Weight",
     "WeightReport",
     "check_names",
+    "check_recipe",
     "compress",
     "format_recipe",
     "optimal_palette",

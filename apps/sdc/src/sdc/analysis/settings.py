@@ -72,22 +72,37 @@ class FromRecipe:
         return Recipe({name: scheme for name, scheme in self.whole.schemes.items() if name in names})
 
 
-def settings_of(
-    bits: Iterable[int], recipes: Sequence[Path], programs: Sequence[Program]
-) -> tuple[Setting, ...]:
-    """Widths first, the largest of them first, then recipes in their order.
+def widths(bits: Iterable[int]) -> tuple[Uniform, ...]:
+    """The largest first."""
+    return tuple(Uniform(width) for width in sorted(set(bits), reverse=True))
+
+
+def from_recipes(
+    paths: Sequence[Path], programs: Sequence[Program], taken: Iterable[str]
+) -> tuple[FromRecipe, ...]:
+    """Recipes by the names of their files, which differ from those that are ``taken``.
 
     Raises:
         sd_compress.RecipeError: a file that is no recipe, or one with weights that none of ``programs`` has.
     """
     from sd_compress import check_names, read_recipe
 
-    uniform = [Uniform(width) for width in sorted(set(bits), reverse=True)]
-    read = [read_recipe(path) for path in recipes]
-    for recipe in read:
+    recipes = [read_recipe(path) for path in paths]
+    for recipe in recipes:
         check_names(recipe, programs)
-    named = zip(_names(recipes, {one.name for one in uniform}), read, strict=True)
-    return (*uniform, *(FromRecipe(name, recipe) for name, recipe in named))
+    return tuple(map(FromRecipe, _names(paths, set(taken)), recipes))
+
+
+def check(setting: Setting, programs: Iterable[Program]) -> None:
+    """Refuse, before any work is done, what a program's target cannot decode.
+
+    Raises:
+        sd_compress.UnsupportedFormError: naming the first target that can.
+    """
+    from sd_compress import check_recipe
+
+    for program in programs:
+        check_recipe(program, setting.recipe(program))
 
 
 def _names(paths: Sequence[Path], taken: set[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from sdc.console import printable
 from sdc.engines import engine_options
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from sd_mil import Program
     from sd_mil.engines import Engine
 
-    from sdc.analysis.subjects import Drawing, Subject
+    from sdc.analysis.settings import Setting
+    from sdc.analysis.subjects import BundleSubject, Drawing, Subject
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 #: What every Stable Diffusion draws, the demo model too.
@@ -25,16 +28,20 @@ _PROMPTS = (
     "a yellow star on a black background",
     "a green square on a white background",
 )
+_WIDTHS = (8, 6, 4, 3, 2)
+_STEPS = 20
 _MOST_PROMPTS, _LONGEST_FILE = 64, 1 << 20
 
 
-def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+def _widths(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     from sd_compress import PALETTE_BITS
 
+    if value is None:
+        return None
     parts = [part.strip() for part in value.split(",") if part.strip()]
-    if not all(re.fullmatch(r"\d+", part) and int(part) in PALETTE_BITS for part in parts):
+    if not all(re.fullmatch(r"\d{1,2}", part) and int(part) in PALETTE_BITS for part in parts):
         raise click.BadParameter(f"expected widths of {', '.join(map(str, PALETTE_BITS))}, got {value!r}")
-    return tuple(dict.fromkeys(map(int, parts)))
+    return tuple(map(int, parts))
 
 
 def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -43,26 +50,42 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
     return tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
 
 
+def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"expected a number of dB, got {value!r}")
+    return value
+
+
 @click.command("analyze", short_help="Show what fewer bits cost: sizes, dB, pictures, layers.")
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page (HTML), for people."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, without pictures, instead of a table.")
-@click.option("--bits", default="8,6,4,3,2", show_default=True, callback=_widths, help="Widths to try.")
+@click.option(
+    "--bits",
+    callback=_widths,
+    help="Widths to try; by default those of 8,6,4,3,2 that the target can decode.",
+)
 @click.option("--recipe", "recipes", type=_FILE, multiple=True, help="A recipe to try; repeatable.")
 @click.option(
     "--components", callback=_list, help="What to compress, by default unet,text_encoder (those there are)."
 )
 @click.option("--prompts", type=_FILE, help="What to draw, a line each; by default three simple pictures.")
 @click.option(
-    "--seed", default=93, show_default=True, help="Of the first picture; the next take seed + 1, ..."
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1 - _MOST_PROMPTS),
+    default=93,
+    show_default=True,
+    help="Of the first picture; the next take seed + 1, ... Of a package's inputs.",
 )
+@click.option("--num-inference-steps", type=click.IntRange(1, 1000), help="For each picture; by default 20.")
 @click.option(
-    "--num-inference-steps", type=click.IntRange(1, 1000), default=20, show_default=True, help="For each."
-)
-@click.option(
-    "--min-snr", default=20.0, show_default=True, help="In dB: the smallest that keeps them is chosen."
+    "--min-snr",
+    default=20.0,
+    show_default=True,
+    callback=_finite,
+    help="In dB: the smallest that keeps them is chosen.",
 )
 @engine_options("portable")
 def command(
@@ -70,12 +93,12 @@ def command(
     *,
     report: Path | None,
     as_json: bool,
-    bits: tuple[int, ...],
+    bits: tuple[int, ...] | None,
     recipes: tuple[Path, ...],
     components: tuple[str, ...] | None,
     prompts: Path | None,
     seed: int,
-    num_inference_steps: int,
+    num_inference_steps: int | None,
     min_snr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -88,15 +111,18 @@ def command(
     from sd_runtime import resolve_engine
 
     from sdc.analysis.analysis import analyze
-    from sdc.analysis.settings import settings_of
-    from sdc.analysis.subjects import Drawing
+    from sdc.analysis.subjects import Drawing, PackageSubject
     from sdc.console import progress
 
     _check_output(report)
     resolved = resolve_engine(engine, precision)
-    drawing = Drawing(_read_prompts(prompts), seed, num_inference_steps)
-    subject = _opened(bundle, components, drawing, resolved)
-    settings = settings_of(bits, recipes, _programs(subject))
+    if bundle.suffix == ".mlpackage":
+        _refuse_for_packages(components=components, prompts=prompts, num_inference_steps=num_inference_steps)
+        subject: Subject = PackageSubject(bundle, resolved, seed)
+    else:
+        drawing = Drawing(_read_prompts(prompts), seed, num_inference_steps or _STEPS)
+        subject = _bundle(bundle, components, drawing, resolved)
+    settings = _settings(bits, recipes, _programs(subject))
     with progress() as bar:
         task = bar.add_task("original", total=1 + len(settings))
 
@@ -134,21 +160,58 @@ def _read_prompts(path: Path | None) -> tuple[str, ...]:
     return prompts
 
 
-def _opened(path: Path, components: tuple[str, ...] | None, drawing: Drawing, engine: Engine) -> Subject:
+def _refuse_for_packages(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise click.BadParameter("expected a bundle, which draws, got a package", param_hint=option)
+
+
+def _bundle(
+    path: Path, components: tuple[str, ...] | None, drawing: Drawing, engine: Engine
+) -> BundleSubject:
     from sd_bundle import open_bundle
 
-    from sdc.analysis.subjects import BundleSubject, PackageSubject
+    from sdc.analysis.subjects import BundleSubject
 
-    if path.suffix == ".mlpackage":
-        if components is not None:
-            raise click.BadParameter(
-                "expected a bundle to choose components of, got a package", param_hint="--components"
-            )
-        return PackageSubject(path, engine, drawing.seed)
     bundle = open_bundle(path).at_size()
     usual = (*bundle.components("denoiser"), *bundle.components("text_encoder"))
     names = components or tuple(component.name for component in usual)
     return BundleSubject(bundle, names, drawing, engine)
+
+
+def _settings(
+    bits: tuple[int, ...] | None, recipes: tuple[Path, ...], programs: list[Program]
+) -> tuple[Setting, ...]:
+    """What was asked for, or is an error; by default what can be done, and a word about what cannot."""
+    from sdc.analysis.settings import check, from_recipes, widths
+
+    uniform = widths(_WIDTHS if bits is None else bits)
+    if bits is None:
+        uniform = tuple(setting for setting in uniform if _can_be_decoded(setting, programs))
+    taken = [setting.name for setting in uniform]
+    settings: tuple[Setting, ...] = (*uniform, *from_recipes(recipes, programs, taken))
+    for setting in settings:
+        check(setting, programs)
+    if not any(setting.recipe(program).schemes for setting in settings for program in programs):
+        raise click.ClickException(
+            "expected weights to compress, got none: no width and no recipe was given, or all weights are "
+            "small or compressed already"
+        )
+    return settings
+
+
+def _can_be_decoded(setting: Setting, programs: list[Program]) -> bool:
+    from sd_compress import UnsupportedFormError
+
+    from sdc.analysis.settings import check
+
+    try:
+        check(setting, programs)
+    except UnsupportedFormError as error:
+        click.echo(printable(f"sdc: note: {setting.name} left out: {error}"), err=True)
+        return False
+    return True
 
 
 def _programs(subject: Subject) -> list[Program]:
