@@ -148,7 +148,7 @@ def test_a_single_package(sdc, converted, tmp_path) -> None:
         (["--report", "missing/r.html"], "existing folder"),
         (["--prompts", "empty.txt"], "expected 1 to 64 prompts"),
         (["--recipe", "other.json"], "another model"),
-        (["--recipe", "empty.txt"], "recipe"),
+        (["--recipe", "empty.txt"], "empty.txt: "),
         (["--min-snr", "nan"], "a number of dB"),
     ],
 )

@@ -1,14 +1,26 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
+from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
 from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
 from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
+from .packages import (
+    COMPRESSED_ROLES,
+    BundleReport,
+    PackageReport,
+    chosen_components,
+    compress_bundle,
+    compress_package,
+    describe_compression,
+)
 from .palettes import optimal_palette
 from .palettize import palettize
+from .raising import with_target
 from .recipe import (
     Recipe,
     Selection,
     check_names,
+    check_patterns,
     format_recipe,
     parse_recipe,
     read_recipe,
@@ -18,18 +30,21 @@ from .recipe import (
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
 from .snr import SignalToNoise
-from .storage import StorageReport, StorageRow, StoredWeight, storage, stored_weights
+from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
 from .weights import Weight, weights_of
 
 __all__ = [
+    "COMPRESSED_ROLES",
     "PALETTE_BITS",
     "Assign",
+    "BundleReport",
     "CompressedProgram",
     "CompressionError",
     "Granularity",
     "Joint",
     "Keep",
     "Linear",
+    "PackageReport",
     "Palette",
     "Palettize",
     "PerBlock",
@@ -49,19 +64,30 @@ __all__ = [
     "UnsupportedFormError",
     "Weight",
     "WeightReport",
+    "apple_recipe",
     "check_names",
+    "check_patterns",
     "check_recipe",
+    "chosen_components",
     "compress",
+    "compress_bundle",
+    "compress_package",
+    "describe_compression",
+    "format_apple_recipe",
     "format_recipe",
     "optimal_palette",
     "palettize",
+    "parse_apple_recipe",
     "parse_recipe",
+    "read_any_recipe",
     "read_recipe",
     "scheme_from_json",
     "scheme_to_json",
     "storage",
+    "storage_of",
     "stored_weights",
     "uniform_recipe",
     "weights_of",
     "with_schemes",
+    "with_target",
 ]

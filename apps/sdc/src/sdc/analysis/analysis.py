@@ -19,6 +19,7 @@ from sdc.console import peak_memory
 
 if TYPE_CHECKING:
     from sd_compress.report import Candidate, Environment, LayerRow, Report
+    from sd_runtime import Model
 
 #: Predictions of each component that are repeated at every setting.
 MOST_SAMPLES: Final = 12
@@ -65,8 +66,9 @@ def analyze(subject: Subject, settings: Iterable[Setting], *, wanted_snr: float,
 def _looked(
     subject: Subject, settings: Iterable[Setting], samples: Mapping[str, Samples], watch: Watch
 ) -> Iterator[Looked]:
+    unchanged: dict[str, Model] = {}
     for setting in settings:
-        yield look_at(subject, setting, samples, _named(setting.name, watch))
+        yield look_at(subject, setting, samples, unchanged, _named(setting.name, watch))
 
 
 def _named(candidate: str, watch: Watch) -> Watch:

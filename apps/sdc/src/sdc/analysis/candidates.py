@@ -16,7 +16,7 @@ from sdc.analysis.settings import Setting
 from sdc.analysis.subjects import Subject, Watch
 
 if TYPE_CHECKING:
-    from sd_compress import Recipe, StoredWeight
+    from sd_compress import StoredWeight
     from sd_compress.report import Candidate, Part
     from sd_mil import Package
     from sd_runtime import Model
@@ -34,7 +34,7 @@ class Stored:
         from sd_compress import stored_weights
 
         self.bytes += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        self.weights |= {weight.name: weight for weight in stored_weights(package)}
+        self.weights |= {weight.name: weight for weight in stored_weights(package.program)}
 
     @property
     def bits_per_weight(self) -> float:
@@ -76,8 +76,16 @@ def look_at_original(subject: Subject, samples: Mapping[str, Samples], watch: Wa
     return Looked(Candidate("original", "original", "", parts, pictures), stored), arithmetic
 
 
-def look_at(subject: Subject, setting: Setting, samples: Mapping[str, Samples], watch: Watch) -> Looked:
+def look_at(
+    subject: Subject,
+    setting: Setting,
+    samples: Mapping[str, Samples],
+    unchanged: dict[str, Model],
+    watch: Watch,
+) -> Looked:
     """The model at a setting, measured on ``samples`` of every component.
+
+    ``unchanged`` holds the components that no setting compresses, once they are loaded.
 
     Raises:
         sd_compress.CompressionError: a scheme does not fit the program.
@@ -86,7 +94,7 @@ def look_at(subject: Subject, setting: Setting, samples: Mapping[str, Samples], 
     from sd_compress.report import Candidate
 
     with tempfile.TemporaryDirectory(prefix="sdc-analyze-") as name, own_cache(Path(name)):
-        attempt = Attempt(subject, setting, samples, watch, Path(name))
+        attempt = Attempt(subject, setting, samples, unchanged, watch, Path(name))
         pictures = _drawn(subject, attempt, watch)
         for component in subject.components:
             if component not in attempt.parts:
@@ -130,6 +138,7 @@ class Attempt:
     subject: Subject
     setting: Setting
     samples: Mapping[str, Samples]
+    unchanged: dict[str, Model]
     watch: Watch
     folder: Path
     parts: dict[str, Part] = field(default_factory=dict)
@@ -140,7 +149,9 @@ class Attempt:
     def open(self, component: str) -> Model:
         """The component, compressed if it is one of those to compress."""
         if component not in self.subject.components:
-            return self.subject.open(component, lambda _, package: package)
+            if component not in self.unchanged:
+                self.unchanged[component] = self.subject.open(component, lambda _, package: package)
+            return self.unchanged[component]
         model = self.subject.open(component, self._compressed)
         if component not in self.parts:
             self.parts[component] = self._measured(component, model)
@@ -154,18 +165,20 @@ class Attempt:
 
     def _write(self, component: str, package: Package) -> Package:
         """Package to package, through the disk, as it would be shipped."""
-        from sd_compress import compress
-        from sd_mil import read_package, write_package
+        from sd_compress import compress_package
+        from sd_mil import read_package
 
+        sizes = self.stored.setdefault(component, Stored())
+        schemes = self._schemes.setdefault(component, Counter())
         recipe = self.setting.recipe(package.program)
-        done = compress(package.program, recipe, folder=self.folder)
-        place = Path(tempfile.mkdtemp(dir=self.folder)) / Path(package.path).name
-        descriptions = package.descriptions or package.description
-        write_package(place, done.program, descriptions, version=package.specification_version)
+        if not recipe.schemes:
+            sizes.add(Path(package.path), package)
+            return package
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{Path(package.path).stem}.mlpackage"
+        report = compress_package(package.path, place, recipe)
         written = read_package(place)
-        self.stored.setdefault(component, Stored()).add(place, written)
-        kept = {report.name for report in done.kept}
-        self._schemes.setdefault(component, Counter()).update(_schemes(recipe, kept))
+        sizes.add(place, written)
+        schemes.update(_words(weight.scheme) for weight in report.weights if not weight.kept)
         return written
 
     def _measured(self, component: str, model: Model) -> Part:
@@ -180,11 +193,6 @@ class Attempt:
         outputs = tuple(OutputSnr(name, snr) for name, snr in meter.decibels().items())
         summary = _summary(self._schemes[component])
         return Part(component, summary, sizes.bits_per_weight, sizes.bytes, outputs)
-
-
-def _schemes(recipe: Recipe, kept: set[str]) -> Iterator[str]:
-    """The scheme of each weight that has one, in words."""
-    return (_words(scheme) for name, scheme in recipe.schemes.items() if name not in kept)
 
 
 def _words(scheme: object) -> str:

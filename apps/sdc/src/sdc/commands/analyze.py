@@ -171,13 +171,13 @@ def _bundle(
     path: Path, components: tuple[str, ...] | None, drawing: Drawing, engine: Engine
 ) -> BundleSubject:
     from sd_bundle import open_bundle
+    from sd_compress import chosen_components
 
     from sdc.analysis.subjects import BundleSubject
 
     bundle = open_bundle(path).at_size()
-    usual = (*bundle.components("denoiser"), *bundle.components("text_encoder"))
-    names = components or tuple(component.name for component in usual)
-    return BundleSubject(bundle, names, drawing, engine)
+    chosen = sorted(chosen_components(bundle, components), key=lambda one: one.role != "denoiser")
+    return BundleSubject(bundle, tuple(component.name for component in chosen), drawing, engine)
 
 
 def _settings(
@@ -187,10 +187,10 @@ def _settings(
     from sdc.analysis.settings import check, from_recipes, widths
 
     uniform = widths(_WIDTHS if bits is None else bits)
+    named = from_recipes(recipes, programs, [setting.name for setting in uniform])
     if bits is None:
         uniform = tuple(setting for setting in uniform if _can_be_decoded(setting, programs))
-    taken = [setting.name for setting in uniform]
-    settings: tuple[Setting, ...] = (*uniform, *from_recipes(recipes, programs, taken))
+    settings: tuple[Setting, ...] = (*uniform, *named)
     for setting in settings:
         check(setting, programs)
     if not any(setting.recipe(program).schemes for setting in settings for program in programs):
