@@ -1,7 +1,7 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
 from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
-from .compress import Assign, CompressedProgram, WeightReport, compress
+from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
 from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
 from .packages import (
@@ -19,6 +19,7 @@ from .raising import with_target
 from .recipe import (
     Recipe,
     Selection,
+    check_names,
     check_patterns,
     format_recipe,
     parse_recipe,
@@ -27,12 +28,14 @@ from .recipe import (
     with_schemes,
 )
 from .scheme_json import scheme_from_json, scheme_to_json
-from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .storage import StorageReport, StorageRow, storage, storage_of
+from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .snr import SignalToNoise
+from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
 from .weights import Weight, weights_of
 
 __all__ = [
     "COMPRESSED_ROLES",
+    "PALETTE_BITS",
     "Assign",
     "BundleReport",
     "CompressedProgram",
@@ -53,14 +56,18 @@ __all__ = [
     "RecipeError",
     "Scheme",
     "Selection",
+    "SignalToNoise",
     "StorageReport",
     "StorageRow",
+    "StoredWeight",
     "UnsuitableError",
     "UnsupportedFormError",
     "Weight",
     "WeightReport",
     "apple_recipe",
+    "check_names",
     "check_patterns",
+    "check_recipe",
     "chosen_components",
     "compress",
     "compress_bundle",
@@ -78,6 +85,7 @@ __all__ = [
     "scheme_to_json",
     "storage",
     "storage_of",
+    "stored_weights",
     "uniform_recipe",
     "weights_of",
     "with_schemes",
