@@ -3,6 +3,7 @@
 ::
 
     CompressionError
+    ├── CalibrationError      inputs to calibrate with that cannot be used
     ├── RecipeError           a recipe that is malformed, or that does not fit the program
     └── UnsupportedFormError  weights in a form that the deployment target does not have
 """
@@ -12,6 +13,10 @@ from __future__ import annotations
 
 class CompressionError(Exception):
     """The base of all errors of this package; its message says what was expected and what came."""
+
+
+class CalibrationError(CompressionError):
+    """Calibration inputs that are missing or that the network cannot run on; the message names the layer."""
 
 
 class RecipeError(CompressionError):
