@@ -3,8 +3,10 @@
 ::
 
     CompressionError
+    ├── BudgetError           a size or a quality that no recipe has; the message names the nearest
     ├── CalibrationError      inputs to calibrate with that cannot be used
     ├── RecipeError           a recipe that is malformed, or that does not fit the program
+    ├── UnsuitableError       a weight that a scheme cannot be applied to, and that is kept as it is
     └── UnsupportedFormError  weights in a form that the deployment target does not have
 """
 
@@ -13,6 +15,10 @@ from __future__ import annotations
 
 class CompressionError(Exception):
     """The base of all errors of this package; its message says what was expected and what came."""
+
+
+class BudgetError(CompressionError):
+    """A budget that cannot be met; the message names the nearest that can."""
 
 
 class CalibrationError(CompressionError):
@@ -25,3 +31,7 @@ class RecipeError(CompressionError):
 
 class UnsupportedFormError(CompressionError):
     """A form of compressed weights that the deployment target lacks; the message names one that has it."""
+
+
+class UnsuitableError(CompressionError):
+    """A weight that a scheme cannot be applied to, and why. It is kept as it is, and reported."""

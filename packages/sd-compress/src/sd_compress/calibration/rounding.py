@@ -81,3 +81,14 @@ def _round_block(matrix: Array, columns: Array, upper: Array, tables: Tables, in
             column = int(columns[k])
             indices[:, column], decoded = tables.nearest(target, column)
             np.subtract(weights[k], decoded, out=errors[k])
+
+
+def remaining_noise(hessian: Hessian, damping: float = DAMPING) -> float:
+    """The share of the noise of rounding to the nearest that compensated rounding is expected to leave.
+
+    Where errors of rounding are alike and uncorrelated, their squares count with the diagonal of H in the
+    one, and with the gains d in the other.
+    """
+    gains = sum(float(feedback(block, damping).gains.sum()) for block in hessian.blocks)
+    plain = float(hessian.diagonal().sum())
+    return min(1.0, gains / plain) if plain > 0 else 1.0
