@@ -63,13 +63,12 @@ def collect_hessians(
     In ``folder`` what is finished is kept: the same call after an interruption goes on from there.
 
     Raises:
-        CalibrationError: no inputs, values that are not finite, or memory for less than a block per channel.
-        PredictionError: inputs that do not fit the program.
+        CalibrationError: no inputs, some that do not fit the program, values that are not finite, or memory
+            for less than a block per channel.
         EngineError: the engine does not run it.
     """
     settings = settings or Collecting()
-    if not inputs:
-        raise CalibrationError("expected at least one input to calibrate with, got none")
+    _check(program, inputs)
     rows_of = inputs_of(program)
     groups = tuple(dict.fromkeys(rows_of.values()))
     sizes = _sizes(groups, settings.memory)
@@ -78,6 +77,23 @@ def collect_hessians(
         stored = Stored(folder / fingerprint(program, inputs, rows=settings.rows).hex())
     collected = _Collection(program, inputs, settings, sizes, stored).run(progress)
     return {weight: collected[group] for weight, group in rows_of.items()}
+
+
+def _check(program: Program, inputs: Sequence[Inputs]) -> None:
+    if not inputs:
+        raise CalibrationError("expected at least one input to calibrate with, got none")
+    expected = {variable.name: variable.type.shape for variable in program.main.inputs}
+    for number, arrays in enumerate(inputs):
+        got = {name: np.shape(array) for name, array in arrays.items()}
+        if got.keys() != expected.keys() or not all(
+            _fits(got[name], shape) for name, shape in expected.items()
+        ):
+            raise CalibrationError(f"expected {expected} as calibration input {number}, got {got}")
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    pairs = zip(shape, declared, strict=False)
+    return len(shape) == len(declared) and all(size in (None, given) for given, size in pairs)
 
 
 def _sizes(groups: Sequence[_Rows], memory: int) -> dict[_Rows, tuple[int, ...]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,10 @@ class Stored:
     def load(self, what: object, sizes: Sequence[int]) -> Hessian | None:
         """That of ``what``, if it is there, whole, and has blocks of these sizes."""
         try:
-            with np.load(self._path(what), allow_pickle=False) as file:
+            with self._path(what).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 blocks = tuple(file[f"block{place}"] for place in range(len(sizes)))
                 rows = int(file["rows"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError):  # not there, or not what was written
+        except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):  # not what was written
             return None
         fits = all(
             block.shape == (size, size) and block.dtype == np.float32 and np.isfinite(block).all()
