@@ -78,11 +78,11 @@ class Prune:
         check(given, "sparsity", "either sparsity or n_m", (self.sparsity, self.n_m))
         if self.n_m is None:
             is_share = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
-            check(is_share and 0 <= (self.sparsity or 0) <= 1, "sparsity", "0 to 1", self.sparsity)
+            check(is_share and 0 <= (self.sparsity or 0) < 1, "sparsity", "0 to less than 1", self.sparsity)
         else:
             pair = self.n_m
             is_pair = isinstance(pair, tuple) and len(pair) == 2 and all(map(is_count, pair))
-            check(is_pair and pair[0] <= pair[1], "n_m", "[n, m] with 0 < n <= m", pair)
+            check(is_pair and pair[0] < pair[1], "n_m", "[n, m] with 0 < n < m", pair)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,9 @@ class Joint:
         """Refuse what cannot follow pruning."""
         is_known = isinstance(self.then, Palettize | Linear)
         check(is_known, "then", "the method palettize or linear", type(self.then).__name__.lower())
+        if isinstance(self.then, Palettize):
+            is_plain = self.then.vector_size == 1 and not self.then.per_channel_scale
+            check(is_plain, "then", "a palette without vectors and scales", self.then)
 
 
 @dataclass(frozen=True, slots=True)

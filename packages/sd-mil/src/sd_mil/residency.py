@@ -44,9 +44,10 @@ def pages_dropped(maps: Iterable[mmap.mmap]) -> Iterator[None]:
 
 
 def mapped_files(program: Program) -> list[mmap.mmap]:
-    """The maps behind the constants of the default function, each once."""
+    """The maps behind the constants of all functions, each once."""
     found: dict[int, mmap.mmap] = {}
-    for constant in constants_in(program.main.body):
+    constants = (one for function in program.functions.values() for one in constants_in(function.body))
+    for constant in constants:
         if isinstance(constant.content, np.ndarray) and (owner := _owner(constant.content)) is not None:
             found[id(owner)] = owner
     return list(found.values())
