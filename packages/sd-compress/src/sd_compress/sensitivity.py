@@ -15,8 +15,8 @@ import numpy as np
 
 from .calibration.hessians import Hessian
 from .calibration.rounding import remaining_noise
+from .compress import Assign
 from .errors import UnsuitableError
-from .palettize import Assign
 from .schemes import PALETTE_BITS, Keep, Palette, Palettize, Scheme
 from .weights import Weight
 

@@ -13,7 +13,7 @@ from sd_compress.calibration.hessians import Hessian
 from sd_compress.calibration.refitting import refitted
 from sd_compress.calibration.rounding import DAMPING, compensated
 from sd_compress.calibration.tables import Tables, palette_of, tables_of
-from sd_compress.palettize import Assign
+from sd_compress.compress import Assign
 from sd_compress.schemes import Palette, Palettize
 from sd_compress.weights import Weight
 

@@ -63,24 +63,22 @@ def compensated(matrix: Array, tables: Tables, hessian: Hessian, damping: float 
     """Indices of ``matrix`` [O, n] into ``tables``, chosen with the errors of other inputs in mind."""
     indices = np.empty((tables.rows, matrix.shape[1]), np.uint8)
     for part, block in hessian.parts():
-        columns = np.arange(part.start, part.stop)
         factor = feedback(block, damping)
-        _round_block(matrix, columns[factor.order], factor.upper, tables, indices)
+        columns = np.arange(part.start, part.stop)[factor.order]
+        indices[:, columns] = _rounded(matrix[:, columns], columns, factor.upper, tables)
     return indices
 
 
-def _round_block(matrix: Array, columns: Array, upper: Array, tables: Tables, indices: Array) -> None:
-    """Fill the ``columns`` of ``indices``, in that order."""
-    weights = np.ascontiguousarray(matrix[:, columns].T)  # [n, O]: an input's weights are contiguous
-    errors = np.zeros_like(weights)
-    for start in range(0, len(weights), _STRIDE):
-        end = min(start + _STRIDE, len(weights))
-        wanted = weights[start:end] + upper[:start, start:end].T @ errors[:start]
-        for k in range(start, end):
-            target = wanted[k - start] + upper[start:k, k] @ errors[start:k]
-            column = int(columns[k])
-            indices[:, column], decoded = tables.nearest(target, column)
-            np.subtract(weights[k], decoded, out=errors[k])
+def _rounded(weights: Array, columns: Array, upper: Array, tables: Tables) -> Array:
+    """Indices of the inputs of a block, ``weights`` [O, b] in the order in which they are rounded."""
+    errors, found = np.zeros_like(weights, order="C"), []
+    for start in range(0, len(columns), _STRIDE):
+        here = slice(start, start + _STRIDE)
+        made_up = errors[:, :start] @ upper[:start, here]
+        own = np.ascontiguousarray(weights[:, here]), made_up, np.ascontiguousarray(upper[here, here])
+        indices, errors[:, here] = tables.round(*own, columns[here])
+        found.append(indices)
+    return np.concatenate(found, axis=1)
 
 
 def remaining_noise(hessian: Hessian, damping: float = DAMPING) -> float:

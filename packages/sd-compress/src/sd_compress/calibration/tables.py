@@ -5,7 +5,7 @@ Legend: O outputs, n inputs of the layer; G tables of k entries, each a vector o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,18 +31,6 @@ class Tables:
     column_groups: Array
     row_scales: Array
     column_scales: Array
-    _edges: Array = field(init=False, repr=False)
-    _span: float = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Lay the midpoints of all tables on one line, so that one search finds a place in any of them."""
-        if self.vector > 1:
-            return
-        tables = self.entries[:, :, 0].astype(np.float64)
-        edges = (tables[:, 1:] + tables[:, :-1]) / 2
-        span = 4 * float(np.abs(tables).max()) + 1
-        object.__setattr__(self, "_edges", (edges + span * np.arange(len(edges))[:, None]).ravel())
-        object.__setattr__(self, "_span", span)
 
     @property
     def rows(self) -> int:
@@ -65,49 +53,47 @@ class Tables:
         order = np.argsort(self.entries[:, :, 0], axis=1, kind="stable")
         ranks = np.argsort(order, axis=1).astype(np.uint8)
         entries = np.take_along_axis(self.entries, order[:, :, None], axis=1)
-        return replace(self, entries=entries), ranks[self._groups(), indices]
+        groups = self.row_groups[:, None] + self.column_groups
+        return replace(self, entries=entries), np.ascontiguousarray(ranks[groups, indices])
 
-    def nearest(self, values: Array, column: int) -> tuple[Array, Array]:
-        """Indices [O / v] of what is nearest to ``values`` [O] of an input, and what they stand for [O]."""
-        scales = self.row_scales * self.column_scales[column]
-        wanted = values / np.where(scales == 0, 1, scales)
-        groups = self.row_groups + self.column_groups[column]
-        find = self._nearest_scalars if self.vector == 1 else self._nearest_vectors
-        indices = find(wanted, groups)
-        return indices, self.entries[groups, indices].reshape(-1) * scales
+    def round(self, weights: Array, made_up: Array, upper: Array, columns: Array) -> tuple[Array, Array]:
+        """Indices [O / v, s] and errors [O, s] of the inputs ``columns``, rounded one after the other.
+
+        To each of the ``weights`` [O, s] what makes up for errors is added: ``made_up`` [O, s], which is used
+        up, for those of earlier inputs, ``upper`` [s, s] times the errors of these.
+        """
+        indices, errors = np.empty((self.rows, len(columns)), np.uint8), np.empty_like(weights)
+        _loops().round_inputs(weights, made_up, upper, *self._at(columns), indices, errors)
+        return indices, errors
 
     def decode(self, indices: Array, entries: Array | None = None) -> Array:
         """The matrix [O, n] of ``indices`` [O / v, n], with ``entries`` in the place of its own if given."""
-        values = (self.entries if entries is None else entries)[self._groups(), indices]  # [O / v, n, v]
-        return self.scaled(np.moveaxis(values, 2, 1).reshape(-1, values.shape[1]))
+        tables = self if entries is None else replace(self, entries=entries)
+        matrix = np.empty((len(self.row_scales), indices.shape[1]), np.float32)
+        _loops().decode(*tables._at(), np.ascontiguousarray(indices, np.uint8), matrix)
+        return matrix
 
     def gather(self, matrix: Array, indices: Array) -> Array:
         """The adjoint of :meth:`decode`: for each entry, the sum of ``matrix`` [O, n] where it stands."""
-        spread = self.scaled(matrix).reshape(self.rows, self.vector, -1)
-        places = (self._groups() * self.entries.shape[1] + indices).ravel()
-        size = self.entries.shape[0] * self.entries.shape[1]
-        sums = [np.bincount(places, spread[:, lane].ravel(), size) for lane in range(self.vector)]
-        return np.stack(sums, axis=-1).reshape(self.entries.shape)
+        sums = np.zeros(self.entries.shape)
+        places = np.ascontiguousarray(indices, np.uint8)
+        _loops().gather(np.ascontiguousarray(matrix, np.float32), *self._at(), places, sums)
+        return sums
 
     def scaled(self, matrix: Array) -> Array:
         """``matrix`` [O, n] times the scales."""
         return matrix * self.row_scales[:, None] * self.column_scales
 
-    def _nearest_scalars(self, wanted: Array, groups: Array) -> Array:
-        """Values beyond the ends of a table stay on its part of the line."""
-        bound = self._span / 2
-        places: Array = np.searchsorted(self._edges, np.clip(wanted, -bound, bound) + groups * self._span)
-        places -= groups * (self.entries.shape[1] - 1)
-        return places
+    def _at(self, columns: Array | slice = slice(None)) -> tuple[Array, ...]:
+        scales = self.column_scales[columns]
+        return self.entries, self.row_groups, self.column_groups[columns], self.row_scales, scales
 
-    def _nearest_vectors(self, wanted: Array, groups: Array) -> Array:
-        entries = self.entries[groups]  # [O / v, k, v]
-        products = np.einsum("rkv,rv->rk", entries, wanted.reshape(self.rows, self.vector))
-        nearest: Array = np.argmin(np.square(entries).sum(axis=2) - 2 * products, axis=1)
-        return nearest
 
-    def _groups(self) -> Array:
-        return self.row_groups[:, None] + self.column_groups
+def _loops() -> Any:
+    """Compiled when they are needed for the first time."""
+    from sd_compress.calibration import _loops
+
+    return _loops
 
 
 def tables_of(weight: Weight, palette: Palette) -> Tables:
@@ -128,7 +114,8 @@ def tables_of(weight: Weight, palette: Palette) -> Tables:
     scales = np.ones(1) if palette.scales is None else palette.scales.reshape(-1)
     row_scales, column_scales = _spread(weight, palette.scale_axis, scales.astype(np.float32), neutral=1)
     entries = palette.tables.reshape(count, -1, vector).astype(np.float32)
-    return Tables(entries, row_groups[::vector], column_groups, row_scales, column_scales)
+    row_groups = np.ascontiguousarray(row_groups[::vector])
+    return Tables(entries, row_groups, column_groups, row_scales, column_scales)
 
 
 def palette_of(weight: Weight, palette: Palette, tables: Tables, indices: Array) -> Palette:
