@@ -82,14 +82,7 @@ def uniform_recipe(program: Program, scheme: Scheme, selection: Selection = _ALL
 
 
 def with_schemes(recipe: Recipe, schemes: Mapping[str, Scheme]) -> Recipe:
-    """The recipe with other schemes for the weights whose names match a pattern; the last match counts.
-
-    Raises:
-        RecipeError: patterns that match no weight of the recipe.
-    """
-    unmatched = [one for one in schemes if not any(fnmatchcase(name, one) for name in recipe.schemes)]
-    if unmatched:
-        raise RecipeError(f"expected patterns of weights of the recipe, got {_listed(unmatched)}")
+    """The recipe with other schemes for the weights whose names match a pattern; the last match counts."""
     changed = dict(recipe.schemes)
     for pattern, scheme in schemes.items():
         changed |= {name: scheme for name in changed if fnmatchcase(name, pattern)}
@@ -157,7 +150,7 @@ def parse_document(text: str) -> dict[str, Any]:
     try:
         document = parse_json(text)
     except ManifestError as error:
-        raise RecipeError(str(error)) from None
+        raise RecipeError(f"{error.where}: expected {error.expected}, got {error.got}") from None
     if not isinstance(document, dict):
         raise RecipeError(f"$: expected an object, got {type(document).__name__}")
     return document
@@ -175,6 +168,18 @@ def check_names(recipe: Recipe, programs: Iterable[Program]) -> None:
             f"expected names of weights that the program has, got {len(missing)} others of "
             f"{len(recipe.schemes)}: {_listed(missing)}; is the recipe that of another model?"
         )
+
+
+def check_patterns(patterns: Iterable[str], programs: Iterable[Program]) -> None:
+    """Refuse patterns of names that match no weight.
+
+    Raises:
+        RecipeError: those that match none of any program.
+    """
+    names = {weight.name for program in programs for weight in weights_of(program)}
+    unmatched = [one for one in patterns if not any(fnmatchcase(name, one) for name in names)]
+    if unmatched:
+        raise RecipeError(f"expected patterns that names of weights match, got {_listed(unmatched)}")
 
 
 def compressed_names(recipe: Recipe) -> list[str]:

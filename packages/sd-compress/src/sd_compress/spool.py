@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class Spool:
     def __init__(self, folder: Path | None = None) -> None:
         """``folder``: where the file is; None is the system's choice."""
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as its tensors
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._end = 0
 

@@ -8,12 +8,12 @@ scales, a mask and what is not zero. Its size is that of the constants, packed a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 from sd_mil import Argument, Block, Constant, Operation, Package, Reference, ValueType
+from sd_mil.ir import storage_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class StorageReport:
 def storage(package: Package) -> StorageReport:
     """Count the weights of ``package`` that lie in its weight files; small inline constants are left out.
 
-    A blob that several weights share is counted with the first of them. Nothing is read but the program: the
+    A blob that several weights share is counted with the first of them, and weights that several functions
+    share once. Nothing is read but the program: the
     weights stay on disk.
 
     Example:
@@ -83,21 +84,26 @@ _Definitions: TypeAlias = Mapping[str, Operation]
 
 
 def _weights(package: Package) -> Iterator[StorageRow]:
-    """A row for each tensor in a weight file that the network's operations take or the program returns."""
-    operations = list(package.program.operations())
-    defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
-    blobs: set[int] = set()
-    seen: set[str] = set()
-    for argument in _uses(package.program.main.body):
-        if isinstance(argument, Reference):
-            if argument.name in seen or argument.name not in defined:
-                continue
-            seen.add(argument.name)
-        constants = list(_constants(argument, defined, set()))
-        if any(constant.stored for constant in constants):
-            elements = math.prod(size or 0 for size in _type_of(argument, defined).shape)
-            stored = sum(_stored_once(constant, blobs) for constant in constants)
-            yield StorageRow(_encoding(argument, defined), 1, elements, stored)
+    """A row for each tensor in a weight file that the network's operations take or the program returns.
+
+    What one function has in common with an earlier one is counted there.
+    """
+    blobs: set[Hashable] = set()
+    for name, function in package.program.functions.items():
+        earlier = frozenset(blobs)
+        operations = list(package.program.operations(name))
+        defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
+        seen: set[str] = set()
+        for argument in _uses(function.body):
+            if isinstance(argument, Reference):
+                if argument.name in seen or argument.name not in defined:
+                    continue
+                seen.add(argument.name)
+            constants = [one for one in _constants(argument, defined, set()) if one.stored]
+            if any(storage_key(one) not in earlier for one in constants):
+                elements = math.prod(size or 0 for size in _type_of(argument, defined).shape)
+                stored = sum(_stored_once(one, blobs) for one in constants)
+                yield StorageRow(_encoding(argument, defined), 1, elements, stored)
 
 
 def _is_stored(operation: Operation) -> bool:
@@ -126,13 +132,11 @@ def _constants(argument: Argument, defined: _Definitions, visited: set[int]) -> 
                 yield from _constants(inner, defined, visited)
 
 
-def _stored_once(constant: Constant, blobs: set[int]) -> int:
-    if not (constant.stored and isinstance(constant.value, np.ndarray)):
+def _stored_once(constant: Constant, blobs: set[Hashable]) -> int:
+    key = storage_key(constant)
+    if key in blobs:
         return 0
-    address = constant.value.__array_interface__["data"][0]
-    if address in blobs:
-        return 0
-    blobs.add(address)
+    blobs.add(key)
     return constant.stored
 
 

@@ -43,6 +43,13 @@ def pages_dropped(maps: Iterable[mmap.mmap]) -> Iterator[None]:
         worker.join()
 
 
+@contextmanager
+def dropping_weights(program: Program) -> Iterator[None]:
+    """Read a program's weights in this context, and their pages do not add up in this process's memory."""
+    with pages_dropped(mapped_files(program)):
+        yield
+
+
 def mapped_files(program: Program) -> list[mmap.mmap]:
     """The maps behind the constants of all functions, each once."""
     found: dict[int, mmap.mmap] = {}

@@ -8,17 +8,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from threading import Lock
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import BundleError, HiddenStates
+from sd_bundle import Bundle, BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer
 
+from sd_runtime.conditioning.guidance import is_guided
 from sd_runtime.errors import PromptTruncatedWarning
 from sd_runtime.model import LoadedModel
+from sd_runtime.models import Models
+from sd_runtime.settings import ImageSettings
 
 Float: TypeAlias = npt.NDArray[np.float32]
+
+#: Encoded prompts that are remembered: those of a picture, and of the one before.
+REMEMBERED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,73 @@ class EncodedText:
         return EncodedText(
             np.zeros_like(self.states), None if self.pooled is None else np.zeros_like(self.pooled)
         )
+
+
+class Prompts:
+    """Prompts through the text encoders of a bundle; the last few are remembered, so that these may go."""
+
+    def __init__(self, models: Models) -> None:
+        """Nothing is loaded before a prompt is encoded."""
+        self._models = models
+        self._encoded: dict[str, EncodedText] = {}
+        self._lock = Lock()
+
+    def forget(self) -> None:
+        """Let go of what is remembered."""
+        with self._lock:
+            self._encoded = {}
+
+    def of(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
+        """The prompt, and what guidance leads away from, if there is any."""
+        facts = self._models.bundle.manifest.model
+        positive = self.encode(settings.prompt)
+        if not is_guided(settings, facts):
+            return positive, None
+        if facts.conditioning.zero_empty_negative and not settings.negative_prompt:
+            return positive, positive.zeroed()
+        return positive, self.encode(settings.negative_prompt)
+
+    def encode(self, prompt: str) -> EncodedText:
+        """``prompt`` for the denoiser; warns of what is cut off it."""
+        with self._lock:
+            text = self._encoded.get(prompt)
+        if text is None:
+            text = self._run(prompt)
+            with self._lock:
+                self._encoded = {**dict(list(self._encoded.items())[1 - REMEMBERED :]), prompt: text}
+        warn_of_truncation(text)
+        return text
+
+    def _run(self, prompt: str) -> EncodedText:
+        bundle = self._models.bundle
+        pooled = bundle.manifest.model.conditioning.time_ids != "none"
+        return encode_prompt(_encoders(self._models), prompt, length=attended(bundle), pooled=pooled)
+
+
+def attended(bundle: Bundle) -> int | None:
+    """How many tokens the denoiser attends to; None where it does not say."""
+    ports = {port.name: port.shape for port in bundle.only("denoiser").inputs}
+    states = ports.get("encoder_hidden_states")
+    return states[-1] if states else None
+
+
+def _encoders(models: Models) -> list[TextEncoder]:
+    encodings = models.bundle.manifest.model.text_encoders
+    if not encodings:
+        models.bundle.only("text_encoder")  # says what the bundle has instead
+    return [
+        TextEncoder(
+            models.of(models.bundle.component(encoding.component)),
+            _tokenizer(models.bundle, encoding.tokenizer),
+            encoding.hidden_states,
+        )
+        for encoding in encodings
+    ]
+
+
+def _tokenizer(bundle: Bundle, folder: str) -> ClipTokenizer:
+    with bundle.unchanged(folder):
+        return ClipTokenizer.from_folder(bundle.path / folder)
 
 
 def encode_prompt(
