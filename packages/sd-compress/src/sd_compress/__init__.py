@@ -1,12 +1,22 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
 from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
+from .calibration import Calibrated, Collecting, Hessian, collect_hessians, measure_gains
 from .compress import Assign, CompressedProgram, WeightReport, compress
-from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
+from .errors import (
+    BudgetError,
+    CalibrationError,
+    CompressionError,
+    RecipeError,
+    UnsuitableError,
+    UnsupportedFormError,
+)
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
 from .packages import BundleReport, PackageReport, chosen_components, compress_bundle, compress_package
 from .palettes import optimal_palette
 from .palettize import palettize
+from .plan import Plan, plan_for_bits, plan_for_bytes, plan_for_snr
+from .quality import signal_to_noise, smallest_plan
 from .raising import with_target
 from .recipe import (
     Recipe,
@@ -20,15 +30,22 @@ from .recipe import (
 )
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .sensitivity import Candidate, Sensitivity, sensitivities
 from .storage import StorageReport, StorageRow, storage
 from .weights import Weight, weights_of
 
 __all__ = [
     "Assign",
+    "BudgetError",
     "BundleReport",
+    "Calibrated",
+    "CalibrationError",
+    "Candidate",
+    "Collecting",
     "CompressedProgram",
     "CompressionError",
     "Granularity",
+    "Hessian",
     "Joint",
     "Keep",
     "Linear",
@@ -39,11 +56,13 @@ __all__ = [
     "PerChannel",
     "PerGroupedChannel",
     "PerTensor",
+    "Plan",
     "Prune",
     "Recipe",
     "RecipeError",
     "Scheme",
     "Selection",
+    "Sensitivity",
     "StorageReport",
     "StorageRow",
     "UnsuitableError",
@@ -53,19 +72,27 @@ __all__ = [
     "apple_recipe",
     "check_patterns",
     "chosen_components",
+    "collect_hessians",
     "compress",
     "compress_bundle",
     "compress_package",
     "format_apple_recipe",
     "format_recipe",
+    "measure_gains",
     "optimal_palette",
     "palettize",
     "parse_apple_recipe",
     "parse_recipe",
+    "plan_for_bits",
+    "plan_for_bytes",
+    "plan_for_snr",
     "read_any_recipe",
     "read_recipe",
     "scheme_from_json",
     "scheme_to_json",
+    "sensitivities",
+    "signal_to_noise",
+    "smallest_plan",
     "storage",
     "uniform_recipe",
     "weights_of",

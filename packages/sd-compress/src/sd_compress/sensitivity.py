@@ -1,8 +1,9 @@
-"""How much noise each way to store a weight adds to the output, in closed form: nothing is run again.
+"""How much noise each way to store a weight adds to the network's output, in closed form.
 
 The noise that an error E of a weight W adds to its layer's output is trace(E H E.T), with H the Hessian of
-the layer's inputs; the signal there is trace(W H W.T). What is told is their ratio. Noises of different
-weights are as good as uncorrelated, so that the ratios of a recipe add up.
+the layer's inputs; the signal there is trace(W H W.T). Their ratio, times the gain of the layer, is noise
+over signal at the output of the network. Noises of different weights are as good as uncorrelated, so that
+those of a recipe add up. Hessians and gains are collected once, for all schemes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from .weights import Weight
 
 #: A table for the whole weight, at each width that there is.
 WIDTHS: Final = tuple(Palettize(nbits) for nbits in PALETTE_BITS)
+
+#: Gains below this are not told apart: what is that quiet is measured in the noise of fp16.
+_LEAST_GAIN: Final = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,23 @@ def sensitivities(
     hessians: Mapping[str, Hessian],
     assign: Assign,
     *,
+    gains: Mapping[str, float] | None = None,
     schemes: Sequence[Palettize] = WIDTHS,
     compensated: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Sensitivity, ...]:
     """Those of ``weights`` under each scheme.
 
-    ``assign`` finds plain palettes; ``compensated``: they will be rounded with compensation, and what that is
+    ``gains`` are those of :func:`measure_gains`; without, noise counts alike wherever it arises. ``assign``
+    finds plain palettes; ``compensated``: they will be rounded with compensation, and what that is
     expected to leave of their noise is told. A weight without a Hessian counts as if its inputs were alike
     and uncorrelated. Schemes that do not suit a weight are left out.
     """
     found = []
     for done, weight in enumerate(weights, start=1):
-        found.append(_sensitivity(weight, hessians.get(weight.name), assign, schemes, compensated))
+        gain = 1.0 if gains is None else max(gains.get(weight.name, 1.0), _LEAST_GAIN)
+        known = hessians.get(weight.name)
+        found.append(_sensitivity(weight, known, gain, assign, schemes, compensated))
         if progress is not None:
             progress(done, len(weights))
     return tuple(found)
@@ -68,6 +76,7 @@ def sensitivities(
 def _sensitivity(
     weight: Weight,
     hessian: Hessian | None,
+    gain: float,
     assign: Assign,
     schemes: Sequence[Palettize],
     compensated: bool,
@@ -82,7 +91,7 @@ def _sensitivity(
         except UnsuitableError:
             continue
         noise = known.noise(matrix - weight.matrix(palette.decode()).astype(np.float32))
-        ratio = share * noise / signal if noise > 0 and signal > 0 else 0.0
+        ratio = gain * share * noise / signal if noise > 0 and signal > 0 else 0.0
         candidates.append(Candidate(scheme, stored_bytes(weight, palette, scheme.nbits), ratio))
     return Sensitivity(weight.name, matrix.size, tuple(candidates))
 

@@ -20,7 +20,7 @@ from sd_mil.engines import OpenVINO, ProgramEngine
 from sd_mil.rewriting import returning
 
 from sd_compress.calibration.hessians import Accumulator, Hessian, block_sizes, largest_block, total_bytes
-from sd_compress.calibration.inputs import Patches, inputs_of
+from sd_compress.calibration.inputs import Patches, inputs_of, types_of
 from sd_compress.calibration.stored import Stored, fingerprint
 from sd_compress.errors import CalibrationError
 
@@ -144,10 +144,8 @@ class _Collection:
             yield batch
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        variables = [*self.program.main.inputs]
-        for operation in self.program.main.body.operations:
-            variables += operation.outputs
-        return {one.name: tuple(size or 1 for size in one.type.shape) for one in variables}
+        types = types_of(self.program)
+        return {name: tuple(size or 1 for size in kind.shape) for name, kind in types.items()}
 
     def _runs(self, batch: Sequence[_Rows], sums: Mapping[_Rows, Accumulator]) -> Iterator[int]:
         """Run on each input, add its rows, and say how many inputs that were."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sd_mil import Block, Constant, Operation, Program, Reference
+from sd_mil import Block, Constant, Operation, Program, Reference, ValueType
 from sd_mil.ir import constants_of
 
 from sd_compress.weights import Weight, weights_of
@@ -97,6 +97,14 @@ def inputs_of(program: Program) -> dict[str, tuple[Patches, ...]]:
     return found
 
 
+def types_of(program: Program) -> dict[str, ValueType]:
+    """The declared type of each value at the top of the default function, by name."""
+    variables = [*program.main.inputs]
+    for operation in program.main.body.operations:
+        variables += operation.outputs
+    return {one.name: one.type for one in variables}
+
+
 def _operations(block: Block) -> Iterator[Operation]:
     """Those at the top: what nested blocks compute cannot be asked for."""
     return iter(block.operations)
@@ -114,10 +122,10 @@ def _takers(operations: Sequence[Operation]) -> dict[str, list[Operation]]:
 
 def _patches(weight: Weight, operation: Operation, constants: _Constants) -> Patches | None:
     """None where the operation is no layer, or does something else with the weight."""
-    if operation.type != weight.kind or _name(operation, weight.parameter) != weight.name:
+    if operation.type != weight.kind or operand(operation, weight.parameter) != weight.name:
         return None
     if operation.type == "linear" and weight.parameter == "weight":
-        return Patches(_name(operation, "x"), weight.shape[1])
+        return Patches(operand(operation, "x"), weight.shape[1])
     if operation.type == "matmul" and len(weight.shape) == 2:
         return _of_matmul(weight, operation, constants)
     if operation.type in ("conv", "conv_transpose") and weight.parameter == "weight":
@@ -128,7 +136,7 @@ def _patches(weight: Weight, operation: Operation, constants: _Constants) -> Pat
 def _of_matmul(weight: Weight, operation: Operation, constants: _Constants) -> Patches | None:
     other = "x" if weight.parameter == "y" else "y"
     is_transposed = bool(_given(operation, f"transpose_{other}", constants, False))
-    value = _name(operation, other)
+    value = operand(operation, other)
     last = (other == "x") != is_transposed
     return Patches(value, weight.shape[weight.input_axis], axis=-1 if last else -2) if value else None
 
@@ -136,7 +144,7 @@ def _of_matmul(weight: Weight, operation: Operation, constants: _Constants) -> P
 def _of_conv(weight: Weight, operation: Operation, constants: _Constants) -> Patches | None:
     if int(_given(operation, "groups", constants, 1)) != 1:
         return None
-    value, kernel = _name(operation, "x"), weight.shape[2:]
+    value, kernel = operand(operation, "x"), weight.shape[2:]
     if operation.type == "conv_transpose":  # every input position is multiplied with the whole weight
         return Patches(value, weight.shape[0], axis=1)
     ones = (1,) * len(kernel)
@@ -152,7 +160,8 @@ def _of_conv(weight: Weight, operation: Operation, constants: _Constants) -> Pat
     )
 
 
-def _name(operation: Operation, parameter: str) -> str:
+def operand(operation: Operation, parameter: str) -> str:
+    """The name of the one value given for a parameter; empty where there is none."""
     given = operation.inputs.get(parameter, ())
     return given[0].name if len(given) == 1 and isinstance(given[0], Reference) else ""
 
