@@ -12,7 +12,15 @@ from .errors import (
     UnsupportedFormError,
 )
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
-from .packages import BundleReport, PackageReport, chosen_components, compress_bundle, compress_package
+from .packages import (
+    COMPRESSED_ROLES,
+    BundleReport,
+    PackageReport,
+    chosen_components,
+    compress_bundle,
+    compress_package,
+    describe_compression,
+)
 from .palettes import optimal_palette
 from .palettize import palettize
 from .plan import Plan, plan_for_bits, plan_for_bytes, plan_for_snr
@@ -31,10 +39,11 @@ from .recipe import (
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
 from .sensitivity import Candidate, Sensitivity, sensitivities
-from .storage import StorageReport, StorageRow, storage
+from .storage import StorageReport, StorageRow, storage, storage_of
 from .weights import Weight, weights_of
 
 __all__ = [
+    "COMPRESSED_ROLES",
     "Assign",
     "BudgetError",
     "BundleReport",
@@ -76,6 +85,7 @@ __all__ = [
     "compress",
     "compress_bundle",
     "compress_package",
+    "describe_compression",
     "format_apple_recipe",
     "format_recipe",
     "measure_gains",
@@ -94,6 +104,7 @@ __all__ = [
     "signal_to_noise",
     "smallest_plan",
     "storage",
+    "storage_of",
     "uniform_recipe",
     "weights_of",
     "with_schemes",

@@ -29,7 +29,7 @@ from .palettes import optimal_palette
 from .raising import specification_version, with_target
 from .recipe import Recipe, check_names, compressed_names, format_recipe
 from .schemes import Joint, Linear, Palettize, Prune, Scheme
-from .storage import StorageReport, storage
+from .storage import StorageReport, StorageRow, storage
 from .targets import TARGETS, target_named
 from .weights import weights_of
 
@@ -216,18 +216,17 @@ class _Work:
         draft: Draft,
     ) -> BundleComponent:
         """The component with what was done to it, and the recipe among the files of the bundle."""
-        done = [one.scheme for report in reports for one in report.weights if not one.kept]
-        if not done:
-            return component
-        before = component.compression.methods if component.compression is not None else ()
-        methods = tuple(dict.fromkeys([*before, *(method for one in done for method in methods_of(one))]))
-        relative = f"recipes/{component.name}.json"
+        weights = [weight for report in reports for weight in report.weights]
         applied = (recipes[package].schemes for package in component.packages)
         schemes = {name: scheme for one in applied for name, scheme in one.items()}
-        draft.add_file(relative, format_recipe(Recipe(schemes)).encode())
-        stored = sum(report.after.total.stored_bytes for report in reports)
-        elements = sum(report.after.total.elements for report in reports)
-        compression = Compression(methods, 8 * stored / elements, relative)
+        totals = [report.after.total for report in reports]
+        before = () if component.compression is None else component.compression.methods
+        described = describe_compression(component.name, weights, Recipe(schemes), totals, before)
+        if described is None:
+            return component
+        compression, files = described
+        for relative, content in files.items():
+            draft.add_file(relative, content)
         target = self._newer(component.deployment_target)
         return replace(component, compression=compression, deployment_target=target)
 
@@ -235,6 +234,27 @@ class _Work:
         if self.target is None or TARGETS.get(present, self._number()) >= self._number():
             return present
         return self.target
+
+
+def describe_compression(
+    component: str,
+    weights: Iterable[WeightReport],
+    recipe: Recipe,
+    totals: Iterable[StorageRow],
+    before: Sequence[CompressionMethod] = (),
+) -> tuple[Compression, dict[str, bytes]] | None:
+    """What a manifest says of a component, and the recipe as a file of the bundle; None if all was kept.
+
+    ``totals``: what all weights of each package take; ``before``: what had been done to them earlier.
+    """
+    done = [one.scheme for one in weights if not one.kept]
+    if not done:
+        return None
+    methods = dict.fromkeys([*before, *(method for scheme in done for method in methods_of(scheme))])
+    rows = tuple(totals)
+    bits = 8 * sum(row.stored_bytes for row in rows) / sum(row.elements for row in rows)
+    relative = f"recipes/{component}.json"
+    return Compression(tuple(methods), bits, relative), {relative: format_recipe(recipe).encode()}
 
 
 def methods_of(scheme: Scheme) -> tuple[CompressionMethod, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sd_mil import Argument, Block, Constant, Operation, Package, Reference, ValueType
+from sd_mil import Argument, Block, Constant, Operation, Package, Program, Reference, ValueType
 from sd_mil.ir import storage_key
 
 
@@ -64,11 +64,16 @@ def storage(package: Package) -> StorageReport:
         >>> report.total.bits_per_weight  # doctest: +SKIP
         6.02
     """
-    counted = list(_weights(package))
+    return storage_of(package.program, package.weight_bytes)
+
+
+def storage_of(program: Program, file_bytes: int = 0) -> StorageReport:
+    """As :func:`storage`, of a program that may not have been written yet."""
+    counted = list(_weights(program))
     encodings = dict.fromkeys(row.encoding for row in counted)
     rows = [_summed(name, [row for row in counted if row.encoding == name]) for name in encodings]
     rows.sort(key=lambda row: -row.stored_bytes)
-    return StorageReport(tuple(rows), package.weight_bytes)
+    return StorageReport(tuple(rows), file_bytes)
 
 
 def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> StorageRow:
@@ -83,15 +88,15 @@ def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> S
 _Definitions: TypeAlias = Mapping[str, Operation]
 
 
-def _weights(package: Package) -> Iterator[StorageRow]:
+def _weights(program: Program) -> Iterator[StorageRow]:
     """A row for each tensor in a weight file that the network's operations take or the program returns.
 
     What one function has in common with an earlier one is counted there.
     """
     blobs: set[Hashable] = set()
-    for name, function in package.program.functions.items():
+    for name, function in program.functions.items():
         earlier = frozenset(blobs)
-        operations = list(package.program.operations(name))
+        operations = list(program.operations(name))
         defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
         seen: set[str] = set()
         for argument in _uses(function.body):

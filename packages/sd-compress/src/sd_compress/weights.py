@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from sd_mil import Block, Constant, Function, Operation, Program, Reference, TensorType
-from sd_mil.ir import constants_of
+from sd_mil.ir import NUMPY_DTYPES, Tensor, constants_of
+
+from .errors import CompressionError
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -68,8 +70,24 @@ class Weight:
         return 0 if self.kind == "conv_transpose" or len(self.shape) == 1 else 1
 
     def read(self) -> Array:
-        """The elements, in the weight's own dtype and shape; a weight in a file is read now."""
-        return np.asarray(self.constant.value).reshape(self.shape)
+        """The elements, in the weight's own dtype and shape; a weight in a file is read now.
+
+        Raises:
+            CompressionError: a tensor has another number of elements than it declares.
+        """
+        content = self.constant.content
+        if not isinstance(content, Tensor):
+            return np.asarray(self.constant.value).reshape(self.shape)
+        values = np.empty(self.elements, NUMPY_DTYPES[self.dtype])
+        end = 0
+        for piece in content.pieces():  # a tensor of a checkpoint gives its file's pages back piece by piece
+            end += piece.size
+            if end > values.size:
+                break
+            values[end - piece.size : end] = piece
+        if end != values.size:
+            raise CompressionError(f"{self.name}: expected {values.size} elements, got {end}")
+        return values.reshape(self.shape)
 
     def matrix(self, values: Array | None = None) -> Array:
         """``values`` of the weight's shape (its own if None) as the matrix that the layer computes with.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from sd_bundle import Draft, FileHashes, new_bundle
+from sd_bundle import BundleComponent, Draft, FileHashes, new_bundle
 from sd_mil import write_package
 
 from .background import Background
@@ -25,6 +25,7 @@ from .memory import collect, collector_paused, peak_memory
 from .metadata import model_version, package_name
 from .options import ConversionOptions
 from .programs import PreparedComponent, Programs, Wanted
+from .transform import Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,15 @@ def convert(
     progress: OnProgress | None = None,
     cache: ConversionCache | None = None,
     kinds: Iterable[ComponentKind] = KINDS,
+    transform: Transform | None = None,
 ) -> ConversionReport:
     """Convert the components of ``checkpoint`` and write the bundle ``output``.
 
     The bundle appears when it is complete. On any exception, Ctrl-C included, what was at ``output`` stays
     as it was, and nothing is left beside it; what a killed process left there is cleared away. ``cache``:
     where to look for, and keep, everything but the weights; None does without. ``kinds``: what its components
-    are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`.
+    are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`. ``transform``: what
+    is done to each program before it is written, such as compressing its weights.
 
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
@@ -105,7 +108,7 @@ def convert(
         copy_files(checkpoint, draft, names)
         wanted = tuple(map(programs.wanted, parts))
         loading = _load(one.part.kind for one in wanted if one.key is None)
-        reports = _Work(programs, draft, wanted, progress).run()
+        reports = _Work(programs, draft, wanted, progress, transform).run()
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
@@ -141,6 +144,7 @@ class _Work:
     draft: Draft
     wanted: tuple[Wanted, ...]
     progress: OnProgress | None
+    transform: Transform | None
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
@@ -159,16 +163,26 @@ class _Work:
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
+        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        entry = bundle_component(part.kind, prepared.lowered, package, options, size=size)
+        prepared, entry = self._transformed(prepared, entry)
         pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
-        package = package_name(model_version(part.facts, options), part.name)
-        size = self.draft.model.image
-        path = self.draft.add_component(
-            bundle_component(part.kind, prepared.lowered, package, options, size=size)
-        )
+        path = self.draft.add_component(entry)
         written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
         self.jobs.append(_Job(part.name, path, prepared, perf_counter() - began, written))
+
+    def _transformed(
+        self, prepared: PreparedComponent, entry: BundleComponent
+    ) -> tuple[PreparedComponent, BundleComponent]:
+        if self.transform is None:
+            return prepared, entry
+        done = self.transform(entry, prepared.lowered.program)
+        for relative, content in done.files.items():
+            self.draft.add_file(relative, content)
+        lowered = replace(prepared.lowered, program=done.program)
+        return replace(prepared, lowered=lowered), replace(entry, compression=done.compression)
 
     def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
         """Write a package; the seconds that it took."""
