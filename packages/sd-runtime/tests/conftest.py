@@ -94,6 +94,12 @@ def toy_components(batch: int) -> list[BundleComponent]:
             [port("z", 1, 4, 8, 8)],
             [port("image", 1, 3, 64, 64, dtype="float32")],
         ),
+        component(
+            "vae_encoder",
+            "image_encoder",
+            [port("x", 1, 3, 64, 64)],
+            [port("latent", 1, 8, 8, 8, dtype="float32")],
+        ),
     ]
 
 
@@ -113,7 +119,11 @@ def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
     numbers = itertools.count()
 
     def write(
-        *, batch: int = 2, scheduler: dict[str, object] | None = None, lacks: tuple[str, ...] = ()
+        *,
+        batch: int = 2,
+        scheduler: dict[str, object] | None = None,
+        lacks: tuple[str, ...] = (),
+        encoder: bool = False,
     ) -> Bundle:
         config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", **(scheduler or {})}
         facts = dataclasses.replace(
@@ -129,7 +139,7 @@ def toy_bundle(tmp_path: Path) -> Callable[..., Bundle]:
         path = tmp_path / f"toy-{next(numbers)}"
         with new_bundle(path, facts, provenance=PROVENANCE, overwrite=True) as draft:
             for each in toy_components(batch):
-                if each.name in lacks:
+                if each.name in lacks or (each.name == "vae_encoder" and not encoder):
                     continue
                 package = draft.add_component(each)
                 package.mkdir()
@@ -146,7 +156,8 @@ class ToyNetworks:
     """Three small functions in place of networks, and a record of what they were given."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, list[dict[str, Array]]] = {"text_encoder": [], "unet": [], "vae_decoder": []}
+        names = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+        self.calls: dict[str, list[dict[str, Array]]] = {name: [] for name in names}
         self.opened: list[str] = []
         self._embedding = np.random.RandomState(1).randn(2 * len(LETTERS) + 2, WIDTH).astype(np.float32)
 
@@ -179,6 +190,12 @@ class ToyNetworks:
         colours = np.array([[0.5, 0.1, 0.0, -0.2], [0.0, 0.6, 0.2, 0.1], [-0.3, 0.0, 0.4, 0.2]])
         small = np.einsum("rc,bchw->brhw", colours, z)
         return small.repeat(8, axis=2).repeat(8, axis=3).astype(np.float32)
+
+    def vae_encoder(self, x: Array) -> Array:
+        """Means and log variances: of four mixtures of the colours, at the upper left of each cell."""
+        mixtures = np.array([[0.5, 0.1, 0.0], [0.0, 0.6, 0.2], [-0.3, 0.0, 0.4], [0.2, 0.2, -0.1]])
+        mean = np.einsum("cr,brhw->bchw", mixtures, x[:, :, ::8, ::8])
+        return np.concatenate([mean, np.full_like(mean, -6.0)], axis=1).astype(np.float32)
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from sd_runtime.conditions import guidance_embedding
-from sd_runtime.guidance import classifier_free, instructed
+from sd_runtime.conditioning.guidance import classifier_free, guidance_embedding, instructed
 from sd_runtime.noise import NoiseStream
 from sd_runtime.safety import clip_input
 

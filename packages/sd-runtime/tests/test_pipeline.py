@@ -144,7 +144,7 @@ def test_a_denoiser_that_is_alone_draws_the_same(toy_pipeline: Build, toy_networ
     (expected,) = toy_pipeline().generate("a", num_inference_steps=1)
     toy_networks.opened.clear()
     frugal = toy_pipeline()
-    frugal.reduce_memory = True
+    frugal.models.reduce_memory = True
     first, _ = frugal.generate("a", num_inference_steps=1, image_count=2)
     assert np.array_equal(np.asarray(first.image), np.asarray(expected.image))
     assert toy_networks.opened == ["text_encoder", "unet", "vae_decoder", "unet", "vae_decoder"]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image, PngImagePlugin
 from sd_runtime import GeneratedImage, ImageSettings, ImageTextError, read_settings
-from sd_runtime.picture import to_image, to_pixels
+from sd_runtime.decoding import to_image, to_pixels
 from sd_runtime.png import webui_text
 
 SETTINGS = ImageSettings(

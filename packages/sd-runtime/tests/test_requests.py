@@ -96,7 +96,7 @@ def test_defaults(model: Any, kind: Any, options: Any, expected: Any) -> None:
         ({"task": "inpainting"}, {}, "an image for the inpainting model org/toy"),
         ({"task": "inpainting"}, {"image": PICTURE}, "a mask for the inpainting model"),
         ({"task": "instruct-pix2pix"}, {}, "an image for the instruct-pix2pix model"),
-        ({}, {"image": PICTURE, "mask": MASK}, "its UNet takes 9 channels"),
+        ({}, {"mask": MASK}, "a model that draws from text, or one for inpainting, for mask"),
         ({}, {"strength": 0.5}, "an image to start from for strength"),
         ({}, {"image": PICTURE, "strength": 1.5}, "strength above 0 and up to 1"),
         ({}, {"image": PICTURE, "strength": float("nan")}, "finite strength"),
@@ -164,7 +164,7 @@ def test_models_that_wait_make_room_where_memory_is_short(
     assert together[0].image == plenty.image
     # The text is remembered; denoiser and decoder take turns.
     assert toy_networks.opened == ["text_encoder", "unet", "vae_decoder", "unet", "vae_decoder"]
-    assert len(pipeline._loaded) == 1
+    assert len(pipeline.models.loaded) == 1
 
 
 def test_available_memory_is_a_number_of_bytes_or_unknown() -> None:

@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+import sd_runtime
+from sd_runtime import Port
 
 from sd_controlnet.errors import ControlNetError
 
 _RESIDUAL = re.compile(r"additional_residual_(\d+)")
-
-
-class Port(Protocol):
-    """A named input; a manifest's ``PortSpec`` and sd-mil's ``Port`` both are one."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape, batch included."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """numpy's name of its dtype."""
-        ...
 
 
 def zero_residuals(ports: Iterable[Port]) -> dict[str, npt.NDArray[Any]]:
@@ -42,11 +24,11 @@ def zero_residuals(ports: Iterable[Port]) -> dict[str, npt.NDArray[Any]]:
     Raises:
         ControlNetError: no such port, or a gap in their numbers: not a UNet that takes residuals.
     """
-    residuals = {port.name: port for port in ports if _RESIDUAL.fullmatch(port.name)}
+    residuals = sd_runtime.zero_residuals(port for port in ports if _RESIDUAL.fullmatch(port.name))
     expected = {f"additional_residual_{index}" for index in range(len(residuals))}
     if not residuals or set(residuals) != expected:
         raise ControlNetError(
             "expected the input ports of a UNet converted for ControlNet (additional_residual_0, _1, ...), "
             f"got {', '.join(sorted(residuals)) or 'none of them'}"
         )
-    return {name: np.zeros(port.shape, dtype=port.dtype) for name, port in residuals.items()}
+    return residuals

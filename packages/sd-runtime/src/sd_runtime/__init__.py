@@ -42,6 +42,8 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.conditioning.residuals import Port, zero_residuals
+from sd_runtime.denoiser import Steer
 from sd_runtime.errors import (
     EngineError,
     ImageTextError,
@@ -51,11 +53,12 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
-from sd_runtime.model import FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
-from sd_runtime.settings import ImageSettings, Mode, SamplingOptions
+from sd_runtime.request import Request, SamplingOptions
+from sd_runtime.settings import ImageSettings
 from sd_runtime.user_image import read_image
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "BundleComponent",
     "BundleError",
     "Chunk",
+    "ChunkedModel",
     "Compression",
     "ComputeUnit",
     "ConditioningFacts",
@@ -85,24 +89,26 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "MissingComponentError",
-    "Mode",
     "Model",
     "ModelFacts",
     "NumericsError",
     "OutputExistsError",
     "PictureSize",
     "Pipeline",
+    "Port",
     "PortSpec",
     "PortsError",
     "Precision",
     "PredictionType",
     "PromptTruncatedWarning",
     "Provenance",
+    "Request",
     "Rng",
     "Role",
     "SamplingOptions",
     "SdRuntimeError",
     "SettingsError",
+    "Steer",
     "Task",
     "TextEncoding",
     "TimeIds",
@@ -119,4 +125,5 @@ __all__ = [
     "read_image",
     "read_settings",
     "resolve_engine",
+    "zero_residuals",
 ]

@@ -1,223 +1,155 @@
-"""From the options that a caller gives to one checked request; nothing is loaded, given pictures are read."""
+"""A picture asked for: what a caller says of it, checked once, before any model is looked at."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from sd_bundle import Bundle, MissingComponentError, ModelFacts
-from sd_schedulers import resolve, schedule_type
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from sd_runtime.errors import SettingsError
-from sd_runtime.noise import draw_noise
-from sd_runtime.settings import ImageSettings, Mode, SamplingOptions
-from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
+from sd_runtime.noise import Rng, draw_noise
+from sd_runtime.settings import Size
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sd_runtime.denoiser import Steer
     from sd_runtime.pipeline import Pipeline
 
-#: diffusers' defaults, by what the manifest says of the model.
-GUIDANCE_SCALE, SDXL_GUIDANCE_SCALE, EMBEDDED_GUIDANCE_SCALE = 7.5, 5.0, 8.5
-IMAGE_GUIDANCE_SCALE = 1.5
-STRENGTH, REFINER_STRENGTH, INPAINTING_STRENGTH = 0.8, 0.3, 1.0
-AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
-REFINER_START = 0.8
-STEPS, CONSISTENCY_STEPS = 20, 4
+SIZES: Final = ("original_size", "crop_top_left", "target_size")
+SCORES: Final = ("aesthetic_score", "negative_aesthetic_score")
+_FINITE: Final = ("guidance_scale", "image_guidance_scale", *SCORES)
+_SHARES: Final = ("strength", "refiner_start")
 
-SIZES = ("original_size", "crop_top_left", "target_size")
-SCORES = ("aesthetic_score", "negative_aesthetic_score")
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of :class:`Request` but the prompt, as keyword arguments."""
+
+    negative_prompt: str
+    seed: int
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    scheduler: str | None
+    rng: Rng
+    task: str | None
+    image: Image | str | Path | None
+    mask: Image | str | Path | None
+    strength: float | None
+    image_guidance_scale: float | None
+    original_size: Size | None
+    crop_top_left: Size | None
+    target_size: Size | None
+    aesthetic_score: float | None
+    negative_aesthetic_score: float | None
+    refiner: Pipeline | None
+    refiner_start: float | None
+    steer: Steer | None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The settings of one picture, and what they name but do not hold."""
+    """What a caller asks of a picture. None leaves it to the model: :meth:`Pipeline.settings` fills it in.
 
-    settings: ImageSettings
-    image: UserImage | None
-    mask: UserImage | None
-    refiner: Pipeline | None
-
-
-def make_request(
-    bundle: Bundle, prompt: str, options: SamplingOptions, *, engine: str, precision: str
-) -> Request:
-    """``options`` with their defaults, checked; errors as :meth:`Pipeline.settings`."""
-    _check_names(options)
-    model, refiner = bundle.manifest.model, options.get("refiner")
-    mode = _mode(bundle, options)
-    _check_fit(model, options, mode)
-    if refiner is not None:
-        _check_refiner(model, refiner.bundle.manifest.model)
-    image, mask = options.get("image"), options.get("mask")
-    prepared = None if image is None else prepare_image(image, model.image)
-    prepared_mask = None if mask is None else prepare_mask(mask, model.image)
-    scheduler = resolve(options.get("scheduler") or own_scheduler(bundle))
-    seed, rng = options.get("seed", 93), options.get("rng", "numpy")
-    draw_noise((1,), seed, rng)  # refuses an unknown generator or seed before any work is done
-    settings = ImageSettings(
-        prompt=prompt,
-        negative_prompt=options.get("negative_prompt", ""),
-        seed=seed,
-        rng=rng,
-        scheduler=scheduler,
-        schedule_type=schedule_type(scheduler, bundle.noise_config()),
-        num_inference_steps=_steps(model, options, scheduler),
-        guidance_scale=_finite(options, "guidance_scale", _guidance_scale(model)),
-        width=model.image.width,
-        height=model.image.height,
-        model=model.identifier,
-        engine=engine,
-        precision=precision,
-        mode=mode,
-        image_sha256=None if prepared is None else prepared.sha256,
-        mask_sha256=None if prepared_mask is None else prepared_mask.sha256,
-        strength=_strength(model, options, mode),
-        image_guidance_scale=(
-            _finite(options, "image_guidance_scale", IMAGE_GUIDANCE_SCALE)
-            if mode == "instruct-pix2pix"
-            else None
-        ),
-        original_size=options.get("original_size"),
-        crop_top_left=options.get("crop_top_left"),
-        target_size=options.get("target_size"),
-        aesthetic_score=_score(options, "aesthetic_score", AESTHETIC_SCORE, model),
-        negative_aesthetic_score=_score(options, "negative_aesthetic_score", NEGATIVE_AESTHETIC_SCORE, model),
-        refiner=None if refiner is None else refiner.bundle.manifest.model.identifier,
-        refiner_start=None if refiner is None else _refiner_start(options),
-    )
-    return Request(settings, prepared, prepared_mask, refiner)
-
-
-def own_scheduler(bundle: Bundle) -> str:
-    """The scheduler that the bundle's config was written for.
+    Args:
+        prompt: what to draw; for InstructPix2Pix, what to change.
+        negative_prompt: what not to draw; without effect unless the picture is guided.
+        seed: of the noise.
+        rng: whose generator makes the noise of it: ``numpy``, as in Apple's Python pipeline, or ``torch``, as
+            in diffusers on a CPU.
+        num_inference_steps: how many steps to sample; 20, or 4 with LCM and TCD.
+        guidance_scale: how far to follow the prompt; up to 1 there is no guidance, and half the work. 7.5; 5
+            for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no negative prompt.
+            Turbo models want 0.
+        scheduler: a name that sd_schedulers knows; by default the one that the bundle names.
+        task: the name of one of the pipeline's tasks; by default what the pictures below ask for.
+        image: a PIL image or a file to start from, to repaint or to change; stretched to the model's size if
+            it has another.
+        mask: what is white in it is painted anew.
+        strength: how much of the schedule runs on an image, 0.8 (refiners 0.3); of inpainting, 1: from noise
+            alone.
+        image_guidance_scale: how far InstructPix2Pix follows the image, 1.5.
+        original_size, crop_top_left, target_size: what SDXL is told of the picture, each (height, width), by
+            default the model's size and (0, 0).
+        aesthetic_score, negative_aesthetic_score: what the refiner is told, 6 and 2.5.
+        refiner: the pipeline that takes over at ``refiner_start``, 0.8 of the time.
+        steer: what is asked at every step for more inputs of the denoiser, such as a ControlNet's residuals;
+            the settings of the picture do not know it.
 
     Raises:
-        MissingComponentError: the config names none.
+        SettingsError: a value makes no sense, whatever the model.
     """
-    name = bundle.noise_config().get("_class_name")
-    if not isinstance(name, str):
-        path = bundle.manifest.model.scheduler
-        raise MissingComponentError(f"expected _class_name in {path}, got {name!r}: name a scheduler")
-    return name
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 93
+    rng: Rng = "numpy"
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str | None = None
+    task: str | None = None
+    image: Image | str | Path | None = None
+    mask: Image | str | Path | None = None
+    strength: float | None = None
+    image_guidance_scale: float | None = None
+    original_size: Size | None = None
+    crop_top_left: Size | None = None
+    target_size: Size | None = None
+    aesthetic_score: float | None = None
+    negative_aesthetic_score: float | None = None
+    refiner: Pipeline | None = None
+    refiner_start: float | None = None
+    steer: Steer | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense with any model."""
+        draw_noise((1,), self.seed, self.rng)  # refuses an unknown generator or seed
+        _check_steps(self.num_inference_steps)
+        for name in _FINITE:
+            _check_finite(name, getattr(self, name))
+        for name in _SHARES:
+            _check_share(name, getattr(self, name))
+        for name in SIZES:
+            _check_size(name, getattr(self, name))
+        if self.refiner_start == 1:
+            raise SettingsError("expected refiner_start below 1, got 1: leave the refiner out")
 
 
-def _check_names(options: SamplingOptions) -> None:
-    """What Python itself would say of a keyword that no parameter has."""
+def request_of(prompt: str | Request, options: SamplingOptions) -> Request:
+    """The request for ``prompt``, or the given one with ``options`` in place of its own.
+
+    Raises:
+        TypeError: no option of that name.
+        SettingsError: a value makes no sense.
+    """
     known = SamplingOptions.__annotations__
     for name in options:
         if name not in known:
             raise TypeError(f"expected an option of {', '.join(known)}; got {name!r}")
+    return Request(prompt, **options) if isinstance(prompt, str) else replace(prompt, **options)
 
 
-def _mode(bundle: Bundle, options: SamplingOptions) -> Mode:
-    task = bundle.manifest.model.task
-    if options.get("image") is not None:
-        bundle.only("image_encoder")
-        return "image-to-image" if task == "text-to-image" else task
-    if task != "text-to-image":
-        raise SettingsError(f"expected an image for the {task} model {_name(bundle)}, got none")
-    return task
-
-
-def _name(bundle: Bundle) -> str:
-    return bundle.manifest.model.identifier
-
-
-def _check_fit(model: ModelFacts, options: SamplingOptions, mode: Mode) -> None:
-    """Refuse options that this model, in this mode, would not look at."""
-    if options.get("mask") is not None and mode != "inpainting":
-        raise SettingsError(
-            f"expected an inpainting model (its UNet takes 9 channels) for a mask, got {model.identifier}, "
-            f"which is for {model.task}: convert an inpainting checkpoint, or leave the mask out"
-        )
-    if mode == "inpainting" and options.get("mask") is None:
-        raise SettingsError(f"expected a mask for the inpainting model {model.identifier}, got none")
-    _refuse_unless(mode in ("image-to-image", "inpainting"), options, ("strength",), "an image to start from")
-    _refuse_unless(mode == "instruct-pix2pix", options, ("image_guidance_scale",), "an InstructPix2Pix model")
-    refiner = options.get("refiner")
-    _refuse_unless(refiner is not None, options, ("refiner_start",), "a refiner")
-    told = {model.conditioning.time_ids}
-    if refiner is not None:
-        told.add(refiner.bundle.manifest.model.conditioning.time_ids)
-    _refuse_unless(told != {"none"}, options, SIZES, "an SDXL model, which is told sizes")
-    _refuse_unless("aesthetic_score" in told, options, SCORES, "a model that is told an aesthetic score")
-    _check_sizes(options)
-
-
-def _refuse_unless(fits: bool, options: SamplingOptions, names: tuple[str, ...], needed: str) -> None:
-    for name in names:
-        if not fits and options.get(name) is not None:
-            raise SettingsError(f"expected {needed} for {name}, got {name} {options.get(name)!r} without")
-
-
-def _check_sizes(options: SamplingOptions) -> None:
-    for name in SIZES:
-        size, least = options.get(name), 0 if name == "crop_top_left" else 1
-        match size:
-            case None:
-                continue
-            case (int(height), int(width)) if least <= min(height, width) and max(height, width) <= 2**15:
-                continue
-        raise SettingsError(f"expected {name} to be two whole numbers from {least} to {2**15}, got {size!r}")
-
-
-def _check_refiner(base: ModelFacts, refiner: ModelFacts) -> None:
-    if base.latent != refiner.latent or base.task != "text-to-image" or refiner.task != "text-to-image":
-        raise SettingsError(
-            f"expected a refiner for latents of {base.latent} of a text-to-image model, got "
-            f"{refiner.identifier} with {refiner.latent} for {base.identifier}: convert both at one size"
-        )
-
-
-def _steps(model: ModelFacts, options: SamplingOptions, scheduler: str) -> int:
-    steps = options.get("num_inference_steps")
-    if steps is None:
-        is_few = scheduler in ("lcm", "tcd") or model.denoiser.distillation == "lcm"
-        return CONSISTENCY_STEPS if is_few else STEPS
-    if steps < 1:
+def _check_steps(steps: int | None) -> None:
+    if steps is not None and steps < 1:
         raise SettingsError(f"expected num_inference_steps of at least 1, got {steps!r}")
-    return steps
 
 
-def _guidance_scale(model: ModelFacts) -> float:
-    if model.conditioning.guidance_embedding:
-        return EMBEDDED_GUIDANCE_SCALE
-    return SDXL_GUIDANCE_SCALE if model.family in ("sdxl", "sdxl-refiner") else GUIDANCE_SCALE
-
-
-def _strength(model: ModelFacts, options: SamplingOptions, mode: Mode) -> float | None:
-    if mode not in ("image-to-image", "inpainting"):
-        return None
-    usual = REFINER_STRENGTH if model.family == "sdxl-refiner" else STRENGTH
-    return _share(options, "strength", INPAINTING_STRENGTH if mode == "inpainting" else usual)
-
-
-def _score(options: SamplingOptions, name: str, default: float, model: ModelFacts) -> float | None:
-    refiner = options.get("refiner")
-    models = [model] if refiner is None else [model, refiner.bundle.manifest.model]
-    told = any(each.conditioning.time_ids == "aesthetic_score" for each in models)
-    return _finite(options, name, default) if told else None
-
-
-def _refiner_start(options: SamplingOptions) -> float:
-    start = _share(options, "refiner_start", REFINER_START)
-    if start == 1:
-        raise SettingsError("expected refiner_start below 1, got 1: leave the refiner out")
-    return start
-
-
-def _share(options: SamplingOptions, name: str, default: float) -> float:
-    value = _finite(options, name, default)
-    if not 0 < value <= 1:
-        raise SettingsError(f"expected {name} above 0 and up to 1, got {value!r}")
-    return value
-
-
-def _finite(options: SamplingOptions, name: str, default: float) -> float:
-    value = options.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int | float) or not math.isfinite(value):
+def _check_finite(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
         raise SettingsError(f"expected a finite {name}, got {value!r}")
-    return float(value)
+
+
+def _check_share(name: str, value: float | None) -> None:
+    _check_finite(name, value)
+    if value is not None and not 0 < value <= 1:
+        raise SettingsError(f"expected {name} above 0 and up to 1, got {value!r}")
+
+
+def _check_size(name: str, size: object) -> None:
+    least = 0 if name == "crop_top_left" else 1
+    match size:
+        case None:
+            return
+        case (int(height), int(width)) if least <= min(height, width) and max(height, width) <= 2**15:
+            return
+    raise SettingsError(f"expected {name} to be two whole numbers from {least} to {2**15}, got {size!r}")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_runtime.model import LoadedModel
+from sd_runtime.models import Models
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +21,14 @@ Float: TypeAlias = npt.NDArray[np.float32]
 #: CLIP's normalisation of RGB in [0, 1]. Source: openai/CLIP, clip/clip.py.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+
+def checked(image: Image, models: Models) -> tuple[Image, bool]:
+    """``image``, or a black one if the bundle has a safety checker and it objects; and whether it does."""
+    if not models.bundle.components("safety_checker"):
+        return image, False
+    flagged = is_flagged(models.only("safety_checker"), image)
+    return (blacked_out(image) if flagged else image), flagged
 
 
 def is_flagged(checker: LoadedModel, image: Image) -> bool:

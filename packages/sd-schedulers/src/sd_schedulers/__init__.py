@@ -2,7 +2,7 @@
 
 from sd_schedulers.errors import ScheduleError
 from sd_schedulers.flow_match_euler import flow_mu
-from sd_schedulers.prediction import Level, Prediction
+from sd_schedulers.prediction import Level, Prediction, mix
 from sd_schedulers.registry import SCHEDULERS, check_config, register, resolve, sample
 from sd_schedulers.sampling import Model, Sampler, Scheduler, Step
 from sd_schedulers.schedule import DDPMSchedule, EDMSchedule, FlowSchedule, NoiseSchedule
@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "check_config",
     "flow_mu",
+    "mix",
     "register",
     "resolve",
     "sample",

@@ -44,6 +44,9 @@ class NoiseSchedule(Protocol):
     def timestep(self, sigma: float) -> float:
         """What the network is told at noise level ``sigma``."""
 
+    def sigma(self, timestep: float) -> float:
+        """The noise level at which the network is told ``timestep``: the inverse of :meth:`timestep`."""
+
     def network_input(self, latent: Float32, *, at: Level) -> Float32:
         """``latent``, which is at level ``at``, in the scale that the network was trained on."""
 
@@ -123,6 +126,11 @@ class DDPMSchedule(NoiseSchedule):
         """A fractional timestep: linear in log sigma between the levels of the table."""
         return float(self.timesteps_of(np.array([sigma]))[0])
 
+    def sigma(self, timestep: float) -> float:
+        """That of the table; linear in its logarithm between two timesteps."""
+        table = np.log(self.sigmas())
+        return math.exp(float(np.interp(timestep, np.arange(len(table)), table)))
+
     def timesteps_of(self, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """:meth:`timestep` of many, with diffusers' rounding: some schedulers cut the fraction off."""
         table = np.log(self.sigmas())
@@ -174,6 +182,10 @@ class FlowSchedule(NoiseSchedule):
         """In proportion to ``sigma``."""
         return sigma * self.num_train_timesteps
 
+    def sigma(self, timestep: float) -> float:
+        """In proportion to ``timestep``."""
+        return timestep / self.num_train_timesteps
+
     def network_input(self, latent: Float32, *, at: Level) -> Float32:
         """Where ``alpha`` and ``sigma`` make 1."""
         return latent / (at.alpha + at.sigma)
@@ -215,6 +227,10 @@ class EDMSchedule(NoiseSchedule):
     def timestep(self, sigma: float) -> float:
         """``c_noise``."""
         return 0.25 * math.log(sigma)
+
+    def sigma(self, timestep: float) -> float:
+        """``exp(4 c_noise)``."""
+        return math.exp(4 * timestep)
 
     def network_input(self, latent: Float32, *, at: Level) -> Float32:
         """``c_in x``."""

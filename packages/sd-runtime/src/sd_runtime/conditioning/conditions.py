@@ -1,0 +1,91 @@
+"""Prompts, pictures and sizes, in the rows that guidance combines.
+
+Legend: n rows, K extra channels, H W latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sd_bundle import ModelFacts
+
+from sd_runtime.conditioning.guidance import Guide, classifier_free, guidance_embedding, instructed, unguided
+from sd_runtime.conditioning.prompt import EncodedText
+from sd_runtime.conditioning.sizes import time_ids
+from sd_runtime.errors import SettingsError
+from sd_runtime.model import LoadedModel
+from sd_runtime.settings import ImageSettings
+
+Float: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the denoiser is told, a row for each prediction that the guide combines.
+
+    Shapes:
+        rows: by the name of the input, (n, ...).
+        extra_channels: (n, K, H, W), joined to the latent over the channels; None where the UNet has none.
+    """
+
+    rows: Mapping[str, Float]
+    extra_channels: Float | None
+    guide: Guide
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One prediction: its text, whether it is one to move away from, and whether it sees the picture."""
+
+    text: EncodedText
+    is_negative: bool = False
+    sees_picture: bool = True
+
+
+def conditions(
+    unet: LoadedModel,
+    facts: ModelFacts,
+    settings: ImageSettings,
+    *,
+    positive: EncodedText,
+    negative: EncodedText | None,
+    extra_channels: Float | None,
+) -> Conditions:
+    """Everything that ``unet`` is told; ``negative`` is None without guidance, the channels (1, K, H, W)."""
+    rows, guide = _rows(settings, positive, negative)
+    inputs = {"encoder_hidden_states": np.concatenate([row.text.states for row in rows])}
+    if facts.conditioning.time_ids != "none":
+        inputs["text_embeds"] = np.concatenate([_pooled(row.text) for row in rows])
+        ids = [time_ids(facts, settings, is_negative=row.is_negative) for row in rows]
+        inputs["time_ids"] = np.array(ids, np.float32)
+    if facts.conditioning.guidance_embedding:
+        width = unet.input("timestep_cond").shape[-1]
+        inputs["timestep_cond"] = guidance_embedding(settings.guidance_scale - 1, width).repeat(len(rows), 0)
+    return Conditions(inputs, _seen(rows, extra_channels), guide)
+
+
+def _rows(
+    settings: ImageSettings, positive: EncodedText, negative: EncodedText | None
+) -> tuple[list[Row], Guide]:
+    if negative is None:
+        return [Row(positive)], unguided
+    if settings.image_guidance_scale is None:
+        return [Row(negative, is_negative=True), Row(positive)], classifier_free(settings.guidance_scale)
+    rows = [Row(positive), Row(negative), Row(negative, sees_picture=False)]
+    return rows, instructed(settings.guidance_scale, settings.image_guidance_scale)
+
+
+def _pooled(text: EncodedText) -> Float:
+    if text.pooled is None:
+        raise SettingsError("expected a text with its pooled embedding, got one without")
+    return text.pooled
+
+
+def _seen(rows: list[Row], channels: Float | None) -> Float | None:
+    if channels is None:
+        return None
+    return np.concatenate([channels if row.sees_picture else np.zeros_like(channels) for row in rows])

@@ -1,0 +1,188 @@
+"""Prompts to what the denoiser attends to: tokens, then the text encoders' hidden states.
+
+Legend: S tokens of the window, C channels of all text encoders together, E of the pooled embedding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sd_bundle import Bundle, BundleError, HiddenStates
+from sd_tokenize import ClipTokenizer
+
+from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.errors import PromptTruncatedWarning
+from sd_runtime.model import LoadedModel
+from sd_runtime.models import Models
+from sd_runtime.settings import ImageSettings
+
+Float: TypeAlias = npt.NDArray[np.float32]
+
+#: Encoded prompts that are remembered: those of a picture, and of the one before.
+REMEMBERED: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A text encoder with its own tokenizer; ``hidden_states`` is the output that the denoiser attends to."""
+
+    model: LoadedModel
+    tokenizer: ClipTokenizer
+    hidden_states: HiddenStates
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One prompt as the denoiser takes it.
+
+    Shapes:
+        states: (1, C, 1, S).
+        pooled: (1, E), or None where the denoiser does not ask for it.
+    """
+
+    states: Float
+    pooled: Float | None
+    truncated: str = ""
+
+    def zeroed(self) -> EncodedText:
+        """What stands for no prompt at all in SDXL."""
+        return EncodedText(
+            np.zeros_like(self.states), None if self.pooled is None else np.zeros_like(self.pooled)
+        )
+
+
+class Prompts:
+    """Prompts through the text encoders of a bundle; the last few are remembered, so that these may go."""
+
+    def __init__(self, models: Models) -> None:
+        """Nothing is loaded before a prompt is encoded."""
+        self._models = models
+        self._encoded: dict[str, EncodedText] = {}
+        self._lock = Lock()
+
+    def forget(self) -> None:
+        """Let go of what is remembered."""
+        with self._lock:
+            self._encoded = {}
+
+    def of(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
+        """The prompt, and what guidance leads away from, if there is any."""
+        facts = self._models.bundle.manifest.model
+        positive = self.encode(settings.prompt)
+        if not is_guided(settings, facts):
+            return positive, None
+        if facts.conditioning.zero_empty_negative and not settings.negative_prompt:
+            return positive, positive.zeroed()
+        return positive, self.encode(settings.negative_prompt)
+
+    def encode(self, prompt: str) -> EncodedText:
+        """``prompt`` for the denoiser; warns of what is cut off it."""
+        with self._lock:
+            text = self._encoded.get(prompt)
+        if text is None:
+            text = self._run(prompt)
+            with self._lock:
+                self._encoded = {**dict(list(self._encoded.items())[1 - REMEMBERED :]), prompt: text}
+        warn_of_truncation(text)
+        return text
+
+    def _run(self, prompt: str) -> EncodedText:
+        bundle = self._models.bundle
+        pooled = bundle.manifest.model.conditioning.time_ids != "none"
+        return encode_prompt(_encoders(self._models), prompt, length=attended(bundle), pooled=pooled)
+
+
+def attended(bundle: Bundle) -> int | None:
+    """How many tokens the denoiser attends to; None where it does not say."""
+    ports = {port.name: port.shape for port in bundle.only("denoiser").inputs}
+    states = ports.get("encoder_hidden_states")
+    return states[-1] if states else None
+
+
+def _encoders(models: Models) -> list[TextEncoder]:
+    encodings = models.bundle.manifest.model.text_encoders
+    if not encodings:
+        models.bundle.only("text_encoder")  # says what the bundle has instead
+    return [
+        TextEncoder(
+            models.of(models.bundle.component(encoding.component)),
+            _tokenizer(models.bundle, encoding.tokenizer),
+            encoding.hidden_states,
+        )
+        for encoding in encodings
+    ]
+
+
+def _tokenizer(bundle: Bundle, folder: str) -> ClipTokenizer:
+    with bundle.unchanged(folder):
+        return ClipTokenizer.from_folder(bundle.path / folder)
+
+
+def encode_prompt(
+    encoders: Sequence[TextEncoder], prompt: str, *, length: int | None, pooled: bool
+) -> EncodedText:
+    """``prompt`` through every encoder: states joined over the channels, the last one's ``pooled_outputs``.
+
+    ``length`` is the number of tokens that the denoiser attends to: one window of the encoders, which None
+    stands for, or several, which are encoded one by one. The pooled embedding is the first one's.
+
+    Raises:
+        BundleError: the encoders have windows of different lengths, or more than one row, or ``length`` is no
+            multiple of their window.
+        PortsError: the last encoder has no ``pooled_outputs``, which ``pooled`` asks for.
+    """
+    window = _common_window(encoders)
+    count = _window_count(length or window, window)
+    states, embedding, truncated = [], None, ""
+    for encoder in encoders:
+        wants_pooled = pooled and encoder is encoders[-1]
+        windows = encoder.tokenizer.windows(prompt, count=count, length=window)
+        encoded = [_encode(encoder, tokens.ids, wants_pooled) for tokens in windows]
+        states.append(np.concatenate([part for part, _ in encoded], axis=1))
+        embedding = encoded[0][1]
+        truncated = truncated or windows[-1].truncated
+    joined = np.concatenate(states, axis=-1)  # (1, S, C)
+    return EncodedText(joined.transpose(0, 2, 1)[:, :, None], embedding, truncated)
+
+
+def _encode(encoder: TextEncoder, ids: Sequence[int], pooled: bool) -> tuple[Float, Float | None]:
+    """Hidden states (1, S, C) of one window and, if asked for, its pooled embedding (1, E)."""
+    outputs = [encoder.hidden_states, *(["pooled_outputs"] if pooled else [])]
+    results = encoder.model.predict_all(outputs, input_ids=np.array([ids], dtype=np.int64))
+    return results[encoder.hidden_states], results.get("pooled_outputs")
+
+
+def _window_count(length: int, window: int) -> int:
+    if length % window:
+        raise BundleError(
+            f"expected a denoiser that attends to a multiple of {window} tokens, which a text encoder takes "
+            f"at once, got one for {length}: convert both with one text-token-sequence-length"
+        )
+    return length // window
+
+
+def warn_of_truncation(text: EncodedText) -> None:
+    """Name what was cut off a prompt, if anything was."""
+    if text.truncated:
+        warnings.warn(
+            f"the prompt is longer than the {text.states.shape[-1]} tokens of the text encoder; "
+            f"this was cut off its end: {text.truncated!r}",
+            PromptTruncatedWarning,
+            stacklevel=2,
+        )
+
+
+def _common_window(encoders: Sequence[TextEncoder]) -> int:
+    """Tokens of the window of all encoders, of which each takes one prompt at a time."""
+    shapes = {encoder.model.component.name: encoder.model.input("input_ids").shape for encoder in encoders}
+    windows = set(shapes.values())
+    if len(windows) != 1 or any(len(window) != 2 or window[0] != 1 for window in windows):
+        found = "; ".join(f"{list(shape)} in {name}" for name, shape in shapes.items())
+        raise BundleError(f"expected input_ids of one shape [1, tokens] in every text encoder, got {found}")
+    return windows.pop()[1]

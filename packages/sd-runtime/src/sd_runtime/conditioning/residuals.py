@@ -1,0 +1,38 @@
+"""What a ControlNet adds inside a UNet: ``additional_residual_0 ... n``, or zeros where nobody steers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+#: How the names of these inputs begin.
+RESIDUAL = "additional_residual_"
+
+
+class Port(Protocol):
+    """A named input; a manifest's ``PortSpec`` and sd-mil's ``Port`` both are one."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, batch included."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of its dtype."""
+        ...
+
+
+def zero_residuals(ports: Iterable[Port]) -> dict[str, npt.NDArray[Any]]:
+    """Zeros for each of ``ports`` that takes a residual: with them, the UNet draws what a plain one draws."""
+    return {
+        port.name: np.zeros(port.shape, dtype=port.dtype) for port in ports if port.name.startswith(RESIDUAL)
+    }

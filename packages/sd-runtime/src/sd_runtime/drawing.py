@@ -1,0 +1,203 @@
+"""From a request and a bundle to one picture to draw: complete settings, checked against the model.
+
+Nothing is loaded; given pictures are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from sd_bundle import Bundle, MissingComponentError, ModelFacts
+from sd_schedulers import resolve, schedule_type
+
+from sd_runtime.denoiser import Steer
+from sd_runtime.errors import SettingsError
+from sd_runtime.noise import draw_noise
+from sd_runtime.request import SCORES, SIZES, Request
+from sd_runtime.settings import ImageSettings
+from sd_runtime.tasks.refine import START, check_refiner
+from sd_runtime.tasks.task import Task
+from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
+
+if TYPE_CHECKING:
+    from sd_runtime.pipeline import Pipeline
+
+#: diffusers' defaults, by what the manifest says of the model.
+GUIDANCE_SCALE: Final = 7.5
+SDXL_GUIDANCE_SCALE: Final = 5.0
+EMBEDDED_GUIDANCE_SCALE: Final = 8.5
+STEPS: Final = 20
+CONSISTENCY_STEPS: Final = 4
+AESTHETIC_SCORE: Final = 6.0
+NEGATIVE_AESTHETIC_SCORE: Final = 2.5
+
+#: The fields of a request that belong to tasks, and what a request with one of them counts on.
+TASK_OPTIONS: Final = {
+    "image": "a task that starts from an image",
+    "mask": "a model that draws from text, or one for inpainting,",
+    "strength": "an image to start from",
+    "image_guidance_scale": "an InstructPix2Pix model",
+}
+_ARTICLES: Final = {"image": "an image", "mask": "a mask"}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """One picture to draw: its settings, and what they name but do not hold."""
+
+    settings: ImageSettings
+    task: Task
+    image: UserImage | None
+    mask: UserImage | None
+    refiner: Pipeline | None
+    steer: Steer | None
+
+    def repeated(self, count: int) -> list[Drawing]:
+        """The same from other noise, too: from ``seed``, ``seed + 1``, ..., each of which is in range.
+
+        Raises:
+            SettingsError: a count below 1, or seeds beyond the last.
+        """
+        if count < 1:
+            raise SettingsError(f"expected image_count of at least 1, got {count}")
+        seeds = range(self.settings.seed, self.settings.seed + count)
+        draw_noise((1,), seeds[-1], self.settings.rng)
+        return [replace(self, settings=replace(self.settings, seed=seed)) for seed in seeds]
+
+
+def drawing_of(
+    request: Request, bundle: Bundle, tasks: Sequence[Task], *, engine: str, precision: str
+) -> Drawing:
+    """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`."""
+    task = task_of(request, bundle, tasks)
+    _check_fit(request, task, bundle.manifest.model)
+    image = None if request.image is None else prepare_image(request.image, bundle.manifest.model.image)
+    mask = None if request.mask is None else prepare_mask(request.mask, bundle.manifest.model.image)
+    scheduler = resolve(request.scheduler or own_scheduler(bundle))
+    model = bundle.manifest.model
+    settings = ImageSettings(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        rng=request.rng,
+        scheduler=scheduler,
+        schedule_type=schedule_type(scheduler, bundle.noise_config()),
+        num_inference_steps=request.num_inference_steps or _steps(model, scheduler),
+        guidance_scale=_or(request.guidance_scale, _guidance_scale(model)),
+        width=model.image.width,
+        height=model.image.height,
+        model=model.identifier,
+        engine=engine,
+        precision=precision,
+        mode=task.name,
+        image_sha256=None if image is None else image.sha256,
+        mask_sha256=None if mask is None else mask.sha256,
+        original_size=request.original_size,
+        crop_top_left=request.crop_top_left,
+        target_size=request.target_size,
+    )
+    complete = replace(settings, **_of_task(request, task, model), **_of_refiner(request, model))
+    return Drawing(complete, task, image, mask, request.refiner, request.steer)
+
+
+def own_scheduler(bundle: Bundle) -> str:
+    """The scheduler that the bundle's config was written for.
+
+    Raises:
+        MissingComponentError: the config names none.
+    """
+    name = bundle.noise_config().get("_class_name")
+    if not isinstance(name, str):
+        path = bundle.manifest.model.scheduler
+        raise MissingComponentError(f"expected _class_name in {path}, got {name!r}: name a scheduler")
+    return name
+
+
+def task_of(request: Request, bundle: Bundle, tasks: Sequence[Task]) -> Task:
+    """The task that is named, or the one that the given pictures ask for.
+
+    Raises:
+        SettingsError: no task of that name for this kind of model, or a picture is missing.
+        MissingComponentError: the bundle lacks a network that the task runs.
+    """
+    model = bundle.manifest.model
+    suiting = [task for task in tasks if model.task in task.models and request.task in (None, task.name)]
+    if not suiting:
+        names = ", ".join(task.name for task in tasks if model.task in task.models)
+        raise SettingsError(f"expected a task of {names} for {model.identifier}, got {request.task!r}")
+    possible = [task for task in suiting if not _missing(request, task)]
+    if not possible:
+        missing = _missing(request, min(suiting, key=lambda task: len(task.needs)))[0]
+        wanted = _ARTICLES.get(missing, missing)
+        raise SettingsError(f"expected {wanted} for the {model.task} model {model.identifier}, got none")
+    chosen = max(possible, key=lambda task: len(task.needs))
+    for role in chosen.loads:
+        bundle.only(role)
+    return chosen
+
+
+def _missing(request: Request, task: Task) -> list[str]:
+    return [name for name in task.needs if getattr(request, name) is None]
+
+
+def _check_fit(request: Request, task: Task, model: ModelFacts) -> None:
+    """Refuse what this model, in this task, would not look at."""
+    honoured = {*task.needs, *task.defaults(model)}
+    for name, wanted in TASK_OPTIONS.items():
+        _refuse_unless(name in honoured, request, (name,), wanted)
+    refiner = request.refiner
+    _refuse_unless(refiner is not None, request, ("refiner_start",), "a refiner")
+    if refiner is not None:
+        _refuse_unless(task.refinable, request, ("refiner",), "a picture drawn as a whole")
+        check_refiner(model, refiner.bundle.manifest.model)
+    ids = {each.conditioning.time_ids for each in _models(request, model)}
+    _refuse_unless(ids != {"none"}, request, SIZES, "an SDXL model, which is told sizes")
+    _refuse_unless("aesthetic_score" in ids, request, SCORES, "a model that is told an aesthetic score")
+
+
+def _models(request: Request, model: ModelFacts) -> list[ModelFacts]:
+    """Those that take part in the picture."""
+    refiner = request.refiner
+    return [model] if refiner is None else [model, refiner.bundle.manifest.model]
+
+
+def _refuse_unless(fits: bool, request: Request, names: Sequence[str], wanted: str) -> None:
+    for name in names:
+        value = getattr(request, name)
+        if not fits and value is not None:
+            shown = f"{name} {value!r}" if isinstance(value, int | float | str | tuple) else "one"
+            raise SettingsError(f"expected {wanted} for {name}, got {shown} without")
+
+
+def _steps(model: ModelFacts, scheduler: str) -> int:
+    is_few = scheduler in ("lcm", "tcd") or model.denoiser.distillation == "lcm"
+    return CONSISTENCY_STEPS if is_few else STEPS
+
+
+def _guidance_scale(model: ModelFacts) -> float:
+    if model.conditioning.guidance_embedding:
+        return EMBEDDED_GUIDANCE_SCALE
+    return SDXL_GUIDANCE_SCALE if model.family in ("sdxl", "sdxl-refiner") else GUIDANCE_SCALE
+
+
+def _of_task(request: Request, task: Task, model: ModelFacts) -> dict[str, Any]:
+    return {name: _or(getattr(request, name), value) for name, value in task.defaults(model).items()}
+
+
+def _of_refiner(request: Request, model: ModelFacts) -> dict[str, Any]:
+    """What a refiner is told, whether it draws alone or ends the picture."""
+    models = _models(request, model)
+    own: dict[str, Any] = {}
+    if any(each.conditioning.time_ids == "aesthetic_score" for each in models):
+        own["aesthetic_score"] = _or(request.aesthetic_score, AESTHETIC_SCORE)
+        own["negative_aesthetic_score"] = _or(request.negative_aesthetic_score, NEGATIVE_AESTHETIC_SCORE)
+    if len(models) > 1:
+        own["refiner"] = models[-1].identifier
+        own["refiner_start"] = _or(request.refiner_start, START)
+    return own
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else float(value)

@@ -1,0 +1,99 @@
+"""One picture, step by step: where to start, what the denoiser is told, and the sampler between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+from sd_schedulers import NoiseSchedule, Resumed, Step, sample
+
+from sd_runtime.conditioning.conditions import conditions
+from sd_runtime.conditioning.prompt import EncodedText, Prompts
+from sd_runtime.denoiser import Denoiser, Steer, guided_denoiser, unsteered
+from sd_runtime.drawing import Drawing
+from sd_runtime.models import Models
+from sd_runtime.noise import NoiseStream
+from sd_runtime.settings import ImageSettings
+from sd_runtime.tasks.refine import START, refined
+from sd_runtime.tasks.task import Begun, Given
+
+if TYPE_CHECKING:
+    from sd_runtime.pipeline import Pipeline
+
+Texts: TypeAlias = tuple[EncodedText, EncodedText | None]
+
+
+def steps_of(drawing: Drawing, models: Models, prompts: Prompts) -> Iterator[Step]:
+    """The steps of ``drawing``; prompts are encoded and networks loaded at the call, one after the other."""
+    settings = drawing.settings
+    texts = prompts.of(settings)
+    noise = NoiseStream(settings.seed, settings.rng)
+    begun = _begun(drawing, models, noise)
+    steer = drawing.steer or unsteered
+    steps = _sampled(begun, texts, settings, models, noise, steer=steer, end=settings.refiner_start or 1.0)
+    return steps if drawing.refiner is None else _to_refiner(steps, drawing.refiner, settings, models, noise)
+
+
+def _to_refiner(
+    steps: Iterator[Step], refiner: Pipeline, settings: ImageSettings, models: Models, noise: NoiseStream
+) -> Iterator[Step]:
+    def make_room() -> None:
+        if models.reduce_memory or refiner.models.is_short_for_denoiser():
+            models.release(["denoiser"])
+
+    def resume(base: Resumed) -> Iterator[Step]:
+        texts = refiner.prompts.of(settings)
+        return _sampled(Begun(base), texts, settings, refiner.models, noise)
+
+    start = settings.refiner_start or START
+    return refined(steps, resume, start=start, asked=settings.num_inference_steps, make_room=make_room)
+
+
+def _begun(drawing: Drawing, models: Models, noise: NoiseStream) -> Begun:
+    """Where the task starts. The networks that it runs are not held any more when the denoiser loads."""
+    return drawing.task.begin(
+        Given(
+            settings=drawing.settings,
+            model=models.bundle.manifest.model,
+            schedule=NoiseSchedule.from_config(models.bundle.noise_config()),
+            noise=noise,
+            image=drawing.image,
+            mask=drawing.mask,
+            load=models.only,
+        )
+    )
+
+
+def _sampled(
+    begun: Begun,
+    texts: Texts,
+    settings: ImageSettings,
+    models: Models,
+    noise: NoiseStream,
+    *,
+    steer: Steer = unsteered,
+    end: float = 1.0,
+) -> Iterator[Step]:
+    steps = sample(
+        settings.scheduler,
+        begun.around(_denoiser(begun, texts, settings, models, steer)),
+        begun.start,
+        NoiseSchedule.from_config(models.bundle.noise_config()),
+        num_inference_steps=settings.num_inference_steps,
+        end=end,
+        step_noise=noise.endless(models.bundle.manifest.model.latent_shape),
+    )
+    return map(begun.shown, steps)
+
+
+def _denoiser(begun: Begun, texts: Texts, settings: ImageSettings, models: Models, steer: Steer) -> Denoiser:
+    unet, (positive, negative) = models.only("denoiser"), texts
+    given = conditions(
+        unet,
+        models.bundle.manifest.model,
+        settings,
+        positive=positive,
+        negative=negative,
+        extra_channels=begun.extra_channels,
+    )
+    return guided_denoiser(unet, given, steer)

@@ -1,0 +1,48 @@
+"""The end of SDXL's schedule by its refiner, a model of its own.
+
+Source: arXiv 2307.01952 (SDXL), section 2.5; diffusers' ``denoising_end`` and ``denoising_start``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from sd_bundle import ModelFacts
+from sd_schedulers import Resumed, Step
+
+from sd_runtime.errors import SettingsError
+
+#: The share of the training timesteps after which it takes over.
+START: Final = 0.8
+
+
+def check_refiner(base: ModelFacts, refiner: ModelFacts) -> None:
+    """Refuse a refiner that cannot go on where ``base`` stops."""
+    if base.latent != refiner.latent or base.task != "text-to-image" or refiner.task != "text-to-image":
+        raise SettingsError(
+            f"expected a refiner for latents of {base.latent} of a text-to-image model, got "
+            f"{refiner.identifier} with {refiner.latent} for {base.identifier}: convert both at one size"
+        )
+
+
+def refined(
+    steps: Iterator[Step],
+    resume: Callable[[Resumed], Iterator[Step]],
+    *,
+    start: float,
+    asked: int,
+    make_room: Callable[[], None],
+) -> Iterator[Step]:
+    """The base's ``steps``, which end at ``start``, then those that ``resume`` gives, numbered through.
+
+    ``make_room`` is called between the two; ``asked`` is how many steps the caller counts on.
+    """
+    for step in steps:
+        yield replace(step, total=max(step.total, asked))
+    del steps  # and with it the hold on the base's denoiser
+    make_room()
+    for later in resume(Resumed(step.latent, start)):
+        done = step.index + 1
+        yield replace(later, index=done + later.index, total=done + later.total)
