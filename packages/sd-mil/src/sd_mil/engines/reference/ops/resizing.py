@@ -11,6 +11,9 @@ from sd_mil.ir.limits import check_computed
 
 SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
+#: Of its float and its integer, while they are computed: as many as ``x`` has elements, of nothing too.
+_BYTES_OF_A_PLACE = 32
+
 
 @op("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(
@@ -34,7 +37,7 @@ def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_wid
 
 def _nearest(x: Array, size: int, axis: int, *, offset: float) -> Array:
     check_counts("sizes", size, least=1)
-    check_computed(x.size // max(1, x.shape[axis]), size)
+    check_computed(max(_BYTES_OF_A_PLACE // 4, x.size // max(1, x.shape[axis])), size)
     sources = np.floor((np.arange(size) + offset) * (x.shape[axis] / size)).astype(np.int64)
     return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
 
