@@ -88,7 +88,7 @@ def resize(
     check_counts("sizes", *shape)
     for axis, size in zip(range(-count, 0), shape[len(shape) - count :].tolist(), strict=True):
         target = size or x.shape[axis]
-        check_computed(x.size // max(1, x.shape[axis]), target)
+        check_computed(max(_BYTES_OF_A_PLACE // 4, x.size // max(1, x.shape[axis])), target)
         if interpolation_mode == "LINEAR":
             x = _interpolate(x, _grid(x.shape[axis], target, sampling_mode), axis)
         elif sampling_mode == "DEFAULT":
@@ -101,7 +101,9 @@ def resize(
 
 def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
     check_counts("sizes", height, width, least=1)
-    check_computed(*x.shape[:-2], max(height, x.shape[-2]), max(width, x.shape[-1]))
+    check_computed(
+        *(max(1, size) for size in x.shape[:-2]), max(height, x.shape[-2]), max(width, x.shape[-1])
+    )
     tall = _interpolate(x, _grid(x.shape[-2], height, mode), -2)
     return _interpolate(tall, _grid(x.shape[-1], width, mode), -1)
 
