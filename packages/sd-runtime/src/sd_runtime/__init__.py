@@ -57,11 +57,13 @@ from sd_runtime.model import FunctionModel, Model, Precision, open_model, resolv
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
+from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.settings import ImageSettings
 from sd_runtime.user_image import read_image
 
 __all__ = [
+    "RECIPES",
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
@@ -101,6 +103,7 @@ __all__ = [
     "PredictionType",
     "PromptTruncatedWarning",
     "Provenance",
+    "Recipe",
     "Request",
     "Rng",
     "Role",
