@@ -5,8 +5,9 @@ Nothing is loaded; given pictures are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sd_bundle import Bundle, MissingComponentError, ModelFacts
@@ -19,6 +20,7 @@ from sd_runtime.recipes import NONE, prepared
 from sd_runtime.request import SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
 from sd_runtime.settings import ImageSettings
+from sd_runtime.tasks import image_to_image, inpainting, instruct
 from sd_runtime.tasks.refine import START, check_refiner
 from sd_runtime.tasks.task import Task
 from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
@@ -35,6 +37,24 @@ CONSISTENCY_STEPS: Final = 4
 ALIGNED_STEPS: Final = 10
 AESTHETIC_SCORE: Final = 6.0
 NEGATIVE_AESTHETIC_SCORE: Final = 2.5
+
+#: Those above and those of the tasks, by name: what help texts quote.
+DEFAULTS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "steps": STEPS,
+        "consistency_steps": CONSISTENCY_STEPS,
+        "guidance_scale": GUIDANCE_SCALE,
+        "sdxl_guidance_scale": SDXL_GUIDANCE_SCALE,
+        "embedded_guidance_scale": EMBEDDED_GUIDANCE_SCALE,
+        "strength": image_to_image.STRENGTH,
+        "refiner_strength": image_to_image.REFINER_STRENGTH,
+        "inpainting_strength": inpainting.STRENGTH,
+        "image_guidance_scale": instruct.IMAGE_GUIDANCE_SCALE,
+        "aesthetic_score": AESTHETIC_SCORE,
+        "negative_aesthetic_score": NEGATIVE_AESTHETIC_SCORE,
+        "refiner_start": START,
+    }
+)
 
 #: The fields of a request that belong to tasks, and what a request with one of them counts on.
 TASK_OPTIONS: Final = {
