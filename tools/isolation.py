@@ -3,8 +3,8 @@
     uv run python tools/isolation.py [PACKAGE ...]
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
-only what it declares (and pytest and hypothesis), at the locked versions. For the packages that must stay
-free of the conversion stack, the environment is also checked not to hold it.
+only what it declares (and what runs the tests), at the locked versions. For the packages that must stay free
+of the conversion stack, the environment is also checked not to hold it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check(name: str, folder: Path, environment: Path) -> None:
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
     fresh = [part for member in members() for part in ("--refresh-package", member)]
     install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
-    run(*install, "-r", requirements, "pytest", "hypothesis")
+    run(*install, "-r", requirements, "pytest", "pytest-xdist", "hypothesis")
     if name in INFERENCE_ONLY:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
     run(python, "-m", "pytest", "-p", "no:cacheprovider", folder / "tests")

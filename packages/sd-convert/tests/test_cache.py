@@ -23,11 +23,12 @@ from sd_convert import (
     plan,
     verify,
 )
+from sd_convert.components import Part
 from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
 from sd_mil import Block, Description, Function, Program
 
-PROGRAMS = sys.modules["sd_convert.programs"]
 UNET = ConversionOptions(components=("unet",), overwrite=True)
+DECODER = ConversionOptions(components=("vae_decoder",), overwrite=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_again_is_the_same_without_any_of_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(PROGRAMS, "build_component", None)
+    monkeypatch.setattr(Part, "build", None)
     monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
     checkpoint = open_checkpoint(tiny)
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
@@ -118,14 +119,14 @@ def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callab
 def test_an_interrupted_conversion_goes_on_where_it_was(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, original = ConversionCache(tmp_path / "cache"), PROGRAMS.build_component
+    cache, original = ConversionCache(tmp_path / "cache"), Part.build
 
-    def build(name: str, *rest: Any) -> Any:
-        if name == "text_encoder":
+    def build(part: Part, *rest: Any) -> Any:
+        if part.name == "text_encoder":
             raise KeyboardInterrupt
-        return original(name, *rest)
+        return original(part, *rest)
 
-    monkeypatch.setattr(PROGRAMS, "build_component", build)
+    monkeypatch.setattr(Part, "build", build)
     with pytest.raises(KeyboardInterrupt):
         convert(open_checkpoint(tiny), tmp_path / "bundle", cache=cache)
     assert not (tmp_path / "bundle").exists()
@@ -141,16 +142,20 @@ def test_a_damaged_entry_is_none(damage: str, cache: ConversionCache, tiny: Path
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes({"flip": content, "cut": content[:-9], "empty": b"", "replace": b"\0" * 99}[damage])
-    report = convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)
-    assert reused(report) == {"unet": False}
-    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", UNET, cache=cache)) == {"unet": True}
+    report = convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)
+    assert reused(report) == {"vae_decoder": False}
+    assert reused(convert(open_checkpoint(tiny), tmp_path / "bundle", DECODER, cache=cache)) == {
+        "vae_decoder": True
+    }
 
 
 def test_a_cache_that_cannot_be_written_is_no_cache(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     cache = ConversionCache(tmp_path / "file" / "cache")
     for _ in range(2):
-        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", UNET, cache=cache)) == {"unet": False}
+        assert reused(convert(open_checkpoint(tiny), tmp_path / "b", DECODER, cache=cache)) == {
+            "vae_decoder": False
+        }
     assert (cache.usage().entries, cache.clear().bytes) == (0, 0)
 
 
@@ -183,7 +188,7 @@ def test_programs_come_back_as_they_were(warm: tuple[Path, Path], cache: Convers
         weights = checkpoint.weights(json.loads(content.partition(b"\n")[0])["name"])
         lowered = unpack(content, weights)
         assert lowered.fits(weights)
-        assert pack(lowered) == content
+        assert pack(lowered.lowered()) == content
         names.add(lowered.name)
     assert names == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
 
@@ -196,8 +201,9 @@ def test_what_is_no_program(content: bytes) -> None:
 
 def test_tensors_in_the_program_are_held_against_the_checkpoint() -> None:
     weights = {"w": np.ones(3, np.float32)}
-    lowered = empty({"w": tensor_hash(weights, "w")})
-    assert lowered.fits(weights)
-    assert not lowered.fits({"w": np.array([1, 1, 2], np.float32)})
-    assert not lowered.fits({"w": np.ones(3, np.float16)})
-    assert unpack(pack(lowered, {"w": "v"}), weights).fits({"v": weights["w"]})
+    content = pack(empty({"w": tensor_hash(weights, "w")}))
+    packed = unpack(content, weights)
+    assert packed.fits(weights)
+    assert not packed.fits({"w": np.array([1, 1, 2], np.float32)})
+    assert not packed.fits({"w": np.ones(3, np.float16)})
+    assert unpack(pack(packed.lowered(), {"w": "v"}), weights).fits({"v": weights["w"]})

@@ -17,6 +17,7 @@ from sd_bundle import IntegrityError, OutputExistsError, open_bundle
 from sd_convert import (
     ATTENTION_IMPLEMENTATIONS,
     Checkpoint,
+    ConversionCache,
     ConversionOptions,
     ConversionReport,
     IncompleteCheckpointError,
@@ -33,7 +34,7 @@ from sd_convert.components import build_component
 from sd_mil import read_package
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
+MACHINE = sys.modules["sd_convert.lowered"]
 UNET_ONLY = ConversionOptions(components=("unet",))
 
 
@@ -48,11 +49,21 @@ def events() -> list[Progress]:
 
 
 @pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> ConversionCache:
+    """The programs of all four components, for tests of what comes after them."""
+    return ConversionCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
 def report(
-    checkpoint: Checkpoint, events: list[Progress], tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Checkpoint,
+    events: list[Progress],
+    cache: ConversionCache,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> ConversionReport:
     """All four components, converted once."""
-    return convert(checkpoint, tmp_path_factory.mktemp("bundles") / "tiny", progress=events.append)
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    return convert(checkpoint, path, progress=events.append, cache=cache)
 
 
 def listing(folder: Path) -> dict[str, bytes]:
@@ -259,26 +270,48 @@ def test_a_plan_refuses_what_a_conversion_refuses(edit_config: Callable[..., Pat
         )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"components": ("refiner",)}, "components: expected those of tiny as opened"),
+        ({"compute_precision": ("vae=fp16",)}, "compute_precision: expected one of text_encoder"),
+    ],
+)
+def test_a_plan_refuses_options_for_a_component_that_there_is_not(
+    wrong: dict[str, Any], said: str, checkpoint: Checkpoint
+) -> None:
+    with pytest.raises(OptionsError, match=said):
+        plan(checkpoint, ConversionOptions(**wrong))
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_leaves_nothing(
-    error: type[BaseException], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException],
+    checkpoint: Checkpoint,
+    cache: ConversionCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stop_at_second_component(error, monkeypatch)
     with pytest.raises(error):
-        convert(checkpoint, tmp_path / "new" / "bundle")
+        convert(checkpoint, tmp_path / "new" / "bundle", cache=cache)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_leaves_the_previous_bundle(
-    error: type[BaseException], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[BaseException],
+    checkpoint: Checkpoint,
+    cache: ConversionCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "bundle"
-    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)))
+    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)), cache=cache)
     before = listing(tmp_path)
     stop_at_second_component(error, monkeypatch)
     with pytest.raises(error):
-        convert(checkpoint, output, ConversionOptions(overwrite=True))
+        convert(checkpoint, output, ConversionOptions(overwrite=True), cache=cache)
     assert listing(tmp_path) == before
 
 
@@ -329,7 +362,6 @@ def test_files_that_a_bundle_needs(missing: str, tiny: Path, tmp_path: Path) -> 
     [
         {"components": ()},
         {"components": ("unet", "unet")},
-        {"components": ("refiner",)},
         {"attention_implementation": "FLASH"},
         {"compute_unit": "GPU"},
         {"latent_height": 0},

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from sd_bundle import AddedEmbedding, CustomVae, FileHashes, MergedLora, SourceFile, open_bundle
 from sd_convert import Checkpoint, ConversionOptions, Embedding, Lora, convert, open_checkpoint
 from sd_convert.bundle import model_facts
+from sd_convert.facts import chosen_sizes, read_facts
 from sd_convert.origins import weight_sources
 
 UNET, TEXT = "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors"
@@ -160,7 +161,8 @@ def test_the_kind_of_denoiser(
     edit_config: Callable[..., Path], folder: str, values: dict[str, Any], distillation: str | None
 ) -> None:
     checkpoint = open_checkpoint(edit_config(folder, **values), components=["vae_decoder"])
-    facts = model_facts(checkpoint, ConversionOptions(), ("vae_decoder",))
+    read = read_facts(checkpoint)
+    facts = model_facts(read, chosen_sizes(read, ConversionOptions()), "tiny", ("vae_decoder",))
     assert (facts.denoiser.architecture, facts.denoiser.distillation) == ("unet", distillation)
 
 

@@ -11,9 +11,12 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sd_bundle import open_bundle
 from sd_convert import (
+    KINDS,
+    Checkpoint,
     ConversionCache,
     ConversionOptions,
     OptionsError,
+    Sizes,
     build_component,
     convert,
     open_checkpoint,
@@ -21,6 +24,8 @@ from sd_convert import (
     sample_inputs,
     verify,
 )
+from sd_convert.components import Part, kind_named, part_of
+from sd_convert.facts import chosen_sizes
 from sd_convert.overflow import largest_activation
 from sd_convert.precision import Precision, check_precision, known_precision
 from sd_mil import read_package
@@ -35,6 +40,17 @@ def widen(folder: Path, factor: float) -> Path:
         tensors[name] = (tensors[name].astype(np.float32) * factor).astype(np.float16)
     save_file(tensors, folder / VAE)
     return folder
+
+
+def wanted(
+    name: str, checkpoint: Checkpoint, options: ConversionOptions
+) -> tuple[Part, Sizes, ConversionOptions]:
+    part = part_of(kind_named(name, KINDS), checkpoint)
+    return part, chosen_sizes(part.facts, options), options
+
+
+def decoder_of(checkpoint: Checkpoint) -> tuple[Part, Sizes, ConversionOptions]:
+    return wanted("vae_decoder", checkpoint, ConversionOptions())
 
 
 def dtypes(package: Path) -> set[str]:
@@ -67,17 +83,17 @@ def test_a_decoder_that_overflows_is_float32_and_says_why(tiny: Path, tmp_path: 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, "float16"), (1e3, "float16"), (1e5, "float32")])
 def test_what_is_found_follows_from_the_weights_alone(factor: float, expected: str, tiny: Path) -> None:
-    found = check_precision("vae_decoder", open_checkpoint(widen(tiny, factor)), ConversionOptions(), None)
+    found = check_precision(*decoder_of(open_checkpoint(widen(tiny, factor))), None)
     assert found.dtype == expected
 
 
 def test_a_check_is_not_repeated_for_the_same_weights(tiny: Path, tmp_path: Path) -> None:
     cache, checkpoint = ConversionCache(tmp_path / "cache"), open_checkpoint(tiny)
-    assert known_precision("vae_decoder", checkpoint, ConversionOptions(), cache) is None
-    check_precision("vae_decoder", checkpoint, ConversionOptions(), cache)
-    assert known_precision("vae_decoder", checkpoint, ConversionOptions(), cache) == Precision("float16")
+    assert known_precision(*decoder_of(checkpoint), cache) is None
+    check_precision(*decoder_of(checkpoint), cache)
+    assert known_precision(*decoder_of(checkpoint), cache) == Precision("float16")
     repaired = open_checkpoint(widen(tiny, 2.0))
-    assert known_precision("vae_decoder", repaired, ConversionOptions(), cache) is None
+    assert known_precision(*decoder_of(repaired), cache) is None
 
 
 @pytest.mark.parametrize(
@@ -92,11 +108,11 @@ def test_a_check_is_not_repeated_for_the_same_weights(tiny: Path, tmp_path: Path
 def test_what_is_asked_for(asked: tuple[str, ...], expected: dict[str, str | None], tiny: Path) -> None:
     options, checkpoint = ConversionOptions(compute_precision=asked), open_checkpoint(tiny)
     for name, dtype in expected.items():
-        found = known_precision(name, checkpoint, options, None)
+        found = known_precision(*wanted(name, checkpoint, options), None)
         assert (found and found.dtype) == dtype
 
 
-@pytest.mark.parametrize("wrong", ["half", "vae=fp16", "vae_decoder=", "=", "fp16=vae_decoder"])
+@pytest.mark.parametrize("wrong", ["half", "vae_decoder=", "=", "fp16=vae_decoder"])
 def test_what_nobody_can_ask_for(wrong: str) -> None:
     with pytest.raises(OptionsError, match="compute_precision: expected"):
         ConversionOptions(compute_precision=(wrong,))
@@ -135,7 +151,7 @@ def test_scores_of_attention_count(tiny: Path) -> None:
         name = f"decoder.mid_block.attentions.0.{part}.weight"
         tensors[name] = (tensors[name].astype(np.float32) * 1e3).astype(np.float16)
     save_file(tensors, tiny / VAE)
-    found = check_precision("vae_decoder", open_checkpoint(tiny), ConversionOptions(), None)
+    found = check_precision(*decoder_of(open_checkpoint(tiny)), None)
     assert found.dtype == "float32"
     assert found.reason is not None
     assert "attentions.0" in found.reason

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("mil_text")
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 with contextlib.suppress(ImportError):  # before a test module imports openvino, which would not be silent

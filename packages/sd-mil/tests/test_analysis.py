@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from mil_graphs import call, const
 from sd_mil import (
+    ArgumentFidelity,
     Block,
     ComparisonError,
+    Divergence,
     MLModel,
     Operation,
+    OutputFidelity,
+    Overflow,
+    Port,
     Reference,
     compare,
     compare_outputs,
@@ -273,3 +278,16 @@ def test_compare_with_onnx(tmp_path):
     made = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8)
     onnx.save(made, tmp_path / "m.onnx")
     assert compare(tmp_path / "m.onnx", lambda x: np.tanh(x["x"]), X).passed(100)
+
+
+def test_what_is_printed_of_names_is_one_line_and_commands_nothing():
+    bad = "a\n\x1b[31m\u202e"
+    rows = [
+        str(Port(bad, (2,), "float32")),
+        str(Overflow(bad, bad, bad, "fp16", 7e4, 1)),
+        str(ArgumentFidelity(bad, bad, 1.0)),
+        str(Divergence(bad, bad, bad, 1, 1.0, 1.0, ())),
+        str(OutputFidelity(bad, bad, (2,), 1.0, 1.0, "shape and type")),
+    ]
+    assert all(row.isprintable() for row in rows)
+    assert all("\\x1b" in row for row in rows)

@@ -229,3 +229,58 @@ def test_shapes_are_checked_with_one_thread_too():
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert child.returncode == 0, child.stderr[-500:]
     assert child.stdout.split("\n") == ["PackageError", "(8, 4)", "PackageError", "PackageError", ""]
+
+
+@pytest.mark.parametrize("kind", ["add", "matmul"])
+def test_sizes_of_inputs_are_bounded_before_anything_is_allocated(kind):
+    """[n, 1] and [1, n]: nothing for the n that are usual, 16 GiB for 65,536."""
+    from sd_mil.engines.portable import compile_program
+
+    parameters = {"transpose_x": graphs.tensor(np.False_), "transpose_y": graphs.tensor(np.False_)}
+    given = parameters if kind == "matmul" else {}
+    operations = [
+        graphs.call(kind, "m", ("fp32", None, None), x="x", y="y", **given),
+        graphs.call("reduce_max", "z", ("fp32",), x="m", axes=graphs.tensor(np.int32([0, 1]))),
+    ]
+    made = graphs.program({"x": ("fp32", None, 1), "y": ("fp32", 1, None)}, operations, ["z"])
+    compiled = compile_program(made)
+    for count in (3, 1 << 16, 4, 1 << 16, 3):
+        arrays = {"x": np.ones((count, 1), np.float32), "y": np.ones((1, count), np.float32)}
+        if count < 5:
+            assert compiled.run(arrays)["z"] == (2 if kind == "add" else 1)
+            continue
+        with pytest.raises(PackageError, match=f"at most 1073741824 elements of {kind} 'm', got shape"):
+            compiled.run(arrays)
+
+
+def test_sizes_that_follow_from_values_are_bounded_by_what_they_are_parts_of():
+    from sd_mil.engines.portable import compile_program
+
+    end = graphs.tensor(np.array([False, True]))
+    side = {"begin": graphs.tensor(np.int32([0, 0])), "end": "n", "end_mask": end}
+    operations = [
+        graphs.call("slice_by_index", "a", ("fp32", None, 1), x="x", **side),
+        graphs.call("transpose", "b", ("fp32", 1, None), x="a", perm=graphs.tensor(np.int32([1, 0]))),
+        graphs.call("mul", "m", ("fp32", None, None), x="a", y="b"),
+        graphs.call("reduce_max", "z", ("fp32",), x="m", axes=graphs.tensor(np.int32([0, 1]))),
+    ]
+    compiled = compile_program(graphs.program({"x": ("fp32", None, 1), "n": ("int32", 2)}, operations, ["z"]))
+    ends = np.int32([2, 1])
+    assert compiled.run({"x": np.ones((5, 1), np.float32), "n": ends})["z"] == 1
+    with pytest.raises(PackageError, match="at most 1073741824 elements of mul 'm'"):
+        compiled.run({"x": np.ones((1 << 16, 1), np.float32), "n": ends})
+
+
+def test_shapes_are_carried_through_once():
+    from sd_mil.engines.openvino.sizes import SizeCheck
+    from sd_mil.engines.openvino.translation import translate_program
+
+    operation = graphs.call("add", "z", ("fp32", None, 4), x="x", y=graphs.tensor(np.ones(4, np.float32)))
+    translated = translate_program(graphs.program({"x": ("fp32", None, 4)}, [operation], ["z"]))
+    check = SizeCheck(translated.model, translated.sized)
+    check.check(((3, 4),))
+    check.check(((5, 4),))
+    check.check(((3, 4),))
+    assert translated.model.input(0).shape == [5, 4]
+    fixed = translate_program(graphs.program({"x": ("fp32", 2, 4)}, [operation], ["z"]))
+    assert fixed.sized == ()

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+
 import mil_graphs as graphs
 import numpy as np
 import pytest
@@ -23,6 +28,44 @@ def test_an_existing_path_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError):
         write_package(tmp_path, made, graphs.description(made))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_appears_when_it_is_whole(tmp_path):
+    seen = []
+    made = graphs.affine()
+    target = tmp_path / "model.mlpackage"
+    write_package(target, made, graphs.description(made), check=lambda: seen.append(target.exists()))
+    assert seen
+    assert not any(seen)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_was_written_before_an_error_is_removed(tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    made = graphs.affine()
+    with pytest.raises(KeyboardInterrupt):
+        write_package(tmp_path / "model.mlpackage", made, graphs.description(made), check=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_killed_leaves_nothing_at_the_path(tmp_path):
+    """Neither half a package, nor anything in the way of the next attempt."""
+    script = """
+import os, signal, sys
+import mil_graphs as graphs
+from sd_mil import write_package
+made = graphs.affine()
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+write_package(sys.argv[1], made, graphs.description(made), check=kill)
+"""
+    target = tmp_path / "model.mlpackage"
+    tests = os.path.dirname(graphs.__file__)
+    killed = subprocess.run([sys.executable, "-c", script, target], cwd=tests, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not target.exists()
+    assert read_package(graphs.write(tmp_path)).program.main.outputs == ("y",)
 
 
 def test_coremltools_reads_what_is_written(tmp_path):

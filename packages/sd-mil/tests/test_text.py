@@ -7,6 +7,8 @@ from dataclasses import replace
 import mil_graphs as graphs
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sd_mil import (
     Constant,
     Description,
@@ -127,6 +129,38 @@ def test_nested_blocks(dialect):
     made = graphs.program({"x": ("fp32", 2), "flag": ("bool",)}, [loop], ["y"])
     assert made.main.inputs[1] == flag
     assert_same(parsed(print_program(made, dialect=dialect)), made)
+
+
+HOSTILE = st.text(
+    st.sampled_from('a\n\r\x1b\x00\x85\u202e\u2028\U000e0001 \t"\\\\(){}[]<>,=;->é'), min_size=1
+)
+
+
+@given(name=HOSTILE, other=HOSTILE, text=HOSTILE)
+@settings(max_examples=100, deadline=None)
+def test_any_name_is_one_printable_word(name, other, text):
+    """Nothing that a name holds starts a line, ends an operation or reaches a terminal."""
+    x, y, k, out = f"x{name}", f"y{other}", f"k{other}", f"o{name}"
+    made = graphs.program(
+        {x: ("fp32", 2)},
+        [
+            graphs.const(k, text),
+            graphs.call(f"t{name}", y, ("fp32", 2), **{f"p{other}": x}),
+            graphs.call("concat", out, ("fp32", 4), values=(y, y)),
+        ],
+        [out],
+    )
+    printed = print_program(made)
+    assert all(line.isprintable() for line in printed.split("\n"))
+    assert len(printed.split("\n")) == len(print_program(WORDS).split("\n"))
+    assert_same(parsed(printed), made)
+
+
+WORDS = graphs.program(
+    {"x": ("fp32", 2)},
+    [graphs.const("k", "a"), *(graphs.call("t", name, ("fp32", 2), p="x") for name in "yo")],
+    ["o"],
+)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,12 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from sd_bundle.drafts import replacing
+
+#: Bytes of a file, each from start to stop.
+Spans: TypeAlias = tuple[tuple[int, int], ...]
 
 _CHUNK: Final = 2**20
 _MOST_REMEMBERED: Final = 4096  # files
@@ -37,14 +40,15 @@ class FileHashes:
     memory: Path | None = None
     known: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, file: Path) -> str:
-        """The sha256 of ``file`` as hexadecimal digits."""
-        key = _state(file)
+    def __call__(self, file: Path, spans: Spans = ()) -> str:
+        """The sha256 of ``file``, or of the bytes from start to stop of each span, as hexadecimal digits."""
+        key = _state(file) + (f":{spans}" if spans else "")
         if key not in self.known:
             self.known.update(_recall(self.memory))
         if key not in self.known:
-            self.known[key] = _hash(file)
-            if _state(file) == key:
+            before = _state(file)
+            self.known[key] = _hash(file, spans or ((0, file.stat().st_size),))
+            if _state(file) == before:
                 _remember(self.memory, self.known)
         return self.known[key]
 
@@ -54,12 +58,14 @@ def _state(file: Path) -> str:
     return f"{file.resolve()}:{status.st_size}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
 
 
-def _hash(file: Path) -> str:
+def _hash(file: Path, spans: Spans) -> str:
     """Reads, not maps: mapped pages would count as memory of the process."""
-    sha, buffer = hashlib.sha256(), bytearray(_CHUNK)
+    sha, buffer = hashlib.sha256(), memoryview(bytearray(_CHUNK))
     with file.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            sha.update(memoryview(buffer)[:count])
+        for start, stop in spans:
+            stream.seek(start)
+            while count := stream.readinto(buffer[: min(_CHUNK, stop - stream.tell())]):
+                sha.update(buffer[:count])
     return sha.hexdigest()
 
 

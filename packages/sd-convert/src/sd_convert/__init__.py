@@ -6,7 +6,7 @@ Importing this package loads neither torch nor coremltools: they come with the f
 from .cache import CacheUsage, ConversionCache
 from .checkpoint import Checkpoint
 from .component import Component, PortSpec, Weights
-from .components import build_component
+from .components import KINDS, ComponentKind, Drawing, Network, build_component, sample_inputs
 from .convert import ComponentReport, ConversionReport, Progress, convert
 from .embeddings import Embedding
 from .errors import (
@@ -26,34 +26,39 @@ from .errors import (
     VerificationError,
     WeightsMismatchError,
 )
+from .facts import Facts, Section, Sizes
 from .lora import Lora
 from .opening import open_checkpoint
-from .options import ATTENTION_IMPLEMENTATIONS, COMPONENTS, COMPUTE_UNITS, ConversionOptions
+from .options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
-from .samples import sample_inputs
+from .transform import Transform, Transformed
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
 from .write import WrittenPackage, write_component
 
 __all__ = [
     "ATTENTION_IMPLEMENTATIONS",
-    "COMPONENTS",
     "COMPUTE_UNITS",
+    "KINDS",
     "MIN_PSNR",
     "CacheUsage",
     "Checkpoint",
     "CheckpointError",
     "CheckpointNotFoundError",
     "Component",
+    "ComponentKind",
     "ComponentPlan",
     "ComponentReport",
     "ConversionCache",
     "ConversionOptions",
     "ConversionReport",
+    "Drawing",
     "Embedding",
+    "Facts",
     "IncompleteCheckpointError",
     "LimitError",
     "Lora",
     "LoweringError",
+    "Network",
     "NotACheckpointError",
     "NotEnoughMemoryError",
     "NotEnoughSpaceError",
@@ -63,6 +68,10 @@ __all__ = [
     "PortSpec",
     "Progress",
     "SdConvertError",
+    "Section",
+    "Sizes",
+    "Transform",
+    "Transformed",
     "UnsafeWeightsError",
     "UnsupportedArchitectureError",
     "VariantError",

@@ -14,98 +14,55 @@ from sd_bundle import (
     ConditioningFacts,
     DenoiserFacts,
     Draft,
-    HiddenStates,
     ImageSize,
     LatentSize,
     ModelFacts,
     PictureSize,
     Provenance,
-    Role,
     TextEncoding,
     VaeFacts,
 )
 from sd_bundle import PortSpec as BundlePort
 
 from .checkpoint import TOKENIZERS, Checkpoint
-from .component import Component, PortSpec
+from .component import PortSpec
+from .components import ComponentKind, Ports
 from .errors import IncompleteCheckpointError
-from .facts import (
-    distillation,
-    encodes,
-    family,
-    guidance_width,
-    is_sdxl,
-    latent_channels,
-    latent_size,
-    model_version,
-    prediction_type,
-    task,
-    time_ids_of,
-    vae_factor,
-    vae_scaling_factor,
-    vae_shift_factor,
-    zeroes_empty_negative,
-)
+from .facts import Facts, Sizes
 from .folder import check_link
-from .lowered import LoweredComponent
 from .options import ConversionOptions
 from .origins import weight_sources
-from .rewrite import REWRITTEN
 
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
 _TOOLS: Final = ("sd-convert", "coremltools", "torch", "diffusers", "transformers")
-_ROLES: Final[dict[str, Role]] = {
-    "text_encoder": "text_encoder",
-    "text_encoder_2": "text_encoder",
-    "unet": "denoiser",
-    "vae_decoder": "image_decoder",
-    "vae_encoder": "image_encoder",
-    "safety_checker": "safety_checker",
-}
 
 
-def model_facts(
-    checkpoint: Checkpoint, options: ConversionOptions, components: tuple[str, ...]
-) -> ModelFacts:
-    """What the networks mean together.
-
-    Raises:
-        CheckpointError: a config that says it is missing, or says it wrong.
-        OptionsError: a latent size that the UNet cannot take.
-    """
-    height, width = latent_size(checkpoint, options)
-    factor = vae_factor(checkpoint)
-    return ModelFacts(
-        identifier=model_version(checkpoint, options),
-        family=family(checkpoint),
-        task=task(checkpoint),
-        denoiser=DenoiserFacts("unet", distillation(checkpoint)),
-        prediction_type=prediction_type(checkpoint),
-        scheduler=_SCHEDULER,
-        sizes=(
-            PictureSize(
-                ImageSize(height * factor, width * factor),
-                LatentSize(latent_channels(checkpoint), height, width),
-            ),
-        ),
-        vae=VaeFacts(
-            vae_scaling_factor(checkpoint), vae_shift_factor(checkpoint), encodes=encodes(checkpoint)
-        ),
-        text_encoders=_text_encodings(checkpoint, components),
-        conditioning=ConditioningFacts(
-            time_ids=time_ids_of(checkpoint),
-            zero_empty_negative=zeroes_empty_negative(checkpoint),
-            guidance_embedding=guidance_width(checkpoint) is not None,
-        ),
+def model_facts(facts: Facts, sizes: Sizes, identifier: str, components: tuple[str, ...]) -> ModelFacts:
+    """What the networks mean together, in a bundle of these components."""
+    unet, vae = facts.unet, facts.vae
+    picture = PictureSize(
+        ImageSize(sizes.height * vae.factor, sizes.width * vae.factor),
+        LatentSize(vae.channels, sizes.height, sizes.width),
     )
-
-
-def _text_encodings(checkpoint: Checkpoint, components: tuple[str, ...]) -> tuple[TextEncoding, ...]:
-    output: HiddenStates = "hidden_embeds" if is_sdxl(checkpoint) else "last_hidden_state"
-    return tuple(
-        TextEncoding(name, folder, hidden_states=output)
-        for name, folder in TOKENIZERS.items()
-        if name in components
+    return ModelFacts(
+        identifier=identifier,
+        family=facts.family.name,
+        task=unet.task.name,
+        denoiser=DenoiserFacts("unet", facts.distillation),
+        prediction_type=facts.prediction_type,
+        scheduler=_SCHEDULER,
+        sizes=(picture,),
+        vae=VaeFacts(vae.scaling_factor, vae.shift_factor, encodes=vae.encodes),
+        text_encoders=tuple(
+            TextEncoding(name, folder, hidden_states=facts.family.hidden_states)
+            for name, folder in TOKENIZERS.items()
+            if name in components
+        ),
+        conditioning=ConditioningFacts(
+            time_ids=unet.time_ids,
+            zero_empty_negative=facts.zeroes_empty_negative,
+            guidance_embedding=unet.guidance_width is not None,
+        ),
     )
 
 
@@ -119,20 +76,23 @@ def provenance(
 
 
 def bundle_component(
-    component: Component | LoweredComponent, package: str, options: ConversionOptions, *, size: ImageSize
+    kind: ComponentKind,
+    ports: Ports,
+    package: str,
+    options: ConversionOptions,
+    *,
+    size: ImageSize,
 ) -> BundleComponent:
-    """The manifest's entry for ``component`` in the package of that file name; ``size`` of the picture."""
-    rewritten = component.name in REWRITTEN
+    """The manifest's entry for a network in the package of that file name; ``size`` is the picture's."""
+    implementation = options.attention_implementation if kind.rewrites_attention else None
     return BundleComponent.of_package(
         package,
-        name=component.name,
-        role=_ROLES[component.name],
+        name=kind.name,
+        role=kind.role,
         size=size,
-        inputs=map(_bundle_port, component.inputs),
-        outputs=map(_bundle_port, component.outputs),
-        attention_implementation=(
-            cast(AttentionImplementation, options.attention_implementation) if rewritten else None
-        ),
+        inputs=map(_bundle_port, ports.inputs),
+        outputs=map(_bundle_port, ports.outputs),
+        attention_implementation=cast("AttentionImplementation | None", implementation),
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,
     )

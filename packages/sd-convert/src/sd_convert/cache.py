@@ -12,9 +12,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,10 +24,7 @@ from typing import Any, Final
 from sd_bundle import FileHashes
 from sd_bundle.drafts import replacing
 
-from .checkpoint import Checkpoint
-from .facts import model_version
-from .lowered import LoweredComponent, pack, unpack
-from .options import ConversionOptions
+from .lowered import LoweredComponent, PackedComponent, pack, unpack
 from .weights import LazyWeights
 
 _FORMAT: Final = 1  # of the files
@@ -37,9 +34,6 @@ _OURS: Final = ("sd_convert", "sd_attention", "sd_mil")
 _SHA: Final = 32  # bytes
 _ABANDONED: Final = 3600.0  # seconds after which nobody still writes a file
 _LARGEST_ENTRY: Final = 2**28  # bytes; SDXL's UNet has two millions
-
-#: Options that say which components and where, not what becomes of each.
-_ELSEWHERE: Final = ("components", "overwrite", "compute_precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +59,11 @@ class ConversionCache:
     limit: int = 2**28
 
     @property
-    def hash_file(self) -> Callable[[Path], str]:
+    def hash_file(self) -> FileHashes:
         """sha256 of files, remembered here while their sizes and times stay the same."""
-        return FileHashes(self.folder / "files.json")
+        return _hashes_in(self.folder)
 
-    def component(self, key: str, weights: LazyWeights) -> LoweredComponent | None:
+    def component(self, key: str, weights: LazyWeights) -> PackedComponent | None:
         """The component kept under ``key``, with tensors of ``weights``, if it is good for these."""
         content = self.read(key)
         try:
@@ -138,25 +132,10 @@ class ConversionCache:
                         yield path, path.stat()
 
 
-def program_key(
-    checkpoint: Checkpoint, options: ConversionOptions, name: str, weights: LazyWeights, **decided: str
-) -> str:
-    """The sha256 of everything that a component's program follows from, but the elements of its weights.
-
-    That is the configs, the names and shapes of its tensors, the options, what was ``decided`` on the way
-    (the precision), our own code, and the versions of the libraries that have a hand in it.
-    """
-    facts = {
-        "component": name,
-        "version": model_version(checkpoint, options),
-        "components": checkpoint.components,
-        "configs": checkpoint.configs,
-        "options": {key: value for key, value in asdict(options).items() if key not in _ELSEWHERE},
-        "decided": decided,
-        "tensors": [(key, entry.dtype, entry.shape) for key, entry in weights.entries.items()],
-        "date": os.environ.get("SOURCE_DATE_EPOCH"),
-    }
-    return entry_key("program", facts)
+@cache
+def _hashes_in(folder: Path) -> FileHashes:
+    """One for the process: what cannot be written there is remembered at least as long."""
+    return FileHashes(folder / "files.json")
 
 
 def entry_key(kind: str, facts: Any) -> str:

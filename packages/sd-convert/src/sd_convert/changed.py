@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from .tensors import LazyTensor
+from .tensors import HashBytes, LazyTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,6 @@ class RowsAppended:
         dtype = np.float16 if self.dtype == "F16" else np.float32
         return np.concatenate([np.asarray(part.read(), dtype=dtype) for part in (self.base, *self.rows)])
 
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
+    def identity(self, hash_bytes: HashBytes) -> str:
         """Of all parts, in their order."""
-        return "/".join(part.identity(hash_file) for part in (self.base, *self.rows))
+        return "/".join(part.identity(hash_bytes) for part in (self.base, *self.rows))

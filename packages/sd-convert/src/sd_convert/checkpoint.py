@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,20 +13,12 @@ from .sources import Source
 from .weights import LazyWeights
 
 if TYPE_CHECKING:
+    from sd_bundle import FileHashes
+
     from .embeddings import Embedding
     from .lora import Lora
 
 Config: TypeAlias = Mapping[str, Any]
-
-#: The folder of a checkpoint that holds a component's network.
-FOLDERS: Final = {
-    "text_encoder": "text_encoder",
-    "text_encoder_2": "text_encoder_2",
-    "unet": "unet",
-    "vae_decoder": "vae",
-    "vae_encoder": "vae",
-    "safety_checker": "safety_checker",
-}
 
 INDEX: Final = "model_index.json"
 CONFIG_FILES: Final = {
@@ -39,6 +31,12 @@ CONFIG_FILES: Final = {
     "feature_extractor": "feature_extractor/preprocessor_config.json",
     "scheduler": "scheduler/scheduler_config.json",
 }
+
+
+def config_file(folder: str) -> str:
+    """Where a checkpoint has the config of a folder, known or not, or ``model_index``."""
+    return CONFIG_FILES.get(folder, f"{folder}/config.json")
+
 
 #: The folder of the tokenizer of each text encoder.
 TOKENIZERS: Final = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
@@ -54,8 +52,12 @@ TOKENIZER_FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How to open a checkpoint: the arguments of :func:`sd_convert.open_checkpoint` of the same names."""
+    """How to open a checkpoint: the arguments of :func:`sd_convert.open_checkpoint` of the same names.
 
+    ``folders`` has the folder of each component that there may be.
+    """
+
+    folders: Mapping[str, str]
     components: Collection[str] | None = None
     variant: str | None = None
     revision: str | None = None
@@ -65,6 +67,14 @@ class Request:
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[Embedding, ...] = ()
     vae: str | Path | None = None
+
+    def chosen(self) -> dict[str, str]:
+        """The folders of the components that were asked for, or of all."""
+        return {
+            component: folder
+            for component, folder in self.folders.items()
+            if self.components is None or component in self.components
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,7 @@ class Checkpoint:
     """What a conversion reads.
 
     ``name`` is the hub id, or the folder's or file's name, ``revision`` the hub's commit, ``folder`` the
-    folder or file itself. ``components`` are those of ``sd_convert.COMPONENTS`` that were asked for.
+    folder or file itself. ``networks`` has the folder of each component that was asked for.
     ``configs`` is by folder (``text_encoder``, ``unet``, ``vae``, ``scheduler``, ...) and ``model_index``,
     and has those that exist. ``tokenizers`` has the files of ``tokenizer`` and ``tokenizer_2``, as far as
     there are any.
@@ -98,7 +108,7 @@ class Checkpoint:
     name: str
     folder: Path
     revision: str | None
-    components: tuple[str, ...]
+    networks: Mapping[str, str]
     configs: Mapping[str, Config]
     tokenizers: Mapping[str, tuple[Path, ...]]
     scheduler_file: Path | None
@@ -108,6 +118,11 @@ class Checkpoint:
     merged: Merged = field(default_factory=Merged)
     notes: tuple[str, ...] = ()
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that were asked for, in the usual order."""
+        return tuple(self.networks)
+
     def config(self, folder: str) -> Config:
         """The config of a folder (``unet``, ``scheduler``, ...), or ``model_index``.
 
@@ -116,7 +131,7 @@ class Checkpoint:
         """
         if folder not in self.configs:
             raise IncompleteCheckpointError(
-                f"{self.folder}: expected {CONFIG_FILES[folder]}, got none; download the checkpoint again"
+                f"{self.folder}: expected {config_file(folder)}, got none; download the checkpoint again"
             )
         return self.configs[folder]
 
@@ -127,14 +142,13 @@ class Checkpoint:
             IncompleteCheckpointError: the component was not asked for, or a file is truncated.
             CheckpointError: a file is malformed.
         """
-        folder = FOLDERS[component]
-        if folder not in self.sources:
+        if self.networks.get(component) not in self.sources:
             raise IncompleteCheckpointError(
                 f"{self.name}: expected the weights of {component}, got {', '.join(self.components)} opened"
             )
-        return self.sources[folder].open()
+        return self.sources[self.networks[component]].open()
 
-    def digest(self, component: str, hash_file: Callable[[Path], str] | None = None) -> str:
+    def digest(self, component: str, hash_file: FileHashes | None = None) -> str:
         """What the component's weights are, as one number, see :mod:`sd_convert.digest`.
 
         Errors as ``weights``.

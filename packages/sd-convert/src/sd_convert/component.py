@@ -56,6 +56,7 @@ class Component:
 
     ``module`` lives on the meta device; its ``forward`` takes the tensors of ``inputs`` in order (in float32)
     and returns those of ``outputs`` in order. ``weights`` answers to the names of ``module.state_dict()``.
+    ``rewrites_attention``: whether its attention takes the chosen implementation, or stays over all heads.
     """
 
     name: str
@@ -68,3 +69,4 @@ class Component:
     author: str
     license: str
     user_defined: Mapping[str, str] = field(default_factory=dict)
+    rewrites_attention: bool = False

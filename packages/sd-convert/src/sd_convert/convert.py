@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from sd_bundle import Draft, FileHashes, new_bundle
-from sd_mil import write_package
+from sd_bundle import BundleComponent, Draft, FileHashes, new_bundle
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
 from .cache import ConversionCache
 from .checkpoint import Checkpoint
-from .components import load_libraries
-from .facts import model_version, package_name
+from .components import KINDS, ComponentKind, chosen_parts, load_libraries
+from .facts import chosen_sizes
 from .limits import check_space, limits_named
-from .lowered import LoweredComponent
+from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
+from .metadata import model_version, package_name
 from .options import ConversionOptions
-from .plan import chosen_components
-from .programs import PreparedComponent, Programs
+from .programs import PreparedComponent, Programs, Wanted
+from .transform import Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,16 @@ def convert(
     *,
     progress: OnProgress | None = None,
     cache: ConversionCache | None = None,
+    kinds: Iterable[ComponentKind] = KINDS,
+    transform: Transform | None = None,
 ) -> ConversionReport:
     """Convert the components of ``checkpoint`` and write the bundle ``output``.
 
     The bundle appears when it is complete. On any exception, Ctrl-C included, what was at ``output`` stays
     as it was, and nothing is left beside it; what a killed process left there is cleared away. ``cache``:
-    where to look for, and keep, everything but the weights; None does without.
+    where to look for, and keep, everything but the weights; None does without. ``kinds``: what its components
+    are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`. ``transform``: what
+    is done to each program before it is written, such as compressing its weights.
 
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
@@ -89,39 +93,41 @@ def convert(
         sd_bundle.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
     """
     options, began = options or ConversionOptions(), perf_counter()
-    names = chosen_components(checkpoint, options)
-    facts = model_facts(checkpoint, options, names)
-    programs = Programs(checkpoint, options, cache)
+    parts = chosen_parts(checkpoint, options, kinds)
+    names, facts = tuple(part.name for part in parts), parts[0].facts
+    programs = Programs(chosen_sizes(facts, options), options, cache)
+    model = model_facts(facts, programs.sizes, model_version(facts, options), names)
     hash_file = FileHashes() if cache is None else cache.hash_file
     origin = provenance(checkpoint, names, hash_file)
     with (
         limits_named(Path(output)),
-        new_bundle(output, facts, provenance=origin, overwrite=options.overwrite) as draft,
+        new_bundle(output, model, provenance=origin, overwrite=options.overwrite) as draft,
         collector_paused(),
     ):
         copy_files(checkpoint, draft, names)
-        cached = frozenset(name for name in names if programs.has(name))
-        loading = _load(name for name in names if name not in cached)
-        reports = _Work(checkpoint, options, draft, names, progress).run(programs, cached)
+        wanted = tuple(map(programs.wanted, parts))
+        loading = _load(one.part.kind for one in wanted if one.key is None)
+        reports = _Work(programs, draft, wanted, progress, transform).run()
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
-def _load(components: Iterable[str]) -> float:
-    """Import what lowering ``components`` takes; the seconds that it took."""
-    began, names = perf_counter(), tuple(components)
-    if names:
-        load_libraries(names)
+def _load(kinds: Iterable[ComponentKind]) -> float:
+    """Import what lowering components of ``kinds`` takes; the seconds that it took."""
+    began, missing = perf_counter(), tuple(kinds)
+    if missing:
+        load_libraries(missing)
         collect()
     return perf_counter() - began
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose program is there, after ``seconds``, and whose package is being written."""
+    """A component whose ``program`` is there, after ``seconds``, and whose package is being written."""
 
     component: str
     path: Path
     prepared: PreparedComponent
+    program: LoweredComponent | PackedComponent
     seconds: float
     written: Future[float]
 
@@ -134,53 +140,56 @@ class _Work:
     are read; then those to be lowered, the largest first.
     """
 
-    checkpoint: Checkpoint
-    options: ConversionOptions
+    programs: Programs
     draft: Draft
-    names: tuple[str, ...]
+    wanted: tuple[Wanted, ...]
     progress: OnProgress | None
+    transform: Transform | None
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
-    def run(self, programs: Programs, cached: frozenset[str]) -> tuple[ComponentReport, ...]:
+    def run(self) -> tuple[ComponentReport, ...]:
         """Write every component; the reports come in the usual order."""
-        sizes = {name: self.checkpoint.weights(name).bytes for name in self.names}
+        names = [wanted.part.name for wanted in self.wanted]
         with Background() as flushing, Background() as writing:
-            order = [
-                (name not in cached, sizes[name] if name in cached else -sizes[name], name)
-                for name in self.names
-            ]
-            for *_, name in sorted(order):
-                self._tell(Progress(name, len(self.reports), len(self.names)))
-                self._start(name, programs, writing, flushing)
+            for wanted in sorted(self.wanted, key=_turn):
+                self._tell(Progress(wanted.part.name, len(self.reports), len(names)))
+                self._start(wanted, writing, flushing)
                 self._report(wait=False)
             self._report(wait=True)
-        self.draft.components.sort(key=lambda entry: self.names.index(entry.name))
-        return tuple(self.reports[name] for name in self.names)
+        self.draft.components.sort(key=lambda entry: names.index(entry.name))
+        return tuple(self.reports[name] for name in names)
 
-    def _start(self, name: str, programs: Programs, writing: Background, flushing: Background) -> None:
-        began = perf_counter()
-        prepared = programs.prepared(name)
-        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
-        package = package_name(model_version(self.checkpoint, self.options), name)
-        entry = bundle_component(prepared.lowered, package, self.options, size=self.draft.model.image)
+    def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
+        began, part, options = perf_counter(), wanted.part, self.programs.options
+        prepared = self.programs.prepared(wanted)
+        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
+        program, entry = self._transformed(prepared.program, entry)
+        pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + program.weight_bytes)
         path = self.draft.add_component(entry)
-        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
+        written = writing.submit(lambda: self._write(program, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(name, path, prepared, perf_counter() - began, written))
+        self.jobs.append(_Job(part.name, path, prepared, program, perf_counter() - began, written))
 
-    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
+    def _transformed(
+        self, program: LoweredComponent | PackedComponent, entry: BundleComponent
+    ) -> tuple[LoweredComponent | PackedComponent, BundleComponent]:
+        if self.transform is None:
+            return program, entry
+        lowered = program.lowered()
+        done = self.transform(entry, lowered.program)
+        for relative, content in done.files.items():
+            self.draft.add_file(relative, content)
+        return replace(lowered, program=done.program), replace(entry, compression=done.compression)
+
+    def _write(
+        self, program: LoweredComponent | PackedComponent, path: Path, check: Callable[[], None]
+    ) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        written = write_package(
-            path,
-            lowered.program,
-            lowered.description,
-            version=lowered.specification,
-            identity=lowered.name,
-            check=check,
-        )
+        written = program.write(path, check)
         for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began
@@ -190,12 +199,18 @@ class _Work:
         for job in self.jobs:
             if job.component not in self.reports and (wait or job.written.done()):
                 report = _component_report(job)
-                self._tell(Progress(job.component, len(self.reports), len(self.names), report))
+                self._tell(Progress(job.component, len(self.reports), len(self.wanted), report))
                 self.reports[job.component] = report
 
     def _tell(self, event: Progress) -> None:
         if self.progress is not None:
             self.progress(event)
+
+
+def _turn(wanted: Wanted) -> tuple[bool, int, str]:
+    """Where a component comes: cached ones by rising size, then the others by falling size."""
+    is_new, size = wanted.key is None, wanted.part.weights.bytes
+    return is_new, -size if is_new else size, wanted.part.name
 
 
 def _component_report(job: _Job) -> ComponentReport:

@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from .checkpoint import FOLDERS, Checkpoint, Config, Request
+from .checkpoint import Checkpoint, Config, Request
 from .documents import read_json
 from .errors import NotACheckpointError, UnsupportedArchitectureError
 from .folder import weight_names
 from .hub import Repository
-from .options import COMPONENTS
 from .single_file.detect import Place
 from .single_file.source import InSingleFile, original_tensors
 from .single_file.vae import DIFFUSERS_MARK, vae_config
@@ -41,14 +40,13 @@ def with_vae(
     checkpoint: Checkpoint, config: Config, source: Source, request: Request, *, variant: str
 ) -> Checkpoint:
     """``checkpoint`` with the halves of another VAE as its own, as far as its components were asked for."""
-    asked = request.components
-    halves = {c for c, folder in FOLDERS.items() if folder == "vae" and (asked is None or c in asked)}
-    components = tuple(c for c in COMPONENTS if c in {*checkpoint.components, *halves})
+    halves = {component for component, folder in request.chosen().items() if folder == "vae"}
+    opened = {*checkpoint.components, *halves}
     sources = {folder: s for folder, s in checkpoint.sources.items() if folder != "vae"}
     notes = tuple(note for note in checkpoint.notes if "VAE" not in note)
     return replace(
         checkpoint,
-        components=components,
+        networks={c: folder for c, folder in request.folders.items() if c in opened},
         configs={**checkpoint.configs, "vae": config},
         sources={**sources, "vae": source} if halves else sources,
         variants={**checkpoint.variants, "vae": variant},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,23 @@ def export(component: Component) -> Exported:
     module = component.module
     constants = {name: buffer.detach() for name, buffer in module.named_buffers() if not buffer.is_meta}
     inputs = tuple(torch.empty(port.shape, dtype=torch.float32, device="meta") for port in component.inputs)
-    with torch.no_grad():
+    with torch.no_grad(), _without_stack_traces():
         program = torch.export.export(copy.deepcopy(module).to("meta").eval(), inputs, strict=False)
     constants |= {name: value for name, value in program.constants.items() if not value.is_meta}
     return Exported(program, constants)
+
+
+@contextmanager
+def _without_stack_traces() -> Iterator[None]:
+    """Nobody reads where in the code each node was made, and finding it out takes a third of the tracing."""
+    from torch.fx import config
+
+    if not hasattr(config, "do_not_emit_stack_traces"):  # older torch
+        yield
+        return
+    were_off = config.do_not_emit_stack_traces
+    config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        config.do_not_emit_stack_traces = were_off

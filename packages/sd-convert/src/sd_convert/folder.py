@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .architecture import check_pipeline
-from .checkpoint import CONFIG_FILES, FOLDERS, INDEX, TOKENIZER_FILES, TOKENIZERS, Checkpoint
+from .checkpoint import (
+    CONFIG_FILES,
+    INDEX,
+    TOKENIZER_FILES,
+    TOKENIZERS,
+    Checkpoint,
+    Request,
+    config_file,
+)
 from .documents import read_json
 from .errors import CheckpointError, IncompleteCheckpointError, NotACheckpointError
+from .facts.supported import check_pipeline
 from .hub import Repository
-from .options import COMPONENTS
 from .sources import Files
 from .variants import choose_variant
 
 
-def fetch_folder(repository: Repository, components: Collection[str] | None, variant: str | None) -> Path:
+def fetch_folder(repository: Repository, request: Request) -> Path:
     """Fetch small files first, then, knowing them, exactly one variant of the weights of each folder.
 
     Raises: see :func:`sd_convert.open_checkpoint`.
     """
     tokenizers = (f"{folder}/{name}" for folder in TOKENIZERS.values() for name in TOKENIZER_FILES)
-    patterns = [*CONFIG_FILES.values(), *tokenizers]
+    patterns = [*_config_files(request).values(), *tokenizers]
     if repository.offline:
         return repository.fetch(patterns)
     files = repository.files()
@@ -29,31 +36,24 @@ def fetch_folder(repository: Repository, components: Collection[str] | None, var
         raise NotACheckpointError(f"{repository.name}: expected {INDEX} in the repository, got none")
     root = repository.fetch([*patterns, *(file for file in files if ".safetensors.index" in file)])
     wanted: list[str] = []
-    for folder in _folders(_components(root, repository.name, components)):
+    for folder in dict.fromkeys(_networks(root, repository.name, request).values()):
         names = [file.removeprefix(f"{folder}/") for file in files if file.startswith(f"{folder}/")]
-        _, name = choose_variant(names, variant=variant, where=f"{repository.name}/{folder}")
+        _, name = choose_variant(names, variant=request.variant, where=f"{repository.name}/{folder}")
         wanted += [f"{folder}/{name}" for name in weight_names(root / folder, name)]
     return repository.fetch([*patterns, *wanted])
 
 
-def read_folder(
-    root: Path,
-    name: str,
-    components: Collection[str] | None,
-    *,
-    variant: str | None = None,
-    revision: str | None = None,
-) -> Checkpoint:
+def read_folder(root: Path, name: str, request: Request, *, revision: str | None = None) -> Checkpoint:
     """The checkpoint in ``root``, with one variant of the weights of each component.
 
     Raises: see :func:`sd_convert.open_checkpoint`.
     """
-    chosen = _components(root, name, components)
+    networks = _networks(root, name, request)
     sources: dict[str, Files] = {}
     variants: dict[str, str] = {}
-    for folder in _folders(chosen):
+    for folder in dict.fromkeys(networks.values()):
         names = _file_names(root, folder)
-        variants[folder], file = choose_variant(names, variant=variant, where=str(root / folder))
+        variants[folder], file = choose_variant(names, variant=request.variant, where=str(root / folder))
         sources[folder] = Files(tuple(root / folder / name for name in weight_names(root / folder, file)))
         sources[folder].open()  # a truncated file is better said now than after an hour
     scheduler = root / CONFIG_FILES["scheduler"]
@@ -61,9 +61,11 @@ def read_folder(
         name=name,
         folder=root,
         revision=revision,
-        components=chosen,
+        networks=networks,
         configs={
-            key: read_json(root / file) for key, file in CONFIG_FILES.items() if (root / file).is_file()
+            folder: read_json(root / file)
+            for folder, file in _config_files(request).items()
+            if (root / file).is_file()
         },
         tokenizers={
             folder: files for folder in TOKENIZERS.values() if (files := tokenizer_files(root / folder))
@@ -96,31 +98,31 @@ def check_link(file: Path) -> None:
         )
 
 
-def _components(root: Path, name: str, asked: Collection[str] | None) -> tuple[str, ...]:
-    """Those asked for, in the usual order; refuse a folder that is none, or of another kind of pipeline."""
+def _config_files(request: Request) -> dict[str, str]:
+    return CONFIG_FILES | {folder: config_file(folder) for folder in request.folders.values()}
+
+
+def _networks(root: Path, name: str, request: Request) -> dict[str, str]:
+    """Where those asked for are; refuse a folder that is no checkpoint, or of another kind of pipeline."""
     if not (root / INDEX).is_file():
         raise NotACheckpointError(
             f"{root}: expected a checkpoint folder in diffusers format, got a folder without {INDEX}"
         )
     index = read_json(root / INDEX)
     check_pipeline(index, where=f"{name}/{INDEX}")
-    listed = [component for component in COMPONENTS if _is_listed(index.get(FOLDERS[component]))]
-    for component in asked or ():
+    listed = [component for component, folder in request.folders.items() if _is_listed(index.get(folder))]
+    for component in request.components or ():
         if component not in listed:
             raise IncompleteCheckpointError(
-                f"{name}/{INDEX}: expected {FOLDERS[component]!r} for {component}, "
+                f"{name}/{INDEX}: expected {request.folders[component]!r} for {component}, "
                 f"got {', '.join(listed) or 'none'}"
             )
-    return tuple(component for component in listed if asked is None or component in asked)
+    return {component: folder for component, folder in request.chosen().items() if component in listed}
 
 
 def _is_listed(entry: object) -> bool:
     """``[library, class]`` in model_index.json; ``[null, null]`` says that the pipeline goes without."""
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
-
-
-def _folders(components: Collection[str]) -> list[str]:
-    return list(dict.fromkeys(FOLDERS[component] for component in components))
 
 
 def _file_names(root: Path, folder: str) -> list[str]:

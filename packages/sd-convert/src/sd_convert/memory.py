@@ -29,6 +29,7 @@ def collector_paused() -> Iterator[None]:
     """
     was_enabled = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what the process already holds is not looked at by :func:`collect`
     try:
         yield
     finally:
@@ -38,6 +39,6 @@ def collector_paused() -> Iterator[None]:
 
 
 def collect() -> None:
-    """Free cycles among what was made since the last call; what is there now is not looked at again."""
+    """Free cycles among what was made since the pause began, or since the last call."""
     gc.collect()
     gc.freeze()

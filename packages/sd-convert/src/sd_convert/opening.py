@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from .checkpoint import CONFIG_FILES, Checkpoint, Request
+from .components import KINDS, ComponentKind
 from .custom_vae import fetch_vae, read_vae_file, read_vae_folder, with_vae
 from .embeddings import Embedding, with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
@@ -50,6 +51,7 @@ def open_checkpoint(
     loras: Sequence[Lora] = (),
     embeddings: Sequence[Embedding] = (),
     vae: str | Path | None = None,
+    kinds: Iterable[ComponentKind] = KINDS,
 ) -> Checkpoint:
     """Open a diffusers folder, a single ``.safetensors`` file in the original layout, or fetch from the
     hub.
@@ -69,16 +71,19 @@ def open_checkpoint(
     tokens, of which ``notes`` speak; ``embeddings`` become tokens of the
     tokenizers and of the text encoders. Their files may be on the hub too.
     ``vae``: a folder, file or hub id whose VAE takes the place of the checkpoint's, both halves of it.
+    ``kinds``: of the components that there may be.
 
     Raises:
         CheckpointError: one of its subclasses, see ``sd_convert.errors``.
         UnsupportedArchitectureError: another kind of pipeline than Stable Diffusion 1, 2 and XL.
         OptionsError: an unknown component, prediction type or family.
     """
+    folders = {kind.name: kind.folder for kind in kinds}
     if components is not None:
-        check_components(tuple(components))
+        check_components(tuple(components), tuple(folders))
     hub = Hub(token, Path(cache_dir) if cache_dir else None, local_files_only or is_offline())
     request = Request(
+        folders,
         components,
         variant,
         revision,
@@ -134,16 +139,14 @@ def _open(source: str | Path, request: Request, hub: Hub) -> Checkpoint:
     path = Path(source).expanduser()
     if path.is_dir():
         name = path.resolve().name
-        return read_folder(path, name, request.components, variant=request.variant)
+        return read_folder(path, name, request)
     if path.is_file():
         check_suffix(path)
         return read_single_file(path, path.stem, request, hub)
     if isinstance(source, str) and is_repository_id(source):
         repository = hub.repository(source, request.revision)
-        root = fetch_folder(repository, request.components, request.variant)
-        return read_folder(
-            root, repository.name, request.components, variant=request.variant, revision=root.name
-        )
+        root = fetch_folder(repository, request)
+        return read_folder(root, repository.name, request, revision=root.name)
     if isinstance(source, str) and (place := split_hub_file(source)):
         root = hub.repository(place[0], request.revision).fetch([place[1]])
         return read_single_file(root / place[1], Path(place[1]).stem, request, hub, revision=root.name)

@@ -8,15 +8,6 @@ from typing import Final
 from .errors import OptionsError
 from .targets import FUSED_ATTENTION_OPSET, TARGETS, target_named
 
-COMPONENTS: Final = (
-    "text_encoder",
-    "text_encoder_2",
-    "unet",
-    "vae_decoder",
-    "vae_encoder",
-    "safety_checker",
-)
-
 #: The compute unit for which each attention implementation was designed; AUTO suits any, this one by default.
 COMPUTE_UNIT_OF_ATTENTION: Final = {
     "ORIGINAL": "CPU_AND_GPU",
@@ -29,9 +20,6 @@ ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
 COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
 PRECISIONS: Final = ("auto", "fp16", "fp32")
 
-#: Components whose precision is found by a check unless the options say otherwise.
-CHECKED_BY_DEFAULT: Final = frozenset({"vae_decoder", "vae_encoder"})
-
 _SIZES: Final = {
     "latent_height": "latent pixels",
     "latent_width": "latent pixels",
@@ -43,7 +31,7 @@ _SIZES: Final = {
 class ConversionOptions:
     """How to convert a checkpoint; every default is the one that apps expect.
 
-    ``components``: names out of ``COMPONENTS``; ``None`` is every one that the checkpoint has.
+    ``components``: by name; ``None`` is every one that the checkpoint was opened with.
     ``attention_implementation``: ``AUTO`` is what sd-attention recommends for each attention's sizes on the
     compute unit; ``SDPA`` needs the operations of iOS18.
     ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
@@ -78,7 +66,7 @@ class ConversionOptions:
     def __post_init__(self) -> None:
         """Refuse values that no conversion can honour."""
         if self.components is not None:
-            check_components(self.components)
+            _check_distinct(self.components)
         one_of("attention_implementation", self.attention_implementation, ATTENTION_IMPLEMENTATIONS)
         one_of("target", self.target, tuple(TARGETS))
         check_attention(self.attention_implementation, self.target)
@@ -108,20 +96,23 @@ def check_attention(implementation: str, target: str) -> None:
 
 
 def _check_precision(entry: str) -> None:
-    component, _, precision = entry.rpartition("=")
-    if precision not in PRECISIONS or component not in ("", *COMPONENTS):
+    if entry.rpartition("=")[2] not in PRECISIONS or entry.startswith("="):
         raise OptionsError(
             f"compute_precision: expected {', '.join(PRECISIONS)}, or one of them for a component "
             f"(vae_decoder=fp32), got {entry!r}"
         )
 
 
-def check_components(names: tuple[str, ...]) -> None:
+def check_components(names: tuple[str, ...], known: tuple[str, ...]) -> None:
     """Refuse unknown, repeated or no component names with :class:`OptionsError`."""
-    if not names:
-        raise OptionsError(f"components: expected at least one of {', '.join(COMPONENTS)}, got none")
+    _check_distinct(names)
     for name in names:
-        one_of("components", name, COMPONENTS)
+        one_of("components", name, known)
+
+
+def _check_distinct(names: tuple[str, ...]) -> None:
+    if not names:
+        raise OptionsError("components: expected at least one, got none")
     if len(set(names)) != len(names):
         raise OptionsError(f"components: expected each name once, got {', '.join(names)}")
 

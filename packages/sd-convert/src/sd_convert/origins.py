@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sd_bundle import AddedEmbedding, CustomVae, MergedLora, SourceFile, WeightSources
 
-from .checkpoint import FOLDERS, TOKENIZERS, Checkpoint
+from .checkpoint import TOKENIZERS, Checkpoint
 
 
 def weight_sources(
@@ -20,9 +20,10 @@ def weight_sources(
     """
     names, merged = tuple(components), checkpoint.merged
     has_text = any(name in TOKENIZERS for name in names)
-    own = [name for name in names if merged.vae is None or FOLDERS[name] != "vae"]
+    folders = checkpoint.networks
+    own = [name for name in names if merged.vae is None or folders[name] != "vae"]
     return WeightSources(
-        files={name: _own_files(checkpoint, FOLDERS[name]) for name in own},
+        files={name: _own_files(checkpoint, folders[name]) for name in own},
         loras=tuple(
             MergedLora(
                 _hashed(name, lora.file, hash_file),

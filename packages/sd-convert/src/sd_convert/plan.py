@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from .cache import ConversionCache
-from .checkpoint import FOLDERS, Checkpoint
-from .component import Component, PortSpec
-from .components import build_component
-from .errors import OptionsError
-from .facts import model_version, package_name
-from .lowered import LoweredComponent
+from .checkpoint import Checkpoint
+from .component import PortSpec
+from .components import KINDS, ComponentKind, Part, Ports, chosen_parts
+from .facts import chosen_sizes
+from .metadata import model_version, package_name
 from .options import ConversionOptions
-from .precision import Precision, known_precision
-from .programs import Programs, in_precision
+from .precision import Precision
+from .programs import Programs
 
 #: Bytes that torch, diffusers, transformers and coremltools take with the graph of a UNet (measured: 1.1 GB
 #: for SD 1.5, 1.2 GB for SDXL), and what Python takes where none of them is needed.
@@ -56,7 +56,11 @@ class Plan:
 
 
 def plan(
-    checkpoint: Checkpoint, options: ConversionOptions | None = None, *, cache: ConversionCache | None = None
+    checkpoint: Checkpoint,
+    options: ConversionOptions | None = None,
+    *,
+    cache: ConversionCache | None = None,
+    kinds: Iterable[ComponentKind] = KINDS,
 ) -> Plan:
     """What :func:`sd_convert.convert` would do with the same arguments; reads the headers of the weights.
 
@@ -65,64 +69,45 @@ def plan(
     Raises: what ``convert`` raises for a checkpoint or options that it refuses.
     """
     options = options or ConversionOptions()
-    names = chosen_components(checkpoint, options)
-    programs = Programs(checkpoint, options, cache)
-    components = tuple(_plan_component(programs, name) for name in names)
+    parts = chosen_parts(checkpoint, options, kinds)
+    programs = Programs(chosen_sizes(parts[0].facts, options), options, cache)
+    components = tuple(_plan_component(programs, part) for part in parts)
     return Plan(
-        model_version=model_version(checkpoint, options),
+        model_version=model_version(parts[0].facts, options),
         options=options,
         components=components,
-        memory_bytes=_estimate_memory(checkpoint, components),
+        memory_bytes=_estimate_memory(parts, is_light=all(part.is_reused for part in components)),
         disk_bytes=sum(component.package_bytes for component in components),
     )
 
 
-def _estimate_memory(checkpoint: Checkpoint, components: tuple[ComponentPlan, ...]) -> int:
+def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
     """The libraries, and the largest tensor twice: as it is read and as it is written, one after another."""
-    tensors = (entry for part in components for entry in checkpoint.weights(part.name).entries.values())
-    largest = max(entry.bytes for entry in tensors)
-    is_light = all(component.is_reused for component in components)
+    largest = max(entry.bytes for part in parts for entry in part.weights.entries.values())
     return (_PYTHON_MEMORY if is_light else _LIBRARIES_MEMORY) + 2 * largest
 
 
-def chosen_components(checkpoint: Checkpoint, options: ConversionOptions) -> tuple[str, ...]:
-    """The components to convert, in the usual order.
-
-    Raises:
-        OptionsError: one was asked for that the checkpoint was not opened with.
-    """
-    asked = options.components or checkpoint.components
-    for name in asked:
-        if name not in checkpoint.components:
-            raise OptionsError(
-                f"components: expected those of {checkpoint.name} as opened "
-                f"({', '.join(checkpoint.components)}), got {name!r}"
-            )
-    return tuple(name for name in checkpoint.components if name in asked)
-
-
-def _plan_component(programs: Programs, name: str) -> ComponentPlan:
-    checkpoint, options = programs.checkpoint, programs.options
-    cached = programs.cached(name)
-    precision = known_precision(name, checkpoint, options, programs.cache)
-    component = (
-        cached.lowered if cached else in_precision(build_component(name, checkpoint, options), precision)
-    )
+def _plan_component(programs: Programs, part: Part) -> ComponentPlan:
+    wanted = programs.wanted(part)
+    cached, precision = programs.cached(wanted), wanted.precision
+    ports = programs.ports(part, precision or Precision("float16"))
     return ComponentPlan(
-        name=name,
-        package=package_name(model_version(checkpoint, options), name),
-        inputs=component.inputs,
-        outputs=component.outputs,
-        variant=checkpoint.variants[FOLDERS[name]],
-        checkpoint_bytes=checkpoint.weights(name).bytes,
-        package_bytes=_package_bytes(component, precision),
+        name=part.name,
+        package=package_name(model_version(part.facts, programs.options), part.name),
+        inputs=ports.inputs,
+        outputs=ports.outputs,
+        variant=part.variant,
+        checkpoint_bytes=part.weights.bytes,
+        package_bytes=cached.program.weight_bytes
+        if cached
+        else _package_bytes(programs, part, ports, precision),
         precision=None if precision is None else precision.dtype,
         is_reused=cached is not None,
     )
 
 
-def _package_bytes(component: Component | LoweredComponent, precision: Precision | None) -> int:
-    if isinstance(component, LoweredComponent):
-        return component.weight_bytes
+def _package_bytes(programs: Programs, part: Part, ports: Ports, precision: Precision | None) -> int:
+    """That of the network's parameters, which is built for it, so that what is refused is refused now."""
+    component = part.build(ports, part.metadata(programs.options, {}))
     parameters: int = sum(tensor.numel() for tensor in component.module.state_dict().values())
     return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)

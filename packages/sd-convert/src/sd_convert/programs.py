@@ -2,65 +2,85 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import os
+from dataclasses import astuple, dataclass
 from typing import cast
 
-from .cache import ConversionCache, program_key
-from .checkpoint import Checkpoint
-from .component import Component
-from .components import build_component
+from .cache import ConversionCache, entry_key
+from .components import Part, Ports
 from .components.fit import FittedWeights
-from .lowered import LoweredComponent
+from .facts import Sizes
+from .lowered import LoweredComponent, PackedComponent
 from .memory import collect
 from .options import ConversionOptions
 from .precision import Precision, check_precision, known_precision
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedComponent:
-    """A component's program, the precision that it is for, and whether both came from the cache."""
+class Wanted:
+    """A component of which a program is wanted.
 
-    lowered: LoweredComponent
+    ``precision``: None where a check will tell. ``key``: the entry that the cache has for it, or None.
+    """
+
+    part: Part
+    precision: Precision | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedComponent:
+    """A component's program, the precision that it is for, and the ports that go with it."""
+
+    program: LoweredComponent | PackedComponent
     precision: Precision
-    is_cached: bool
+    ports: Ports
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether both came from the cache."""
+        return isinstance(self.program, PackedComponent)
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs of one conversion."""
+    """The programs of one conversion: of components of these ``sizes``."""
 
-    checkpoint: Checkpoint
+    sizes: Sizes
     options: ConversionOptions
     cache: ConversionCache | None
 
-    def has(self, name: str) -> bool:
-        """Whether the cache has the component's program; it may still be damaged, or for other weights."""
-        precision = known_precision(name, self.checkpoint, self.options, self.cache)
-        return precision is not None and self.cache is not None and self.cache.has(self._key(name, precision))
-
-    def prepared(self, name: str) -> PreparedComponent:
-        """The component's program, from the cache or made anew."""
-        return self.cached(name) or self.lowered(name)
-
-    def cached(self, name: str) -> PreparedComponent | None:
-        """The component's program, if that takes neither torch nor coremltools."""
-        precision = known_precision(name, self.checkpoint, self.options, self.cache)
+    def wanted(self, part: Part) -> Wanted:
+        """The component, and what is known of it; its cached program may be damaged, or for other weights."""
+        precision = known_precision(part, self.sizes, self.options, self.cache)
         if precision is None or self.cache is None:
-            return None
-        found = self.cache.component(self._key(name, precision), self.checkpoint.weights(name))
-        return None if found is None else PreparedComponent(found, precision, is_cached=True)
+            return Wanted(part, precision, None)
+        key = self._key(part, precision)
+        return Wanted(part, precision, key if self.cache.has(key) else None)
 
-    def lowered(self, name: str) -> PreparedComponent:
+    def prepared(self, wanted: Wanted) -> PreparedComponent:
+        """The component's program, from the cache or made anew."""
+        return self.cached(wanted) or self.lowered(wanted)
+
+    def cached(self, wanted: Wanted) -> PreparedComponent | None:
+        """The component's program, if that takes neither torch nor coremltools."""
+        if self.cache is None or wanted.key is None or wanted.precision is None:
+            return None
+        found = self.cache.component(wanted.key, wanted.part.weights)
+        ports = self.ports(wanted.part, wanted.precision)
+        return None if found is None else PreparedComponent(found, wanted.precision, ports)
+
+    def lowered(self, wanted: Wanted) -> PreparedComponent:
         """The component's program, made anew, and kept.
 
         Raises: see :func:`sd_convert.convert`.
         """
         from .write import lower_component
 
-        precision = known_precision(name, self.checkpoint, self.options, self.cache)
-        precision = precision or check_precision(name, self.checkpoint, self.options, self.cache)
-        component = in_precision(build_component(name, self.checkpoint, self.options), precision)
+        part = wanted.part
+        precision = wanted.precision or check_precision(part, self.sizes, self.options, self.cache)
+        ports = self.ports(part, precision)
+        component = part.build(ports, part.metadata(self.options, precision.notes))
         lowered = lower_component(
             component,
             attention=self.options.attention_implementation,
@@ -70,23 +90,25 @@ class Programs:
         )
         if self.cache is not None:
             names = cast(FittedWeights, component.weights).names
-            self.cache.keep(self._key(name, precision), lowered, names)
+            self.cache.keep(self._key(part, precision), lowered, names)
         collect()
-        return PreparedComponent(lowered, precision, is_cached=False)
+        return PreparedComponent(lowered, precision, ports)
 
-    def _key(self, name: str, precision: Precision) -> str:
-        decided = {"precision": precision.dtype, "reason": precision.reason or ""}
-        return program_key(self.checkpoint, self.options, name, self.checkpoint.weights(name), **decided)
+    def ports(self, part: Part, precision: Precision) -> Ports:
+        """The component's ports in that precision."""
+        return part.ports(self.sizes, precision.dtype)
 
-
-def in_precision(component: Component, precision: Precision | None) -> Component:
-    """The component in that precision: if it is float32, so are its inputs, and the metadata say why."""
-    if precision is None or precision.dtype == "float16":
-        return component
-    said = {"compute_precision": precision.dtype}
-    said |= {"compute_precision_reason": precision.reason} if precision.reason else {}
-    return dataclasses.replace(
-        component,
-        inputs=tuple(dataclasses.replace(port, dtype="float32") for port in component.inputs),
-        user_defined={**component.user_defined, **said},
-    )
+    def _key(self, part: Part, precision: Precision) -> str:
+        """Of everything that a program follows from, but the elements of its weights."""
+        ports = self.ports(part, precision)
+        facts = {
+            "origin": part.origin,
+            "ports": [[astuple(port) for port in side] for side in (ports.inputs, ports.outputs)],
+            "metadata": part.metadata(self.options, precision.notes),
+            "attention": self.options.attention_implementation if part.kind.rewrites_attention else None,
+            "target": self.options.target,
+            "precision": precision.dtype,
+            "tensors": [(key, tensor.dtype, tensor.shape) for key, tensor in part.weights.entries.items()],
+            "date": os.environ.get("SOURCE_DATE_EPOCH"),
+        }
+        return entry_key("program", facts)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,10 @@ _INTEGERS: Final[Mapping[str, np.dtype[np.integer[Any]]]] = {
 #: Dtypes that can be read as numbers. bfloat16 is widened to float32, and 8-bit floats to float16, which hold
 #: them exactly.
 READABLE_DTYPES: Final = (*_FLOATS, "BF16", *FLOAT8_DTYPES)
+
+
+#: A hash that covers the bytes of a file from a start to a stop, and perhaps others.
+HashBytes: TypeAlias = Callable[[Path, int, int], str]
 
 
 class LazyTensor(Protocol):
@@ -57,8 +61,8 @@ class LazyTensor(Protocol):
         """
         ...
 
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """What the elements follow from, as text: hashes of files, places in them, and what is computed."""
+    def identity(self, hash_bytes: HashBytes) -> str:
+        """What the elements follow from, as text: bytes of files, places in them, and what is computed."""
         ...
 
 
@@ -121,10 +125,11 @@ class TensorEntry:
         elements = self._elements() if kind is None else self.data[self.start : self.stop].view(kind)
         return float(elements.reshape(-1)[0])
 
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
-        """The file's hash and the place in it, see :class:`LazyTensor`."""
-        scale = f"*({self.scale.identity(hash_file)})" if self.scale else ""
-        return f"{hash_file(self.file)}:{self.start}:{self.stop}:{self.dtype}{'T' * self.transposed}{scale}"
+    def identity(self, hash_bytes: HashBytes) -> str:
+        """What is in the file, and the place, see :class:`LazyTensor`."""
+        scale = f"*({self.scale.identity(hash_bytes)})" if self.scale else ""
+        content = hash_bytes(self.file, self.start, self.stop)
+        return f"{content}:{self.start}:{self.stop}:{self.dtype}{'T' * self.transposed}{scale}"
 
     def reshaped(self, shape: tuple[int, ...]) -> TensorEntry:
         """The same elements in another shape."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -11,33 +11,37 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import Bundle, BundleComponent, open_bundle
+from sd_bundle import Bundle, BundleComponent, Variant, open_bundle
 from sd_mil import MLModel, psnr
 from sd_mil.engines import Engine
 
 from .checkpoint import Checkpoint
 from .component import Component
-from .components import build_component
+from .components import KINDS, ComponentKind, Part, Ports, part_of
 from .errors import OptionsError, VerificationError
-from .metadata import RESIDUAL
-from .options import COMPONENTS, ConversionOptions, check_components
-from .samples import sample_inputs
+from .facts import read_facts, stated_sizes
+from .options import ConversionOptions, check_components
 
 #: Apple's threshold for a sound conversion (``report_correctness`` in torch2coreml.py).
 MIN_PSNR: Final = 35.0
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
+_Precision = Literal["fp32", "bf16"] | None
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFidelity:
-    """One output of one component: PSNR against torch in dB, the largest error, seconds of the prediction."""
+    """One output of one component: PSNR against torch in dB, the largest error, seconds of the prediction.
+
+    ``size``: that of the picture (``768x512``), of a component that has a network for each of several.
+    """
 
     component: str
     output: str
     psnr: float
     max_error: float
     seconds: float
+    size: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,17 @@ def verify(
     *,
     min_psnr: float = MIN_PSNR,
     engine: str | Engine = "portable",
-    precision: Literal["fp32", "bf16"] | None = None,
+    precision: _Precision = None,
     components: Collection[str] | None = None,
     seed: int = 0,
     progress: Callable[[OutputFidelity], None] | None = None,
+    kinds: Iterable[ComponentKind] = KINDS,
 ) -> VerificationReport:
     """Run every component of the bundle, and the checkpoint's own network in torch (fp32), on equal inputs.
 
-    The network is the one that diffusers and transformers define, with nothing rewritten. One component is in
-    memory at a time. The inputs are those of :func:`sd_convert.samples.sample_inputs`.
+    The network is the one that diffusers and transformers define, with nothing rewritten, in each size that
+    the manifest states; of one in chunks the whole chain is run. One network or chunk is in memory at a time.
+    The inputs are those of :func:`sd_convert.sample_inputs`. ``kinds``: those that the bundle was made with.
 
     Raises:
         VerificationError: the two do not have the same components or ports, so there is nothing to compare.
@@ -82,79 +88,103 @@ def verify(
     opened.check_integrity()
     rows: list[OutputFidelity] = []
     arithmetic = ""
-    for entry in _chosen(opened, checkpoint, components):
-        inputs, expected = _expected(entry, opened, checkpoint, seed=seed)
-        with opened.unchanged(entry.package):
-            model = MLModel(opened.package(entry), engine, precision=precision)
-        arithmetic = model.arithmetic
-        for row in _compare(entry.name, expected, model, inputs):
+    for network in _networks(opened, checkpoint, components, tuple(kinds)):
+        inputs, expected = network.in_torch(seed)
+        got = network.predict(inputs, engine, precision)
+        arithmetic = got.arithmetic
+        for row in _compare(network, expected, got):
             rows.append(row)
             if progress is not None:
                 progress(row)
     return VerificationReport(Path(bundle), checkpoint.name, min_psnr, arithmetic, tuple(rows))
 
 
-def _chosen(
-    bundle: Bundle, checkpoint: Checkpoint, asked: Collection[str] | None
-) -> tuple[BundleComponent, ...]:
+@dataclass(frozen=True, slots=True)
+class _Predicted:
+    """Outputs of the bundle's side, the seconds of predicting them, and what computed them."""
+
+    outputs: Arrays
+    seconds: float
+    arithmetic: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """A network of the bundle, and the checkpoint's component that it was made of."""
+
+    bundle: Bundle
+    entry: BundleComponent
+    variant: Variant
+    part: Part
+
+    def in_torch(self, seed: int) -> tuple[Arrays, Arrays]:
+        """Inputs, and what torch makes of them; its weights are gone before the engine loads its own."""
+        component = self.part.build(self._ports(), self.part.metadata(ConversionOptions(), {}))
+        inputs = self.part.draw(component.inputs, seed=seed)
+        expected = _run_torch(component, inputs)
+        component.module.to("meta")
+        return inputs, expected
+
+    def _ports(self) -> Ports:
+        """The checkpoint's ports in the sizes, and with the dtypes, that the manifest states."""
+        try:
+            sizes = stated_sizes(self.part.facts, self.bundle.manifest.model, self.variant)
+        except OptionsError as error:
+            raise self._strange(str(error)) from error
+        ports = self.part.ports(sizes, "float16")
+        sides = ((ports.inputs, self.variant.inputs), (ports.outputs, self.variant.outputs))
+        for ours, theirs in sides:
+            expected = {port.name: port.shape for port in ours}
+            got = {port.name: port.shape for port in theirs}
+            if expected != got:
+                raise self._strange(f"expected the ports {expected} of {self.part.facts.name}, got {got}")
+        stated: dict[str, Any] = {port.name: port.dtype for port in self.variant.inputs}
+        inputs = tuple(dataclasses.replace(port, dtype=stated[port.name]) for port in ports.inputs)
+        return Ports(inputs, ports.outputs)
+
+    def _strange(self, reason: str) -> VerificationError:
+        made = "the bundle was made from another checkpoint"
+        return VerificationError(f"{self.bundle.path}: {self.entry.name}: {reason}: {made}")
+
+    def predict(self, inputs: Arrays, engine: str | Engine, precision: _Precision) -> _Predicted:
+        """Run the chunks in their order, each fed by name from inputs and earlier chunks."""
+        values, seconds, arithmetic = dict(inputs), 0.0, ""
+        for chunk in self.variant.chunks:
+            with self.bundle.unchanged(chunk.package):
+                package = self.bundle.checked_folder(chunk.package)
+                model = MLModel(package, engine, precision=precision, function_name=chunk.function)
+            given = {port.name: values[port.name].astype(port.dtype) for port in chunk.inputs}
+            began = perf_counter()
+            values |= model.predict(given)
+            seconds += perf_counter() - began
+            arithmetic = model.arithmetic
+        return _Predicted(
+            {port.name: values[port.name] for port in self.variant.outputs}, seconds, arithmetic
+        )
+
+
+def _networks(
+    bundle: Bundle,
+    checkpoint: Checkpoint,
+    asked: Collection[str] | None,
+    kinds: tuple[ComponentKind, ...],
+) -> Iterator[_Network]:
+    known = {kind.name: kind for kind in kinds}
     if asked is not None:
-        check_components(tuple(asked))
+        check_components(tuple(asked), tuple(known))
     entries = tuple(bundle.component(name) for name in asked or (c.name for c in bundle.manifest.components))
     for entry in entries:
-        if entry.name not in COMPONENTS or entry.name not in checkpoint.components:
+        if entry.name not in known or entry.name not in checkpoint.networks:
             raise VerificationError(
                 f"{bundle.path}: expected components of {checkpoint.name} as opened "
                 f"({', '.join(checkpoint.components)}), got {entry.name}"
             )
     if not entries:
         raise VerificationError(f"{bundle.path}: expected at least one component to compare, got none")
-    return entries
-
-
-def _rebuild(entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint) -> Component:
-    """The checkpoint's own network behind the ports of the bundle."""
-    try:
-        component = build_component(entry.name, checkpoint, _options_of(bundle))
-    except OptionsError as error:
-        raise VerificationError(
-            f"{bundle.path}: {entry.name}: {error}: the bundle was made from another checkpoint"
-        ) from error
-    for ours, theirs in ((component.inputs, entry.inputs), (component.outputs, entry.outputs)):
-        expected = {port.name: port.shape for port in ours}
-        got = {port.name: port.shape for port in theirs}
-        if expected != got:
-            raise VerificationError(
-                f"{bundle.path}: {entry.name}: expected the ports {expected} of {checkpoint.name}, "
-                f"got {got}: the bundle was made from another checkpoint"
-            )
-    dtypes: dict[str, Any] = {port.name: port.dtype for port in entry.inputs}
-    inputs = tuple(dataclasses.replace(port, dtype=dtypes[port.name]) for port in component.inputs)
-    return dataclasses.replace(component, inputs=inputs)
-
-
-def _options_of(bundle: Bundle) -> ConversionOptions:
-    """The options that gave the bundle's ports their shapes."""
-    latent = bundle.manifest.model.latent
-    ports = {port.name: port.shape for entry in bundle.manifest.components for port in entry.inputs}
-    attended, ids = ports.get("encoder_hidden_states"), ports.get("input_ids")
-    return ConversionOptions(
-        latent_height=latent.height,
-        latent_width=latent.width,
-        text_token_sequence_length=attended[3] if attended else ids[1] if ids else None,
-        unet_support_controlnet=any(name.startswith(RESIDUAL) for name in ports),
-        unet_batch_one=ports.get("sample", ())[:1] == (1,),
-    )
-
-
-def _expected(
-    entry: BundleComponent, bundle: Bundle, checkpoint: Checkpoint, *, seed: int
-) -> tuple[Arrays, Arrays]:
-    """Inputs, and what torch makes of them; its weights are gone before the engine loads its own."""
-    component = _rebuild(entry, bundle, checkpoint)
-    inputs = sample_inputs(component, checkpoint, seed=seed)
-    expected = _run_torch(component, inputs)
-    component.module.to("meta")
-    return inputs, expected
+    facts = read_facts(checkpoint)
+    for entry in entries:
+        part = part_of(known[entry.name], checkpoint, facts)
+        yield from (_Network(bundle, entry, variant, part) for variant in entry.variants)
 
 
 def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -170,17 +200,16 @@ def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[An
     return {port.name: output.numpy() for port, output in zip(component.outputs, outputs, strict=True)}
 
 
-def _compare(component: str, expected: Arrays, model: MLModel, inputs: Arrays) -> tuple[OutputFidelity, ...]:
-    began = perf_counter()
-    got = model.predict(inputs)
-    seconds = perf_counter() - began
+def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[OutputFidelity, ...]:
+    has_sizes = len(network.entry.variants) > 1
     return tuple(
         OutputFidelity(
-            component=component,
+            component=network.entry.name,
             output=name,
-            psnr=psnr(array, got[name]),
-            max_error=float(np.max(np.abs(array.astype(np.float64) - got[name]))),
-            seconds=seconds,
+            psnr=psnr(array, got.outputs[name]),
+            max_error=float(np.max(np.abs(array.astype(np.float64) - np.float64(got.outputs[name])))),
+            seconds=got.seconds,
+            size=str(network.variant.size) if has_sizes else None,
         )
         for name, array in expected.items()
     )

@@ -21,6 +21,7 @@ from sd_convert import (
     verify,
 )
 from sd_convert.bundle import model_facts
+from sd_convert.facts import chosen_sizes, read_facts
 from sd_mil import MLModel
 from torch import nn
 
@@ -251,7 +252,8 @@ def test_what_the_manifest_says(
         networks = xl_networks(tiny_networks) | {"unet": tiny_networks["xl_unet"](time_ids, **unet)}
     folder, _ = make(index, **networks)
     checkpoint = open_checkpoint(folder)
-    facts = model_facts(checkpoint, ConversionOptions(), checkpoint.components)
+    read = read_facts(checkpoint)
+    facts = model_facts(read, chosen_sizes(read, ConversionOptions()), "tiny", checkpoint.components)
     told = facts.conditioning
     assert (
         facts.family,

@@ -15,11 +15,12 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
+from sd_convert.families import FAMILIES
 from sd_convert.single_file.blocks import diffusers_blocks, original_blocks
 from sd_convert.single_file.clip import text_config
 from sd_convert.single_file.detect import Place
 from sd_convert.single_file.source import network_tensors
-from sd_convert.single_file.unet import attention_heads, unet_config
+from sd_convert.single_file.unet import unet_config
 from sd_convert.single_file.vae import vae_config
 from sd_convert.tensors import TensorEntry
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -119,7 +120,7 @@ def test_every_tensor_of_a_full_size_unet(kind: str, original: Any) -> None:
     part = {name.removeprefix("model.diffusion_model."): e for name, e in entries(state).items()}
     found = unet_config(part, where="x")
     family = "sd1" if not found["use_linear_projection"] else "sdxl"
-    found["attention_head_dim"] = attention_heads(family, found["block_out_channels"])
+    found["attention_head_dim"] = FAMILIES[family].heads(found["block_out_channels"])
     again = meta(lambda: UNet2DConditionModel.from_config(found))
     assert shapes(again) == shapes(unet)
     defaults = {"in_channels": 4, "mid_block_type": "UNetMidBlock2DCrossAttn", "layers_per_block": 2}

@@ -28,7 +28,7 @@ class SdMilError(ValueError):
 
     def __init__(self, message: str = "") -> None:
         """Line breaks become spaces, other control characters escapes; the middle of a long text goes."""
-        super().__init__(_shortened(_printable(message)))
+        super().__init__(_shortened(printable(" ".join(message.split("\n")))))
 
 
 def _shortened(text: str) -> str:
@@ -37,11 +37,11 @@ def _shortened(text: str) -> str:
     return f"{text[:_BEGINNING]} … {text[-_END:]}"
 
 
-def _printable(text: str) -> str:
-    line = " ".join(text.split("\n"))
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+def printable(text: str) -> str:
+    r"""A name of a file, as it can be printed: ``\n``, ``\x1b`` and ``\u202e`` for what would be obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class PackageError(SdMilError):

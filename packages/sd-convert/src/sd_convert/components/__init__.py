@@ -1,70 +1,83 @@
-"""The networks of a checkpoint as components, one file each; torch and its libraries load on demand."""
+"""The networks of a checkpoint, one file for each kind; torch and its libraries load on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sd_convert.checkpoint import Checkpoint
 from sd_convert.component import Component
 from sd_convert.coreml import import_coremltools
+from sd_convert.facts import chosen_sizes
 from sd_convert.options import ConversionOptions
 
-from .safety_checker import build_safety_checker
-from .text_encoder import build_text_encoder, build_text_encoder_2
-from .unet import build_unet
-from .vae import build_vae_decoder, build_vae_encoder
+from .kind import ComponentKind, Drawing, Network
+from .part import Part, Ports, chosen_parts, kind_named, part_of
+from .safety_checker import SAFETY_CHECKER
+from .text_encoder import TEXT_ENCODER, TEXT_ENCODER_2
+from .unet import UNET
+from .vae import VAE_DECODER, VAE_ENCODER
 
-_BUILDERS: Final[Mapping[str, Callable[[Checkpoint, ConversionOptions], Component]]] = {
-    "text_encoder": build_text_encoder,
-    "text_encoder_2": build_text_encoder_2,
-    "unet": build_unet,
-    "vae_decoder": build_vae_decoder,
-    "vae_encoder": build_vae_encoder,
-    "safety_checker": build_safety_checker,
-}
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-_DIFFUSERS: Final = (
-    "diffusers.models.unets.unet_2d_condition",
-    "diffusers.models.autoencoders.autoencoder_kl",
-)
-_CLIP: Final = "transformers.models.clip.modeling_clip"
-_LIBRARIES: Final[Mapping[str, tuple[str, ...]]] = {
-    "text_encoder": ("torch.export", _CLIP),
-    "text_encoder_2": ("torch.export", _CLIP),
-    "unet": ("torch.export", _DIFFUSERS[0]),
-    "vae_decoder": ("torch.export", _DIFFUSERS[1]),
-    "vae_encoder": ("torch.export", _DIFFUSERS[1]),
-    "safety_checker": ("torch.export", _CLIP, "diffusers.pipelines.stable_diffusion.safety_checker"),
-}
+#: The kinds that are converted, in the usual order.
+KINDS: Final = (TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE_DECODER, VAE_ENCODER, SAFETY_CHECKER)
 
 
-def build_component(name: str, checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """The component ``name`` on the meta device, with weights that were held against its config.
+def load_libraries(kinds: Iterable[ComponentKind]) -> None:
+    """Import what converting components of ``kinds`` needs, so that the first one's time is its own."""
+    import_coremltools()
+    for library in dict.fromkeys(library for kind in kinds for library in kind.libraries):
+        import_module(library)
+
+
+def build_component(
+    name: str,
+    checkpoint: Checkpoint,
+    options: ConversionOptions,
+    *,
+    kinds: Iterable[ComponentKind] = KINDS,
+) -> Component:
+    """The component ``name`` on the meta device, in float16, with weights that were held against its config.
 
     Raises:
         CheckpointError: the config or the weights are missing, or contradict each other.
         UnsupportedArchitectureError: the config has a key or value that is not converted.
         OptionsError: a latent size that the network cannot take.
     """
-    return _BUILDERS[name](checkpoint, options)
+    part = part_of(kind_named(name, kinds), checkpoint)
+    ports = part.ports(chosen_sizes(part.facts, options), "float16")
+    return part.build(ports, part.metadata(options, {}))
 
 
-def load_libraries(components: Iterable[str]) -> None:
-    """Import what converting ``components`` needs, so that the first one's time is its own."""
-    import_coremltools()
-    for library in dict.fromkeys(library for name in components for library in _LIBRARIES[name]):
-        import_module(library)
+def sample_inputs(
+    component: Component,
+    checkpoint: Checkpoint,
+    *,
+    seed: int = 0,
+    kinds: Iterable[ComponentKind] = KINDS,
+) -> Mapping[str, npt.NDArray[np.generic]]:
+    """One array for each input port, in its shape and dtype, of the kind that the network sees when it draws.
+
+    Equal seeds give equal arrays. What each port gets is its kind's to say, see :mod:`.draws`.
+    """
+    return part_of(kind_named(component.name, kinds), checkpoint).draw(component.inputs, seed=seed)
 
 
 __all__ = [
+    "KINDS",
+    "ComponentKind",
+    "Drawing",
+    "Network",
+    "Part",
+    "Ports",
     "build_component",
-    "build_safety_checker",
-    "build_text_encoder",
-    "build_text_encoder_2",
-    "build_unet",
-    "build_vae_decoder",
-    "build_vae_encoder",
+    "chosen_parts",
+    "kind_named",
     "load_libraries",
+    "part_of",
+    "sample_inputs",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sd_convert.metadata import RESIDUAL
+from sd_convert.facts import RESIDUAL
 
 
 class TextEncoderPorts(nn.Module):

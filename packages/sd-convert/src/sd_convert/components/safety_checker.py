@@ -6,66 +6,50 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from sd_convert.architecture import check_safety_checker
-from sd_convert.checkpoint import Checkpoint, Config
-from sd_convert.component import Component
-from sd_convert.facts import latent_size, vae_factor
-from sd_convert.metadata import describe, port
-from sd_convert.options import ConversionOptions
+from sd_convert.facts import Facts, Section, Sizes
+from sd_convert.facts.supported import check_safety_checker
 
-from .fit import fit_weights
+from . import draws
 from .instantiate import on_meta_device
+from .kind import ComponentKind, Network, Shapes
+from .vae import image_shape
 
 if TYPE_CHECKING:
     from torch import nn
 
-_IMAGE_CHANNELS: Final = 3
+_CONCEPTS: Final = 17  # of diffusers' class
 _VISION: Final = re.compile(r"^vision_model\.(vision_model\.)?")
 
 
-def build_safety_checker(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """diffusers' ``StableDiffusionSafetyChecker``; ``images`` are in [0, 1], of the VAE decoder's size.
+def _shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    batch, channels, height, width = image_shape(facts, sizes)
+    images, side = (batch, height, width, channels), facts.checked_pixels
+    inputs = {"clip_input": (batch, channels, side, side), "images": images, "adjustment": (1,)}
+    outputs = {
+        "filtered_images": images,
+        "has_nsfw_concepts": (batch, 1, 1, 1),
+        "concept_scores": (batch, _CONCEPTS),
+    }
+    return inputs, outputs
 
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
+
+def _network(_: Facts, config: Section, __: tuple[str, ...]) -> Network:
     from .modules import SafetyCheckerPorts
 
-    where = f"{checkpoint.name}/safety_checker"
-    checker = _instantiate(checkpoint.config("safety_checker"), f"{where}/config.json")
-    module = SafetyCheckerPorts(checker).eval()
-    height, width = (size * vae_factor(checkpoint) for size in latent_size(checkpoint, options))
-    images = (1, height, width, _IMAGE_CHANNELS)
-    side = checker.config.vision_config.image_size
-    return Component(
-        name="safety_checker",
-        module=module,
-        inputs=(
-            port("clip_input", (1, _IMAGE_CHANNELS, side, side), "float16"),
-            port("images", images, "float16"),
-            port("adjustment", (1,), "float16"),
-        ),
-        outputs=(
-            port("filtered_images", images, "float32"),
-            port("has_nsfw_concepts", (1, 1, 1, 1), "float32"),
-            port("concept_scores", (1, checker.concept_embeds.shape[0]), "float32"),
-        ),
-        weights=fit_weights(
-            module, checkpoint.weights("safety_checker"), rename=_renaming(module), where=where
-        ),
-        **describe(checkpoint, options),
-    )
+    module = SafetyCheckerPorts(_instantiate(config))
+    return Network(module, _renaming(module))
 
 
-def _instantiate(config: Config, where: str) -> Any:
+def _instantiate(config: Section) -> Any:
     """diffusers' class on the meta device, in float32 whatever the checkpoint was saved in."""
-    check_safety_checker(config, where=where)
+    check_safety_checker(config.values, where=config.where)
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig
 
-    known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    known = {key: value for key, value in config.values.items() if key not in ("dtype", "torch_dtype")}
     return on_meta_device(
         lambda: StableDiffusionSafetyChecker(CLIPConfig.from_dict(known, attn_implementation="eager")),
-        where=where,
+        where=config.where,
     )
 
 
@@ -80,3 +64,45 @@ def _renaming(module: nn.Module) -> Callable[[str], str | None]:
         return "checker." + _VISION.sub(prefix, name)
 
     return rename
+
+
+#: diffusers' ``StableDiffusionSafetyChecker``; ``images`` are in [0, 1], of the VAE decoder's size.
+SAFETY_CHECKER: Final = ComponentKind(
+    name="safety_checker",
+    role="safety_checker",
+    folder="safety_checker",
+    libraries=(
+        "torch.export",
+        "transformers.models.clip.modeling_clip",
+        "diffusers.pipelines.stable_diffusion.safety_checker",
+    ),
+    shapes=_shapes,
+    network=_network,
+    descriptions={
+        "clip_input": (
+            "The normalized image input tensor resized to ({shape[2]}x{shape[3]}) in channels-first (BCHW) "
+            "format"
+        ),
+        "images": "Output of the vae_decoder ({shape[1]}x{shape[2]}) in channels-last (BHWC) format",
+        "adjustment": (
+            "Bias added to the concept scores to trade off increased recall for reduce precision in the "
+            "safety checker classifier"
+        ),
+        "filtered_images": (
+            "Identical to the input `images`. If safety checker detected any sensitive content, the "
+            "corresponding image is replaced with a blank image (zeros)"
+        ),
+        "has_nsfw_concepts": (
+            "Indicates whether the safety checker model found any sensitive content in the given image"
+        ),
+        "concept_scores": (
+            "Concept scores are the scores before thresholding at zero yields the `has_nsfw_concepts` "
+            "output. These scores can be used to tune the `adjustment` input"
+        ),
+    },
+    draws={
+        "clip_input": draws.clip_input,
+        "images": draws.drawn_images,
+        "adjustment": draws.zeros,
+    },
+)

@@ -1,82 +1,76 @@
-"""The text encoder: token ids to the hidden states that condition the UNet."""
+"""The text encoders: token ids to the hidden states that condition the UNet."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sd_convert.architecture import check_text_encoder
-from sd_convert.checkpoint import Checkpoint, Config
-from sd_convert.component import Component
-from sd_convert.facts import is_sdxl, most_tokens, text_tokens
-from sd_convert.metadata import describe, port
-from sd_convert.options import ConversionOptions
+from sd_convert.facts import Facts, Section, Sizes, TextEncoderFacts
+from sd_convert.facts.supported import check_text_encoder
 
-from .fit import fit_weights
+from . import draws
 from .instantiate import on_meta_device
+from .kind import ComponentKind, Network, Shapes
 
 if TYPE_CHECKING:
     from torch import nn
 
 _PROJECTION: Final = "text_projection.weight"
 _LAYER: Final = re.compile(r"(?:text_model\.)?encoder\.layers\.([0-9]{1,4})\.")
+_DESCRIPTIONS: Final = {
+    "input_ids": "The token ids that represent the input text",
+    "last_hidden_state": "The token embeddings as encoded by the Transformer model",
+    "hidden_embeds": "Hidden states after the encoder layers",
+    "pooled_outputs": "The version of the `last_hidden_state` output after pooling",
+}
 
 
-def build_text_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """CLIP's text model; of SDXL, the first one. ``input_ids`` is float32, as apps pass it, like the outputs.
-
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
-    return _build("text_encoder", checkpoint, options)
-
-
-def build_text_encoder_2(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """SDXL's second text encoder, whose pooled output is projected.
-
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
-    return _build("text_encoder_2", checkpoint, options)
-
-
-def _build(name: str, checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    from .modules import PenultimatePorts, TextEncoderPorts
-
-    config = checkpoint.config(name)
-    where = f"{checkpoint.name}/{name}"
-    check_text_encoder(config, where=f"{where}/config.json")
-    model = _instantiate(config, f"{where}/config.json", is_projected=name == "text_encoder_2")
-    module = (PenultimatePorts if is_sdxl(checkpoint) else TextEncoderPorts)(model).eval()
-    hidden = model.config.hidden_size
-    pooled = model.config.projection_dim if name == "text_encoder_2" else hidden
-    length = min(text_tokens(checkpoint, options), most_tokens(checkpoint, name))
-    states = "hidden_embeds" if is_sdxl(checkpoint) else "last_hidden_state"
-    return Component(
+def _kind(name: str) -> ComponentKind:
+    """CLIP's text model; ``input_ids`` is float32, as apps pass it, like the outputs."""
+    return ComponentKind(
         name=name,
-        module=module,
-        inputs=(port("input_ids", (1, length), "float32"),),
-        outputs=(
-            port(states, (1, length, hidden), "float32"),
-            port("pooled_outputs", (1, pooled), "float32"),
-        ),
-        weights=fit_weights(
-            module,
-            checkpoint.weights(name),
-            rename=_renaming(module, model.config.num_hidden_layers),
-            where=where,
-        ),
-        **describe(checkpoint, options, hidden_size=str(hidden)),
+        role="text_encoder",
+        folder=name,
+        libraries=("torch.export", "transformers.models.clip.modeling_clip"),
+        shapes=partial(_shapes, name),
+        network=partial(_network, name),
+        descriptions=_DESCRIPTIONS,
+        draws={"input_ids": partial(draws.prompt, encoder=name)},
+        inputs_as="float32",
+        notes=lambda facts: {"hidden_size": str(facts.text_encoder(name).width)},
     )
 
 
-def _instantiate(config: Config, where: str, *, is_projected: bool) -> Any:
+def _shapes(name: str, facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    encoder = facts.text_encoder(name)
+    length = min(sizes.tokens, encoder.tokens)
+    outputs = {
+        facts.family.hidden_states: (1, length, encoder.width),
+        "pooled_outputs": (1, encoder.pooled_width),
+    }
+    return {"input_ids": (1, length)}, outputs
+
+
+def _network(name: str, facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
+    from .modules import PenultimatePorts, TextEncoderPorts
+
+    encoder = facts.text_encoder(name)
+    check_text_encoder(config.values, where=config.where)
+    ports = {"hidden_embeds": PenultimatePorts, "last_hidden_state": TextEncoderPorts}
+    module = ports[facts.family.hidden_states](_instantiate(encoder, config))
+    return Network(module, _renaming(module, encoder.layers))
+
+
+def _instantiate(encoder: TextEncoderFacts, config: Section) -> Any:
     """transformers' class on the meta device, in float32 whatever the checkpoint was saved in."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    known = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    kind = CLIPTextModelWithProjection if is_projected else CLIPTextModel
+    known = {key: value for key, value in config.values.items() if key not in ("dtype", "torch_dtype")}
+    kind = CLIPTextModelWithProjection if encoder.is_projected else CLIPTextModel
     return on_meta_device(
-        lambda: kind(CLIPTextConfig.from_dict(known, attn_implementation="sdpa")), where=where
+        lambda: kind(CLIPTextConfig.from_dict(known, attn_implementation="sdpa")), where=config.where
     )
 
 
@@ -98,3 +92,8 @@ def _renaming(module: nn.Module, layers: int) -> Callable[[str], str | None]:
         return prefix + name.removeprefix("text_model.")
 
     return rename
+
+
+TEXT_ENCODER: Final = _kind("text_encoder")
+#: SDXL's second one, whose pooled output is projected.
+TEXT_ENCODER_2: Final = _kind("text_encoder_2")

@@ -4,121 +4,122 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
-from sd_convert.architecture import check_known_options, check_text_width, check_unet
-from sd_convert.checkpoint import Checkpoint, Config
-from sd_convert.component import Component, PortSpec
-from sd_convert.facts import (
-    guidance_width,
-    latent_size,
-    pooled_width,
-    prediction_type,
-    text_tokens,
-    text_widths,
-    time_ids_of,
-    unet_text_width,
-)
-from sd_convert.metadata import LAYOUT_VERSION, RESIDUAL, describe, port
-from sd_convert.options import ConversionOptions
+from sd_convert.facts import RESIDUAL, Facts, Section, Sizes, UNetFacts
+from sd_convert.facts.supported import check_known_options, check_text_width, check_unet
+from sd_convert.families import TIME_ID_COUNTS
+from sd_convert.metadata import SUMMARY
 
-from .fit import fit_weights
+from . import draws
 from .instantiate import on_meta_device
+from .kind import ComponentKind, Network, Shapes
 
-if TYPE_CHECKING:
-    from torch import nn
-
-#: Classifier-free guidance runs the UNet on the negative and the positive prompt at once.
-BATCH = 2
-
-
-def build_unet(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """diffusers' conditional UNet.
-
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
-    config = checkpoint.config("unet")
-    where = f"{checkpoint.name}/unet"
-    check_unet(config, where=f"{where}/config.json")
-    check_text_width(config, text_widths(checkpoint), where=f"{where}/config.json")
-    unet = _instantiate(config, f"{where}/config.json")
-    inputs = _inputs(unet, checkpoint, options)
-    batch, _, *size = inputs[0].shape
-    module = _with_ports(unet, inputs)
-    return Component(
-        name="unet",
-        module=module,
-        inputs=inputs,
-        outputs=(port("noise_pred", (batch, int(config.get("out_channels", 4)), *size), "float32"),),
-        weights=fit_weights(
-            module, checkpoint.weights("unet"), rename=lambda name: f"unet.{name}", where=where
-        ),
-        **describe(checkpoint, options, joint="or", **_facts(checkpoint)),
-    )
+#: The converter whose port names, layouts and file names packages follow, for apps that look at the key.
+_LAYOUT_VERSION: Final = {"com.github.apple.ml-stable-diffusion.version": "1.1.0"}
+_DESCRIPTIONS: Final = {
+    "sample": "The low resolution latent feature maps being denoised through reverse diffusion",
+    "timestep": (
+        "A value emitted by the associated scheduler object to condition the model on a given noise schedule"
+    ),
+    "encoder_hidden_states": (
+        "Output embeddings from the associated text_encoder model to condition to generated image on text. "
+        "A maximum of 77 tokens (~40 words) are allowed. Longer text is truncated. "
+        "Shorter text does not reduce computation."
+    ),
+    "time_ids": (
+        "Additional embeddings that if specified are added to the embeddings that are passed along to the "
+        "UNet blocks."
+    ),
+    "text_embeds": (
+        "Additional embeddings from text_encoder_2 that if specified are added to the embeddings that are "
+        "passed along to the UNet blocks."
+    ),
+    "timestep_cond": "The embedded guidance scale that a latent consistency model is conditioned on",
+    "noise_pred": (
+        "Same shape and dtype as the `sample` input. "
+        "The predicted noise to facilitate the reverse diffusion (denoising) process"
+    ),
+}
 
 
-def _facts(checkpoint: Checkpoint) -> dict[str, str]:
-    """What apps read from the UNet's metadata."""
-    facts = {
-        "prediction_type": prediction_type(checkpoint),
-        "hidden_size": str(unet_text_width(checkpoint)),
-        **LAYOUT_VERSION,
-    }
-    time_ids = time_ids_of(checkpoint)
-    if time_ids != "none":
-        facts["requires_aesthetics_score"] = str(time_ids == "aesthetic_score").lower()
-    return facts
-
-
-def _instantiate(config: Config, where: str) -> Any:
-    """diffusers' ``UNet2DConditionModel`` on the meta device."""
-    from diffusers import UNet2DConditionModel
-
-    check_known_options(config, inspect.signature(UNet2DConditionModel.__init__).parameters, where=where)
-    return on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config)), where=where)
-
-
-def _inputs(unet: Any, checkpoint: Checkpoint, options: ConversionOptions) -> tuple[PortSpec, ...]:
-    """The ports, in the order in which the module takes them."""
-    batch = 1 if options.unet_batch_one else BATCH
-    height, width = latent_size(checkpoint, options)
-    shapes: dict[str, tuple[int, ...]] = {
-        "sample": (batch, int(unet.config.in_channels), height, width),
+def _shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    unet, batch, size = facts.unet, sizes.batch, (sizes.height, sizes.width)
+    inputs: dict[str, tuple[int, ...]] = {
+        "sample": (batch, unet.task.channels(unet.channels), *size),
         "timestep": (batch,),
-        "encoder_hidden_states": (
-            batch,
-            unet_text_width(checkpoint),
-            1,
-            text_tokens(checkpoint, options),
-        ),
+        "encoder_hidden_states": (batch, unet.text_width, 1, sizes.tokens),
     }
-    time_ids, guidance = time_ids_of(checkpoint), guidance_width(checkpoint)
-    if time_ids != "none":
-        shapes["time_ids"] = (batch, 6 if time_ids == "size" else 5)
-        shapes["text_embeds"] = (batch, pooled_width(checkpoint))
-    if guidance is not None:
-        shapes["timestep_cond"] = (batch, guidance)
-    if options.unet_support_controlnet:
-        for number, (channels, *size) in enumerate(_residuals(unet, height, width)):
-            shapes[f"{RESIDUAL}{number}"] = (batch, channels, *size)
-    return tuple(port(name, shape, "float16") for name, shape in shapes.items())
+    if unet.time_ids != "none":
+        inputs["time_ids"] = (batch, TIME_ID_COUNTS[unet.time_ids])
+        inputs["text_embeds"] = (batch, unet.pooled_width)
+    if unet.guidance_width is not None:
+        inputs["timestep_cond"] = (batch, unet.guidance_width)
+    if sizes.has_residuals:
+        for number, residual in enumerate(_residuals(unet, *size)):
+            inputs[f"{RESIDUAL}{number}"] = (batch, *residual)
+    return inputs, {"noise_pred": (batch, unet.channels, *size)}
 
 
-def _residuals(unet: Any, height: int, width: int) -> Iterator[tuple[int, int, int]]:
+def _residuals(unet: UNetFacts, height: int, width: int) -> Iterator[tuple[int, int, int]]:
     """Channels, height and width of what a ControlNet adds: to every skip connection, then to the middle."""
-    channels: int = unet.conv_in.out_channels
+    channels, last = unet.block_channels[0], len(unet.layers) - 1
     yield channels, height, width
-    for block in unet.down_blocks:
-        channels = block.resnets[-1].out_channels
-        for _ in block.resnets:
+    for index, layers in enumerate(unet.layers):
+        channels = unet.block_channels[index]
+        for _ in range(layers):
             yield channels, height, width
-        if block.downsamplers:
+        if index < last:
             height, width = -(-height // 2), -(-width // 2)
             yield channels, height, width
     yield channels, height, width
 
 
-def _with_ports(unet: Any, inputs: tuple[PortSpec, ...]) -> nn.Module:
+def _network(facts: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
+    """diffusers' conditional UNet behind its ports."""
     from .modules import UNetPorts
 
-    return UNetPorts(unet, [port.name for port in inputs[3:]]).eval()
+    check_unet(config.values, where=config.where)
+    check_text_width(facts.unet.text_width, facts.text_width, where=config.where)
+    return Network(UNetPorts(_instantiate(config), inputs[3:]), lambda name: f"unet.{name}")
+
+
+def _instantiate(config: Section) -> Any:
+    """diffusers' ``UNet2DConditionModel`` on the meta device."""
+    from diffusers import UNet2DConditionModel
+
+    known = inspect.signature(UNet2DConditionModel.__init__).parameters
+    check_known_options(config.values, known, where=config.where)
+    return on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config.values)), where=config.where)
+
+
+def _notes(facts: Facts) -> dict[str, str]:
+    """What apps read from the UNet's metadata."""
+    notes = {
+        "prediction_type": facts.prediction_type,
+        "hidden_size": str(facts.unet.text_width),
+        **_LAYOUT_VERSION,
+    }
+    if facts.unet.time_ids != "none":
+        notes["requires_aesthetics_score"] = str(facts.unet.time_ids == "aesthetic_score").lower()
+    return notes
+
+
+UNET: Final = ComponentKind(
+    name="unet",
+    role="denoiser",
+    folder="unet",
+    libraries=("torch.export", "diffusers.models.unets.unet_2d_condition"),
+    shapes=_shapes,
+    network=_network,
+    descriptions=_DESCRIPTIONS,
+    draws={
+        "sample": draws.noisy_latents,
+        "timestep": draws.timesteps,
+        "time_ids": draws.time_ids,
+        "timestep_cond": draws.embedded_guidance,
+    },
+    rewrites_attention=True,
+    summary=SUMMARY.replace("and/or", "or"),  # the word by which Apple's differs
+    notes=_notes,
+)

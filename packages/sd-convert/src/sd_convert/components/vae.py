@@ -7,101 +7,65 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from sd_convert.architecture import check_known_options, check_vae
-from sd_convert.checkpoint import Checkpoint
-from sd_convert.component import Component
-from sd_convert.facts import (
-    encodes,
-    latent_channels,
-    latent_size,
-    vae_factor,
-    vae_kind,
-    vae_scaling_factor,
-)
-from sd_convert.metadata import describe, port
-from sd_convert.options import ConversionOptions
+from sd_convert.facts import Facts, Section, Sizes
+from sd_convert.facts.supported import check_known_options, check_vae
+from sd_convert.facts.vae import TINY
 from sd_convert.single_file.vae import is_of_training
 
-from .fit import fit_weights
+from . import draws
 from .instantiate import on_meta_device
+from .kind import ComponentKind, Network, Shapes
 
 _IMAGE_CHANNELS: Final = 3
+_LIBRARIES: Final = ("torch.export", "diffusers.models.autoencoders.autoencoder_kl")
 _OLD_ATTENTION: Final = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 _NEW_ATTENTION: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def build_vae_decoder(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """Latents, divided by the scaling factor, to an image in [-1, 1].
+def _decoder_shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    return {"z": _latent(sizes, facts.vae.channels)}, {"image": image_shape(facts, sizes)}
 
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
+
+def _encoder_shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    channels = {"latents": 1, "moments": 2}[facts.vae.encodes] * facts.vae.channels
+    return {"x": image_shape(facts, sizes)}, {"latent": _latent(sizes, channels)}
+
+
+def _latent(sizes: Sizes, channels: int) -> tuple[int, int, int, int]:
+    return 1, channels, sizes.height, sizes.width
+
+
+def image_shape(facts: Facts, sizes: Sizes) -> tuple[int, int, int, int]:
+    """Of one picture, BCHW."""
+    return 1, _IMAGE_CHANNELS, sizes.height * facts.vae.factor, sizes.width * facts.vae.factor
+
+
+def _decoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
     from .modules import DecoderPorts
 
-    latent, image = _shapes(checkpoint, options)
-    vae = _instantiate(checkpoint)
-    module = DecoderPorts(getattr(vae, "post_quant_conv", None), vae.decoder).eval()
-    return Component(
-        name="vae_decoder",
-        module=module,
-        inputs=(port("z", latent, "float16"),),
-        outputs=(port("image", image, "float32"),),
-        weights=fit_weights(
-            module,
-            checkpoint.weights("vae_decoder"),
-            rename=_renaming(("encoder.", "quant_conv.")),
-            where=f"{checkpoint.name}/vae",
-        ),
-        **describe(checkpoint, options, scaling_factor=str(vae_scaling_factor(checkpoint))),
-    )
+    vae = _instantiate(facts, config)
+    module = DecoderPorts(getattr(vae, "post_quant_conv", None), vae.decoder)
+    return Network(module, _renaming(("encoder.", "quant_conv.")))
 
 
-def build_vae_encoder(checkpoint: Checkpoint, options: ConversionOptions) -> Component:
-    """An image in [-1, 1] to mean and log variance of its latents, or the latents, not yet scaled.
-
-    Raises: see :func:`sd_convert.components.build_component`.
-    """
+def _encoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
     from .modules import EncoderPorts
 
-    (batch, channels, height, width), image = _shapes(checkpoint, options)
-    vae = _instantiate(checkpoint)
-    module = EncoderPorts(vae.encoder, getattr(vae, "quant_conv", None)).eval()
-    encoded = channels if encodes(checkpoint) == "latents" else 2 * channels
-    return Component(
-        name="vae_encoder",
-        module=module,
-        inputs=(port("x", image, "float16"),),
-        outputs=(port("latent", (batch, encoded, height, width), "float32"),),
-        weights=fit_weights(
-            module,
-            checkpoint.weights("vae_encoder"),
-            rename=_renaming(("decoder.", "post_quant_conv.")),
-            where=f"{checkpoint.name}/vae",
-        ),
-        **describe(checkpoint, options, scaling_factor=str(vae_scaling_factor(checkpoint))),
-    )
+    vae = _instantiate(facts, config)
+    module = EncoderPorts(vae.encoder, getattr(vae, "quant_conv", None))
+    return Network(module, _renaming(("decoder.", "post_quant_conv.")))
 
 
-def _shapes(
-    checkpoint: Checkpoint, options: ConversionOptions
-) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """Of the latents and of the image."""
-    height, width = latent_size(checkpoint, options)
-    factor = vae_factor(checkpoint)
-    latent = (1, latent_channels(checkpoint), height, width)
-    return latent, (1, _IMAGE_CHANNELS, height * factor, width * factor)
-
-
-def _instantiate(checkpoint: Checkpoint) -> Any:
+def _instantiate(facts: Facts, config: Section) -> Any:
     """diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` on the meta device."""
-    config, where = checkpoint.config("vae"), f"{checkpoint.name}/vae/config.json"
-    check_vae(config, where=where)
+    check_vae(config.values, where=config.where)
     from diffusers import AutoencoderKL, AutoencoderTiny
 
-    kind = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}[vae_kind(checkpoint)]
-    if kind is AutoencoderTiny:  # it saves the decoder's channels under a second name, and ignores that one
-        config = {key: value for key, value in config.items() if key != "block_out_channels"}
-    check_known_options(config, inspect.signature(kind.__init__).parameters, where=where)
-    return on_meta_device(lambda: kind.from_config(dict(config)), where=where)
+    kind, values = AutoencoderKL, dict(config.values)
+    if facts.vae.kind == TINY:  # it saves the decoder's channels under a second name, and ignores that one
+        kind, values = AutoencoderTiny, {k: v for k, v in values.items() if k != "block_out_channels"}
+    check_known_options(values, inspect.signature(kind.__init__).parameters, where=config.where)
+    return on_meta_device(lambda: kind.from_config(values), where=config.where)
 
 
 def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:
@@ -116,3 +80,42 @@ def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:
         return _OLD_ATTENTION.sub(lambda match: _NEW_ATTENTION[match[1]], name)
 
     return rename
+
+
+def _notes(facts: Facts) -> dict[str, str]:
+    return {"scaling_factor": str(facts.vae.scaling_factor)}
+
+
+#: Latents, divided by the scaling factor, to an image in [-1, 1].
+VAE_DECODER: Final = ComponentKind(
+    name="vae_decoder",
+    role="image_decoder",
+    folder="vae",
+    libraries=_LIBRARIES,
+    shapes=_decoder_shapes,
+    network=_decoder,
+    descriptions={
+        "z": "The denoised latent embeddings from the unet model after the last step of reverse diffusion",
+        "image": "Generated image normalized to range [-1, 1]",
+    },
+    draws={"z": draws.latents},
+    precision="auto",  # its numbers are known to grow
+    notes=_notes,
+)
+
+#: An image in [-1, 1] to mean and log variance of its latents, or the latents, not yet scaled.
+VAE_ENCODER: Final = ComponentKind(
+    name="vae_encoder",
+    role="image_encoder",
+    folder="vae",
+    libraries=_LIBRARIES,
+    shapes=_encoder_shapes,
+    network=_encoder,
+    descriptions={
+        "x": "The input image to base the initial latents on normalized to range [-1, 1]",
+        "latent": "The latent embeddings from the unet model from the input image.",
+    },
+    draws={"x": draws.image},
+    precision="auto",
+    notes=_notes,
+)

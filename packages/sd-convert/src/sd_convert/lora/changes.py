@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from sd_convert.tensors import LazyTensor, forget
+from sd_convert.tensors import HashBytes, LazyTensor, forget
 
 Array: TypeAlias = npt.NDArray[np.float32]
 Parts: TypeAlias = Mapping[str, LazyTensor]
@@ -54,10 +53,10 @@ class Change:
         difference: Array = DIFFERENCES[self.kind](arrays)
         return difference.reshape(shape)
 
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
+    def identity(self, hash_bytes: HashBytes) -> str:
         """See :meth:`sd_convert.tensors.LazyTensor.identity`."""
-        parts = [f"{name}={tensor.identity(hash_file)}" for name, tensor in sorted(self.parts.items())]
-        magnitude = self.magnitude.identity(hash_file) if self.magnitude else ""
+        parts = [f"{name}={tensor.identity(hash_bytes)}" for name, tensor in sorted(self.parts.items())]
+        magnitude = self.magnitude.identity(hash_bytes) if self.magnitude else ""
         return f"{self.kind}({';'.join(parts)})*{self.factor!r}*{self.scale!r}/{magnitude}/{self.by_output}"
 
 
@@ -88,9 +87,9 @@ class ChangedTensor:
             weight = change.apply(weight)
         return weight
 
-    def identity(self, hash_file: Callable[[Path], str]) -> str:
+    def identity(self, hash_bytes: HashBytes) -> str:
         """Of the weight and of every change, in their order."""
-        parts = [self.base.identity(hash_file), *(change.identity(hash_file) for change in self.changes)]
+        parts = [self.base.identity(hash_bytes), *(change.identity(hash_bytes) for change in self.changes)]
         return "+".join(parts)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sd_convert.checkpoint import TOKENIZERS, Checkpoint
 from sd_convert.errors import CheckpointError, WeightsMismatchError
+from sd_convert.families import FAMILIES
 from sd_convert.sources import Source
 from sd_convert.tensors import LazyTensor
 from sd_convert.weights import LazyWeights
@@ -23,12 +24,7 @@ _SHOWN: Final = 3
 _NETWORKS: Final = ("unet", *TOKENIZERS)
 
 #: What the keys of the text attention's input tell about the base that a LoRA was trained on.
-_BASES: Final = {
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    2048: "SDXL",
-    1280: "the SDXL refiner",
-}
+_BASES: Final = {family.text_width: family.title for family in FAMILIES.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,4 +229,4 @@ def _base(modules: Modules) -> str | None:
         down = parts.get("down") or parts.get("hada_w1_b")
         if module.replace(".", "_").endswith("attn2_to_k") and down is not None and len(down.shape) >= 2:
             return _BASES.get(down.shape[1])
-    return "SDXL" if any(module.startswith("lora_te2_") for module in spellings) else None
+    return FAMILIES["sdxl"].title if any(module.startswith("lora_te2_") for module in spellings) else None

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from sd_bundle import PredictionType
+
 from sd_convert.errors import NotACheckpointError, OptionsError, UnsupportedArchitectureError
+from sd_convert.families import FAMILIES, Family, Prediction, family_of
 from sd_convert.tensors import TensorEntry
 from sd_convert.weights import MappedWeights
-
-from .families import FAMILIES
 
 PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
 
 _UNET: Final = "model.diffusion_model."
 _UNET_MARK: Final = "input_blocks.0.0.weight"
-_LATENT_CHANNELS: Final = 4
-_SD2_BASE_STEPS: Final = 875000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +33,11 @@ _PLACES: Final = (
     Place("unet", _UNET, "unet"),
     Place("vae", "first_stage_model.", "vae"),
     Place("vae", "vae.", "vae"),
-    Place("text_encoder", "cond_stage_model.transformer.", "clip"),
-    Place("text_encoder", "cond_stage_model.model.", "open_clip_penultimate"),
-    Place("text_encoder", "conditioner.embedders.0.transformer.", "clip"),
-    Place("text_encoder_2", "conditioner.embedders.1.model.", "open_clip"),
-    Place("text_encoder_2", "conditioner.embedders.0.model.", "open_clip"),
+    *(
+        Place(encoder.folder, encoder.place, encoder.layout)
+        for family in FAMILIES.values()
+        for encoder in family.encoders
+    ),
 )
 
 Mark: TypeAlias = tuple[str, str, str]
@@ -143,66 +142,51 @@ def _check_averaged(names: Collection[str], where: str) -> None:
         )
 
 
-def find_family(places: Collection[Place], unet: Mapping[str, object], *, where: str) -> str:
-    """``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``, from the text encoders' places and the UNet's config.
+def find_family(places: Collection[Place], unet: Mapping[str, object], *, where: str) -> Family:
+    """The family, from the text encoders' places and the UNet's config.
 
     Raises:
         UnsupportedArchitectureError: SD 2.1 unCLIP, which is conditioned on pictures.
     """
     prefixes = {place.prefix for place in places}
-    if "addition_embed_type" in unet:
-        if "cond_stage_model.model." in prefixes:
-            raise UnsupportedArchitectureError(
-                f"{where}: expected Stable Diffusion 1, 2 or XL, got SD 2.1 unCLIP, which is not converted"
-            )
-        width, each = unet["projection_class_embeddings_input_dim"], unet["addition_time_embed_dim"]
-        pooled, _ = FAMILIES["sdxl"].encoders["text_encoder_2"]
-        scored = isinstance(each, int) and width == pooled + 5 * each
-        return "sdxl-refiner" if "conditioner.embedders.0.model." in prefixes or scored else "sdxl"
-    return "sd2" if unet["use_linear_projection"] else "sd1"
+    if "addition_embed_type" not in unet:
+        return family_of(time_ids="none", linear_projection=bool(unet["use_linear_projection"]))
+    if FAMILIES["sd2"].encoders[0].place in prefixes:
+        raise UnsupportedArchitectureError(
+            f"{where}: expected Stable Diffusion 1, 2 or XL, got SD 2.1 unCLIP, which is not converted"
+        )
+    sized = [family for family in FAMILIES.values() if family.takes_sizes]
+    encoding = [family for family in sized if any(e.place in prefixes for e in family.encoders)]
+    fitting = [family for family in sized if _fits_sizes(family, unet)]
+    return (*encoding, *fitting, *sized)[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the UNet predicts, and how that is known; ``note`` is what the user should hear, or nothing."""
-
-    kind: str
-    zero_terminal_snr: bool = False
-    note: str | None = None
+def _fits_sizes(family: Family, unet: Mapping[str, object]) -> bool:
+    """Whether the embedding of sizes has room for the family's pooled text and numbers, and no more."""
+    width, each = unet["projection_class_embeddings_input_dim"], unet["addition_time_embed_dim"]
+    return isinstance(each, int) and width == family.encoders[-1].width + family.time_id_count * each
 
 
-def find_prediction(weights: MappedWeights, family: str, *, channels: int) -> Prediction:
+def find_prediction(weights: MappedWeights, family: Family, *, channels: int) -> Prediction:
     """The prediction type, from what the file has for it, in this order.
 
     1. The marker tensors ``v_pred`` and ``ztsnr``, as trainers of SDXL with v-prediction leave them.
     2. The metadata ``modelspec.prediction_type`` and ``modelspec.architecture``.
-    3. In SD 2 files the number of training steps, ``global_step``: 875000 is the 512-pixel base model
-       (epsilon), any other the 768-pixel one (v-prediction): diffusers' rule. Without it 768 pixels are
-       assumed, as diffusers does, except for inpainting, whose published models predict epsilon.
-    4. Everything else predicts epsilon.
+    3. What the family predicts, by the number of training steps, ``global_step``.
 
     Weights themselves do not tell: A1111 runs the UNet once on a constant, others look at the spread of a
     normalisation's bias, and both misjudge fine-tuned models.
     """
-    zero = "ztsnr" in weights
     if "v_pred" in weights:
-        return Prediction("v_prediction", zero)
-    if (said := _said(weights.metadata)) is not None:
-        return Prediction(said, zero)
-    if family != "sd2" or channels != _LATENT_CHANNELS:
-        return Prediction("epsilon", zero)
-    step = _number(weights, "global_step")
-    if step is not None:
-        return Prediction("epsilon" if step == _SD2_BASE_STEPS else "v_prediction", zero)
-    return Prediction(
-        "v_prediction",
-        zero,
-        "the file does not say what its SD 2 UNet predicts: v_prediction is assumed, as of 768-pixel models; "
-        "--prediction-type epsilon is for 512-pixel ones and SD Turbo",
-    )
+        found = Prediction("v_prediction")
+    elif (said := _said(weights.metadata)) is not None:
+        found = Prediction(said)
+    else:
+        found = family.unsaid_prediction(_number(weights, "global_step"), channels)
+    return replace(found, zero_terminal_snr="ztsnr" in weights)
 
 
-def _said(metadata: Mapping[str, str]) -> str | None:
+def _said(metadata: Mapping[str, str]) -> PredictionType | None:
     """Source: https://github.com/Stability-AI/ModelSpec, and what kohya's trainers write."""
     value = metadata.get("modelspec.prediction_type", "").lower()
     if value in ("v", "v_prediction", "v-prediction"):

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from sd_convert.checkpoint import CONFIG_FILES, FOLDERS, TOKENIZERS, Checkpoint, Request
+from sd_convert.checkpoint import CONFIG_FILES, TOKENIZERS, Checkpoint, Request
 from sd_convert.errors import IncompleteCheckpointError, OptionsError
+from sd_convert.facts.section import Section
+from sd_convert.facts.unet import task_of
+from sd_convert.families import FAMILIES, Family, Prediction
 from sd_convert.hub import Hub
-from sd_convert.options import COMPONENTS
 from sd_convert.tensors import TensorEntry
 from sd_convert.tokenizer import find_tokenizers
 from sd_convert.weights import open_weights
 
 from .clip import text_config
-from .detect import Place, Prediction, find_family, find_networks, find_prediction, find_resolution
-from .families import (
-    FAMILIES,
-    SD2_V_SAMPLE_SIZE,
-    model_index,
-    scheduler_config,
-    text_standard,
-    tokenizer_config,
-    vae_standard,
-)
+from .detect import Place, find_family, find_networks, find_prediction, find_resolution
 from .source import InSingleFile, network_tensors, original_tensors
-from .unet import attention_heads, unet_config
+from .unet import unet_config
+from .unsaid import text_standard, tokenizer_config, vae_standard
 from .vae import vae_config
 
 
@@ -43,19 +37,18 @@ def read_single_file(
     configs = _network_configs(weights.entries, places, where=name)
     family = _family(request.family, places, configs["unet"], name)
     prediction = find_prediction(weights, family, channels=configs["unet"]["in_channels"])
-    _complete(configs, family, request.prediction_type or prediction.kind, find_resolution(weights.metadata))
-    configs["scheduler"] = scheduler_config(
-        family, prediction.kind, zero_terminal_snr=prediction.zero_terminal_snr
-    )
-    components = _components(request, places, name)
-    sources = _sources(file, places, components)
-    folders = [TOKENIZERS[component] for component in components if component in TOKENIZERS]
+    resolution = find_resolution(weights.metadata)
+    _complete(configs, family, request.prediction_type or prediction.kind, resolution, where=name)
+    configs["scheduler"] = family.scheduler_config(prediction)
+    networks = _networks(request, places, name)
+    sources = _sources(file, places, networks.values())
+    folders = [TOKENIZERS[component] for component in networks if component in TOKENIZERS]
     tokenizers = find_tokenizers(request.tokenizer, folders, hub)
     return Checkpoint(
         name=name,
         folder=file,
         revision=revision,
-        components=components,
+        networks=networks,
         configs=configs,
         tokenizers=tokenizers,
         scheduler_file=None,
@@ -82,58 +75,57 @@ def _network_configs(
     return configs
 
 
-def _family(asked: str | None, places: tuple[Place, ...], unet: Mapping[str, Any], where: str) -> str:
+def _family(asked: str | None, places: tuple[Place, ...], unet: Mapping[str, Any], where: str) -> Family:
     found = find_family(places, unet, where=where)
-    if asked is None or asked == found:
+    if asked is None:
         return found
     if asked not in FAMILIES:
         raise OptionsError(f"family: expected one of {', '.join(FAMILIES)}, got {asked!r}")
-    if asked.startswith("sdxl") != found.startswith("sdxl"):
-        raise OptionsError(f"family: expected {found}, as the tensors of {where} say, got {asked}")
-    return asked
+    if FAMILIES[asked].takes_sizes != found.takes_sizes:
+        raise OptionsError(f"family: expected {found.name}, as the tensors of {where} say, got {asked}")
+    return FAMILIES[asked]
 
 
 def _complete(
-    configs: dict[str, Any], family: str, prediction_type: str, resolution: tuple[int, int] | None
+    configs: dict[str, Any],
+    family: Family,
+    prediction_type: str,
+    resolution: tuple[int, int] | None,
+    *,
+    where: str,
 ) -> None:
     """Fill in what follows from the family and from the other networks."""
-    standard, unet = FAMILIES[family], configs["unet"]
-    configs["model_index"] = model_index(family, unet["in_channels"])
-    for name, (width, _) in standard.encoders.items():
-        configs.setdefault(name, text_standard(width))
+    unet = configs["unet"]
+    configs["model_index"] = family.model_index(task_of(Section(f"{where}/unet", unet)))
+    for encoder in family.encoders:
+        configs.setdefault(encoder.folder, text_standard(encoder.width))
     configs.setdefault("vae", vae_standard())
-    configs["vae"]["scaling_factor"] = standard.scaling_factor
-    unet["attention_head_dim"] = attention_heads(family, unet["block_out_channels"])
-    if "addition_embed_type" in unet:
-        pooled = configs["text_encoder_2"]["projection_dim"]
-        numbers = 5 if family == "sdxl-refiner" else 6
-        unet["addition_time_embed_dim"] = (unet["projection_class_embeddings_input_dim"] - pooled) // numbers
+    configs["vae"]["scaling_factor"] = family.scaling_factor
+    unet["attention_head_dim"] = family.heads(unet["block_out_channels"])
+    if family.takes_sizes:
+        pooled = configs[family.encoders[-1].folder]["projection_dim"]
+        room = unet["projection_class_embeddings_input_dim"] - pooled
+        unet["addition_time_embed_dim"] = room // family.time_id_count
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    size: int | list[int] = standard.sample_size
-    if family == "sd2" and prediction_type == "v_prediction":
-        size = SD2_V_SAMPLE_SIZE
+    size: int | list[int] = family.latent_side(prediction_type)
     if resolution is not None and min(resolution) >= factor:
         size = [resolution[1] // factor, resolution[0] // factor]
     unet["sample_size"] = size
 
 
-def _components(request: Request, places: tuple[Place, ...], name: str) -> tuple[str, ...]:
+def _networks(request: Request, places: tuple[Place, ...], name: str) -> dict[str, str]:
+    """The folder of each component to open."""
     there = {place.folder for place in places}
     for component in request.components or ():
-        if FOLDERS[component] not in there:
+        if request.folders[component] not in there:
             raise IncompleteCheckpointError(
                 f"{name}: expected the weights of {component} in the file, "
                 f"got only {', '.join(sorted(there))}"
             )
-    return tuple(
-        component
-        for component in COMPONENTS
-        if FOLDERS[component] in there and (request.components is None or component in request.components)
-    )
+    return {component: folder for component, folder in request.chosen().items() if folder in there}
 
 
-def _sources(file: Path, places: tuple[Place, ...], components: tuple[str, ...]) -> dict[str, InSingleFile]:
-    folders = {FOLDERS[component] for component in components}
+def _sources(file: Path, places: tuple[Place, ...], folders: Collection[str]) -> dict[str, InSingleFile]:
     sources = {place.folder: InSingleFile(file, place) for place in places if place.folder in folders}
     for source in sources.values():
         source.open()  # a tensor of another architecture is better said now than after an hour
@@ -141,15 +133,15 @@ def _sources(file: Path, places: tuple[Place, ...], components: tuple[str, ...])
 
 
 def _files(
-    configs: Mapping[str, Any], tokenizers: Mapping[str, tuple[Path, ...]], family: str
+    configs: Mapping[str, Any], tokenizers: Mapping[str, tuple[Path, ...]], family: Family
 ) -> dict[str, bytes]:
     """The scheduler's config, and those of tokenizers that have only a vocabulary."""
     documents = {CONFIG_FILES["scheduler"]: configs["scheduler"]}
     for name, folder in TOKENIZERS.items():
         files = tokenizers.get(folder, ())
         if files and not any(file.name == "tokenizer_config.json" for file in files):
-            _, pad = FAMILIES[family].encoders[name]
             length = configs[name]["max_position_embeddings"]
+            pad = family.encoder(name).pad_token
             documents[f"{folder}/tokenizer_config.json"] = tokenizer_config(pad, length)
     return {path: (json.dumps(content, indent=2) + "\n").encode() for path, content in documents.items()}
 

@@ -11,10 +11,6 @@ from sd_convert.tensors import TensorEntry
 from .blocks import Block, Blocks, original_blocks, unet_table
 from .renaming import rename
 
-#: Width of an attention head in SD 2 and XL; SD 1 has eight heads at every width.
-_HEAD_CHANNELS: Final = 64
-_SD1_HEADS: Final = 8
-
 #: Width of each of the numbers (sizes, crops, score) that condition SDXL.
 _TIME_ID_CHANNELS: Final = 256
 
@@ -64,11 +60,6 @@ def unet_config(entries: Mapping[str, TensorEntry], *, where: str) -> dict[str, 
         **_depths(blocks, where),
         **_conditions(shapes, where),
     }
-
-
-def attention_heads(family: str, channels: list[int]) -> int | list[int]:
-    """diffusers' ``attention_head_dim``, in truth the number of heads of each block."""
-    return _SD1_HEADS if family == "sd1" else [max(1, width // _HEAD_CHANNELS) for width in channels]
 
 
 def _first(shapes: Shapes, ending: str, where: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from sd_mil.analysis.measures import decibels, fidelity, largest_error
 from sd_mil.analysis.pairing import Pair, Reason, paired
 from sd_mil.analysis.predictors import predictor
+from sd_mil.errors import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class OutputFidelity:
 
     def __str__(self) -> str:
         """``noise_pred [2, 4, 64, 64]: 71.3 dB, largest error 0.0012``."""
-        with_ = f" with {self.other}, paired by {self.paired_by}" if self.paired_by != "name" else ""
+        other = f" with {printable(self.other)}, paired by {self.paired_by}"
+        with_ = other if self.paired_by != "name" else ""
         likeness = f"{decibels(self.psnr)}, largest error {self.max_error:.3g}"
-        return f"{self.output} {list(self.shape)}{with_}: {likeness}"
+        return f"{printable(self.output)} {list(self.shape)}{with_}: {likeness}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from sd_mil.analysis.pairing import renamed
 from sd_mil.analysis.subjects import Analysable, Subject, subject
 from sd_mil.analysis.walking import events
 from sd_mil.engines.reference import Event
+from sd_mil.errors import printable
 from sd_mil.ir.dtypes import NUMPY_DTYPES
 from sd_mil.ir.program import Constant, Reference
 from sd_mil.predict.state import State
@@ -29,7 +30,7 @@ class ArgumentFidelity:
 
     def __str__(self) -> str:
         """``weight ('w'): 12.0 dB``."""
-        return f"{self.parameter} ({self.value!r}): {decibels(self.psnr)}"
+        return f"{printable(self.parameter)} ({self.value!r}): {decibels(self.psnr)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Divergence:
     def __str__(self) -> str:
         """The operation, and a line for each argument."""
         heading = (
-            f"{self.operation} {self.output!r}: {decibels(self.psnr)}, largest error {self.max_error:.3g}, "
-            f"after {self.position} operations that agree"
+            f"{printable(self.operation)} {self.output!r}: {decibels(self.psnr)}, "
+            f"largest error {self.max_error:.3g}, after {self.position} operations that agree"
         )
         return "\n".join([heading, *(f"  {one}" for one in self.arguments)])
 

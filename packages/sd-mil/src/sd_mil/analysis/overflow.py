@@ -10,6 +10,7 @@ import numpy as np
 
 from sd_mil.analysis.subjects import Analysable, subject
 from sd_mil.engines.reference import Event, ListValue, compile_program
+from sd_mil.errors import printable
 from sd_mil.ir.program import Operation
 from sd_mil.predict.state import State
 
@@ -36,9 +37,8 @@ class Overflow:
         """``matmul 'scores' reaches 81234 (12 elements)``."""
         stands = "" if self.dtype == "fp16" else f"; declared {self.dtype}, so it holds as it stands"
         many = "element" if self.elements == 1 else "elements"
-        return (
-            f"{self.operation} {self.output!r} reaches {self.magnitude:.6g} ({self.elements} {many}{stands})"
-        )
+        what = f"{printable(self.operation)} {self.output!r}"
+        return f"{what} reaches {self.magnitude:.6g} ({self.elements} {many}{stands})"
 
 
 @dataclass(frozen=True, slots=True)

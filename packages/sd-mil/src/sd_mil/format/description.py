@@ -22,6 +22,11 @@ from sd_mil.ir.program import (
 )
 
 _DEFAULT_FUNCTION = "main"
+#: The fields that are read of a ``ModelDescription`` without functions, of one with functions, and so on.
+_MODEL_PORTS = frozenset({1, 10, 11, 12, 13, 100})
+_FUNCTIONS = frozenset({20, 21, 100})
+_FUNCTION_PORTS = frozenset({1, 2, 3, 4, 5, 6})
+_METADATA = frozenset({1, 2, 3, 4, 100})
 
 
 def default_function(description: Message) -> str:
@@ -29,8 +34,12 @@ def default_function(description: Message) -> str:
     return description.text(21) or _DEFAULT_FUNCTION
 
 
-def read_descriptions(message: Message, program: Program) -> tuple[Description, Mapping[str, Description]]:
+def read_descriptions(
+    message: Message, program: Program, unknown: bytes = b""
+) -> tuple[Description, Mapping[str, Description]]:
     """Ports and metadata, of the default function and of each that is described by name, held against types.
+
+    ``unknown``: the fields of the model beside its description that nobody reads.
 
     Raises:
         PackageError: the description and the program disagree.
@@ -41,8 +50,17 @@ def read_descriptions(message: Message, program: Program) -> tuple[Description, 
     missing = [name for name in names if name not in program.functions]
     if missing:
         raise PackageError(f"expected functions {sorted(program.functions)} to be described, got {missing}")
-    found = {name: _described(message, described.get(name), program.functions[name]) for name in names}
+    found = {
+        name: _with_unknown(_described(message, described.get(name), program.functions[name]), unknown)
+        for name in names
+    }
     return found[program.default_function], found if described else {}
+
+
+def _with_unknown(description: Description, unknown: bytes) -> Description:
+    if not unknown:
+        return description
+    return replace(description, unknown={"Model": unknown, **description.unknown})
 
 
 def read_model_description(message: Message) -> Description:
@@ -82,7 +100,18 @@ def _stated(message: Message, own: Message | None) -> Description:
         states=_ports(source, numbers[2], "state"),
         label=source.text(numbers[3]),
         probabilities=source.text(numbers[4]),
+        unknown=_unknown(message, metadata, own),
     )
+
+
+def _unknown(message: Message, metadata: Message, own: Message | None) -> dict[str, bytes]:
+    """What is left of the messages, where something is."""
+    found = {
+        "ModelDescription": message.unknown(_MODEL_PORTS if own is None else _FUNCTIONS),
+        "Metadata": metadata.unknown(_METADATA),
+        "FunctionDescription": b"" if own is None else own.unknown(_FUNCTION_PORTS),
+    }
+    return {name: fields for name, fields in found.items() if fields}
 
 
 def _ports(source: Message, number: int, side: str) -> tuple[Port, ...]:

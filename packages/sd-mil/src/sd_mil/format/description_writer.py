@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sd_mil.format.encoding import double, field, integer, text, varint
+import numpy as np
+
+from sd_mil.format.encoding import double, field, integer, single, text, varint
 from sd_mil.ir.ports import Description, EnumeratedShapes, Port, Shape, ShapeRange
 
 _DTYPES = {"float16": 65552, "float32": 65568, "float64": 65600, "int8": 131080, "int32": 131104}
@@ -17,10 +19,16 @@ def encode_description(
 ) -> bytes:
     """The ports of the model, or those of each function where there are several."""
     metadata = _metadata(description)
+    unknown = description.unknown.get("ModelDescription", b"")
     if not functions:
-        return _described(description, (1, 10, 13, 11, 12)) + metadata
-    bodies = (field(20, text(1, name) + _described(one, (2, 3, 6, 4, 5))) for name, one in functions.items())
-    return b"".join(bodies) + text(21, default_function) + metadata
+        return _described(description, (1, 10, 13, 11, 12)) + metadata + unknown
+    bodies = (
+        field(
+            20, text(1, name) + _described(one, (2, 3, 6, 4, 5)) + one.unknown.get("FunctionDescription", b"")
+        )
+        for name, one in functions.items()
+    )
+    return b"".join(bodies) + text(21, default_function) + metadata + unknown
 
 
 def _metadata(description: Description) -> bytes:
@@ -28,6 +36,7 @@ def _metadata(description: Description) -> bytes:
     texts = ((1, description.short_description), (2, description.version), (3, description.author))
     said = b"".join(text(number, words) for number, words in (*texts, (4, description.license)) if words)
     said += b"".join(field(100, text(1, k) + text(2, v)) for k, v in description.user_defined.items())
+    said += description.unknown.get("Metadata", b"")
     return field(100, said) if said else b""
 
 
@@ -44,7 +53,7 @@ def _described(description: Description, numbers: tuple[int, int, int, int, int]
 
 def _feature(port: Port) -> bytes:
     optional = integer(1000, 1) if port.optional else b""
-    return text(1, port.name) + text(2, port.description) + field(3, _kind(port) + optional)
+    return text(1, port.name) + text(2, port.description) + field(3, _kind(port) + optional) + port.unknown
 
 
 def _kind(port: Port) -> bytes:
@@ -58,8 +67,17 @@ def _kind(port: Port) -> bytes:
 
 
 def _array(port: Port) -> bytes:
-    default = b"" if port.default is None else double(61, port.default)
+    default = b"" if port.default is None else _default(port.default, port.dtype)
     return _shape(port.shape) + integer(2, _DTYPES[port.dtype]) + _array_flexibility(port) + default
+
+
+def _default(value: float, dtype: str) -> bytes:
+    """In the field for the dtype, as coremltools does, where it holds the value."""
+    if dtype.startswith("int") and value.is_integer():
+        return integer(41, int(value))
+    with np.errstate(over="ignore"):
+        is_single = dtype != "float64" and np.float32(value) == value
+    return single(51, value) if is_single else double(61, value)
 
 
 def _shape(shape: Shape) -> bytes:

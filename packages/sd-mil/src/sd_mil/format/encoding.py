@@ -31,6 +31,11 @@ def double(number: int, value: float) -> bytes:
     return varint(number << 3 | 1) + struct.pack("<d", value)
 
 
+def single(number: int, value: float) -> bytes:
+    """A field that holds a float."""
+    return varint(number << 3 | 5) + struct.pack("<f", value)
+
+
 def text(number: int, content: str) -> bytes:
     """A field that holds a string."""
     return field(number, content.encode())

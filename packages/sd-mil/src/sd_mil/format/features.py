@@ -15,6 +15,11 @@ _COLORS: Mapping[int, ColorSpace] = MappingProxyType(
     {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 )
 _OPTIONAL = 1000
+#: The fields that are read of a port, of an array, of an image, of a range of sizes.
+_FEATURE = frozenset({1, 2, 3})
+_ARRAY = frozenset({1, 2, 21, 31, 41, 51, 61})
+_IMAGE = frozenset({1, 2, 3, 21, 31})
+_RANGE = frozenset({1, 2})
 _MAX_RANK = 32
 _MAX_SHAPES = 1024
 
@@ -33,7 +38,8 @@ def read_port(feature: Message, where: str) -> Port:
         raise UnsupportedModelError(f"expected a feature that can be run for {where}, got {found}")
     body = described.message(kinds[0]) or Message(b"")
     optional = bool(described.integer(_OPTIONAL))
-    return _READERS[kinds[0]](_Feature(body, feature.text(1), feature.text(2), optional, where))
+    port = _READERS[kinds[0]](_Feature(body, feature.text(1), feature.text(2), optional, where))
+    return replace(port, unknown=unknown) if (unknown := feature.unknown(_FEATURE)) else port
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def _state(feature: _Feature) -> Port:
 
 
 def _array(feature: _Feature) -> Port:
-    body, where = feature.body, feature.where
+    body, where = feature.body.refuse_unknown(_ARRAY, "ArrayFeatureType", feature.where), feature.where
     number = body.integer(2)
     if number not in _ARRAY_DTYPES:
         raise PackageError(f"expected an array dtype for {where}, got number {number}")
@@ -91,7 +97,7 @@ def _array_flexibility(body: Message, where: str) -> EnumeratedShapes | ShapeRan
 
 
 def _image(feature: _Feature) -> Port:
-    body, where = feature.body, feature.where
+    body, where = feature.body.refuse_unknown(_IMAGE, "ImageFeatureType", feature.where), feature.where
     color = _COLORS.get(body.integer(3))
     if color is None:
         raise PackageError(f"expected a colour space for {where}, got number {body.integer(3)}")
@@ -131,6 +137,7 @@ def _sizes(message: Message, where: str) -> tuple[int, ...]:
 
 
 def _bounds(message: Message, where: str) -> tuple[int, int | None]:
+    message.refuse_unknown(_RANGE, "SizeRange", where)
     low, high = message.signed(1), message.signed(2)
     if low < 0 or 0 <= high < low:
         raise PackageError(f"expected a range of sizes for {where}, got {low}..{high}")

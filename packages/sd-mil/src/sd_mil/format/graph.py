@@ -13,6 +13,12 @@ from sd_mil.format.wire import Message
 from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
 
 PROGRAM_VERSION = 1
+#: The fields that are read of each message of MIL.proto.
+_PROGRAM = frozenset({1, 2, 4})
+_FUNCTION = _BLOCK = frozenset({1, 2, 3, 4})
+_OPERATION = frozenset({1, 2, 3, 4, 5})
+_VARIABLE = frozenset({1, 2})
+_ARGUMENT = frozenset({1})
 #: Bytes of an argument that is worth remembering.
 _SHORT = 256
 
@@ -31,7 +37,7 @@ def read_program(message: Message, default_function: str, weights: WeightStore) 
     if default_function not in functions:
         raise PackageError(f"expected a function {default_function!r}, got {sorted(functions)}")
     attributes = read_attributes(message.entries(4), "the program", weights)
-    return Program(functions, default_function, attributes)
+    return Program(functions, default_function, attributes, message.unknown(_PROGRAM))
 
 
 def _function(name: str, message: Message, weights: WeightStore) -> Function:
@@ -46,7 +52,9 @@ def _function(name: str, message: Message, weights: WeightStore) -> Function:
         raise PackageError(f"expected function {name!r} to declare its inputs outside its body, got both")
     inputs = _variables(message.messages(1))
     attributes = read_attributes(message.entries(4), f"function {name!r}", weights)
-    return Function(name, opset, replace(body, inputs=inputs), attributes)
+    others = {key: _block(other, weights) for key, other in bodies.items() if key != opset}
+    unknown = message.unknown(_FUNCTION)
+    return Function(name, opset, replace(body, inputs=inputs), attributes, others, unknown)
 
 
 def _block(message: Message, weights: WeightStore) -> Block:
@@ -55,6 +63,7 @@ def _block(message: Message, weights: WeightStore) -> Block:
         operations=tuple(_operation(operation, weights) for operation in message.messages(3)),
         outputs=message.texts(2),
         attributes=read_attributes(message.entries(4), "a block", weights),
+        unknown=message.unknown(_BLOCK),
     )
 
 
@@ -70,6 +79,7 @@ def _operation(message: Message, weights: WeightStore) -> Operation:
         outputs=outputs,
         attributes=attributes,
         blocks=tuple(_block(block, weights) for block in message.messages(4)),
+        unknown=message.unknown(_OPERATION),
     )
 
 
@@ -91,10 +101,12 @@ def _inputs(message: Message, where: str, weights: WeightStore) -> dict[str, tup
 
 def _checked_inputs(message: Message, where: str, weights: WeightStore) -> dict[str, tuple[Argument, ...]]:
     """As :func:`_inputs`, with values, and with places in what is said of errors."""
-    return {
-        parameter: tuple(_argument(binding, f"{where}.{parameter}", weights) for binding in bound.messages(1))
-        for parameter, bound in message.entries(2)
-    }
+    inputs = {}
+    for parameter, bound in message.entries(2):
+        place = f"{where}.{parameter}"
+        bindings = bound.refuse_unknown(_ARGUMENT, "Argument", place).messages(1)
+        inputs[parameter] = tuple(_argument(binding, place, weights) for binding in bindings)
+    return inputs
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,8 +114,10 @@ def _short_reference(encoded: bytes) -> tuple[str, Reference] | None:
     """Parameter and argument of an entry that is nothing else: most are, and most come many times."""
     try:
         entry = Message(encoded)
-        (binding,) = (entry.message(2) or Message(b"")).messages(1)
-        return (entry.text(1), Reference(binding.text(1))) if binding.numbers() == (1,) else None
+        bound = entry.message(2) or Message(b"")
+        (binding,) = bound.messages(1)
+        known = entry.numbers() == (1, 2) and bound.numbers() == binding.numbers() == (1,)
+        return (entry.text(1), Reference(binding.text(1))) if known else None
     except (PackageError, ValueError):
         return None  # said by who reads it with its place
 
@@ -123,4 +137,5 @@ def _variable(message: Message) -> Variable:
     name = message.text(1)
     if not name:
         raise PackageError(f"expected a name for the value at byte {message.offset}, got none")
+    message.refuse_unknown(_VARIABLE, "NamedValueType", repr(name))
     return Variable(name, read_type(message, 2, repr(name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def encode_program(program: Program, layout: BlobLayout) -> bytes:
     """The message; stored constants are where ``layout`` has them."""
     encoder = _Encoder(layout)
     functions = ((name, encoder.function(function)) for name, function in program.functions.items())
-    return integer(1, 1) + mapping(2, functions) + encoder.named(4, program.attributes)
+    return integer(1, 1) + mapping(2, functions) + encoder.named(4, program.attributes) + program.unknown
 
 
 class _Encoder:
@@ -48,10 +49,11 @@ class _Encoder:
 
     def function(self, function: Function) -> bytes:
         body = function.body
-        inside = Block((), body.operations, body.outputs, body.attributes)
+        bodies = {function.opset: replace(body, inputs=()), **function.specializations}
         inputs = b"".join(field(1, self._variable(variable)) for variable in function.inputs)
-        bodies = mapping(3, [(function.opset, self._block(inside))])
-        return inputs + text(2, function.opset) + bodies + self.named(4, function.attributes)
+        encoded = mapping(3, ((opset, self._block(one)) for opset, one in bodies.items()))
+        attributes = self.named(4, function.attributes)
+        return inputs + text(2, function.opset) + encoded + attributes + function.unknown
 
     def named(self, number: int, constants: Mapping[str, Constant]) -> bytes:
         """A map of attributes."""
@@ -61,7 +63,7 @@ class _Encoder:
         parts = [field(1, self._variable(variable)) for variable in block.inputs]
         parts += [text(2, name) for name in block.outputs]
         parts += [field(3, self._operation(operation)) for operation in block.operations]
-        return b"".join(parts) + self.named(4, block.attributes)
+        return b"".join(parts) + self.named(4, block.attributes) + block.unknown
 
     def _operation(self, operation: Operation) -> bytes:
         inputs = (
@@ -74,6 +76,7 @@ class _Encoder:
             + b"".join([field(3, self._variable(variable)) for variable in operation.outputs])
             + b"".join([field(4, self._block(block)) for block in operation.blocks])
             + self.named(5, operation.attributes)
+            + operation.unknown
         )
 
     def _argument(self, argument: Argument) -> bytes:

@@ -12,6 +12,8 @@ from sd_mil.format.wire import Message
 from sd_mil.ir.program import Package, Pipeline, Suppression
 
 _ML_PROGRAM = 502
+#: The fields that are read of an ML Program's ``Model``.
+_MODEL = frozenset({1, 2, _ML_PROGRAM})
 _SUPPRESSION = 610
 #: Where the ``Pipeline`` is: the kinds for classifiers and regressors wrap one.
 _PIPELINES = {200: 1, 201: 1, 202: None}
@@ -53,7 +55,7 @@ def read_specification(model: Message, path: str, weights: WeightStore) -> Packa
     description = model.message(2) or Message(b"")
     program = read_program(_ml_program(model), default_function(description), weights)
     check_scopes(program)
-    described, by_function = read_descriptions(description, program)
+    described, by_function = read_descriptions(description, program, model.unknown(_MODEL))
     return Package(
         path=path,
         specification_version=model.signed(1),

@@ -36,6 +36,11 @@ _TYPES = {
     _STATE: "a state",
 }
 
+#: The fields that are read of a value, of a place in a weight file, of a tensor's type, of a dimension.
+_VALUE, _PLACE = frozenset({2, 3, 5}), frozenset({1, 2})
+_TENSOR_TYPE, _DIMENSION, _SIZE = frozenset({1, 2, 3}), frozenset({1, 2}), frozenset({1})
+_TEXT = TensorType("string", ())
+
 _FLOATS, _INTS, _BOOLS, _STRINGS, _LONGS, _DOUBLES, _BYTES = range(1, 8)
 #: Which fields of ``TensorValue`` may carry a dtype, besides raw bytes.
 _FIXED_WIDTH = {_FLOATS: "fp32", _DOUBLES: "fp64"}
@@ -90,7 +95,7 @@ def _only_type(message: Message | None, where: str) -> tuple[int, Message]:
 
 
 def _tensor_type(tensor: Message, where: str) -> TensorType:
-    number = tensor.integer(1)
+    number = tensor.refuse_unknown(_TENSOR_TYPE, "TensorType", where).integer(1)
     if number not in PROTO_DTYPES:
         raise PackageError(f"expected a MIL dtype for {where}, got number {number}")
     rank = tensor.signed(2)
@@ -110,6 +115,10 @@ def _is_variadic(dimension: Message) -> bool:
 
 def _dimension(dimension: Message, where: str) -> int | None:
     constant, unknown = dimension.message(1), dimension.message(2)
+    for one in (constant, unknown):
+        if one is not None:
+            one.refuse_unknown(_SIZE, "Dimension", where)
+    dimension.refuse_unknown(_DIMENSION, "Dimension", where)
     if (constant is None) == (unknown is None):
         raise PackageError(f"expected a dimension of {where} to be known or unknown, got neither or both")
     if constant is not None:
@@ -122,19 +131,22 @@ def read_value(message: Message, where: str, weights: WeightStore) -> Constant:
 
     Raises:
         PackageError: the payload does not have the declared dtype and shape, or lies outside its file.
-        UnsupportedModelError: a nested value that is neither tensor, string nor dictionary of strings.
+        UnsupportedModelError: a nested value that is neither tensor, string nor dictionary of strings, or a
+            field that is not known.
     """
+    message.refuse_unknown(_VALUE, "Value", where)
     immediate, blob = message.message(3), message.message(5)
     if (immediate is None) == (blob is None):
         raise PackageError(f"expected one value for {where}, got none or two")
     if immediate is not None and _DICTIONARY in immediate:
-        return _dictionary(immediate, where, weights)
+        return _dictionary(immediate, read_type(message, 2, where), where, weights)
     kind = read_type(message, 2, where)
     if isinstance(kind, ListType) and immediate is not None:
         return _list(immediate, kind, where, weights)
     if not isinstance(kind, TensorType):
         raise UnsupportedModelError(f"expected a tensor as the value of {where}, got {kind}")
     if blob is not None:
+        blob.refuse_unknown(_PLACE, "BlobFileValue", where)
         return weights.constant(kind, Blob(blob.text(1), blob.integer(2)), where)
     tensor = None if immediate is None else immediate.message(_TENSOR)
     if tensor is None:
@@ -156,7 +168,9 @@ def _list(immediate: Message, kind: ListType, where: str, weights: WeightStore) 
     return Constant(kind, np.stack(arrays) if arrays else np.empty(0, stored_dtype(kind.dtype)))
 
 
-def _dictionary(immediate: Message, where: str, weights: WeightStore) -> Constant:
+def _dictionary(immediate: Message, kind: ValueType, where: str, weights: WeightStore) -> Constant:
+    if kind != DictionaryType(_TEXT, _TEXT):
+        raise UnsupportedModelError(f"expected a dictionary of texts as the value of {where}, got {kind}")
     pairs: dict[str, str] = {}
     for entry in (immediate.message(_DICTIONARY) or Message(b"")).messages(1):
         key, value = (_text(entry.message(number), where, weights) for number in (1, 2))

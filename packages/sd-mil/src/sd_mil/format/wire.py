@@ -11,13 +11,14 @@ Source: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from mmap import mmap
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from sd_mil.errors import PackageError
+from sd_mil.errors import PackageError, UnsupportedModelError
 
 #: protobuf's own default; real programs nest about 20 deep.
 MAX_DEPTH = 100
@@ -29,6 +30,8 @@ _MAX_NUMBER = (1 << 29) - 1
 _EMPTY_MESSAGE = 2
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+#: Key and value of a map's entry.
+_ENTRY = frozenset({1, 2})
 _FIXED_SIZE = {_FIXED64: 8, _FIXED32: 4}
 _REALS = {4: "<f", 8: "<d"}
 
@@ -59,7 +62,7 @@ class Message:
             fields, or one has a number that protobuf does not have.
     """
 
-    __slots__ = ("_budget", "_data", "_depth", "_fields", "_start")
+    __slots__ = ("_budget", "_data", "_depth", "_end", "_fields", "_start")
 
     def __init__(
         self,
@@ -75,9 +78,10 @@ class Message:
             raise PackageError(f"expected at most {MAX_DEPTH} nested messages, got more at byte {start}")
         self._data = data
         self._start = start
+        self._end = len(data) if end is None else end
         self._depth = depth
         self._budget = _Budget() if budget is None else budget
-        self._fields = _parse(data, start, len(data) if end is None else end, self._budget)
+        self._fields = _parse(data, start, self._end, self._budget)
 
     @property
     def offset(self) -> int:
@@ -91,6 +95,26 @@ class Message:
     def numbers(self) -> tuple[int, ...]:
         """The field numbers present."""
         return tuple(self._fields)
+
+    def unknown(self, known: frozenset[int]) -> bytes:
+        """All fields of other numbers than these, as they are encoded, in order: usually none."""
+        if self._fields.keys() <= known:
+            return b""
+        return b"".join(_other_fields(self._data, self._start, self._end, known))
+
+    def refuse_unknown(self, known: frozenset[int], name: str, where: str) -> Message:
+        """Itself, after checking that it has no other fields than these: they might change what it means.
+
+        Raises:
+            UnsupportedModelError: it has; ``name`` is that of the message type in Core ML's .proto files.
+        """
+        if not self._fields.keys() <= known:
+            others = ", ".join(str(number) for number in sorted(self._fields.keys() - known))
+            numbers = ", ".join(map(str, sorted(known)))
+            raise UnsupportedModelError(
+                f"expected no fields but {numbers} in the {name} of {where}, got fields {others}"
+            )
+        return self
 
     def integer(self, number: int, default: int = 0) -> int:
         """A varint as an unsigned 64-bit integer."""
@@ -143,7 +167,8 @@ class Message:
 
     def entries(self, number: int) -> list[tuple[str, Message]]:
         """A ``map<string, message>``, refusing a key that occurs twice."""
-        pairs = [(entry.text(1), entry.message(2) or Message(b"")) for entry in self.messages(number)]
+        found = [one.refuse_unknown(_ENTRY, "map entry", f"field {number}") for one in self.messages(number)]
+        pairs = [(entry.text(1), entry.message(2) or Message(b"")) for entry in found]
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             raise PackageError(f"expected unique keys in the map at byte {self._start}, got {names}")
@@ -211,6 +236,19 @@ def _parse(data: _Bytes, position: int, end: int, budget: _Budget) -> dict[int, 
         fields.setdefault(number, []).append(raw)
     budget.spend(count)
     return fields
+
+
+def _other_fields(data: _Bytes, position: int, end: int, known: frozenset[int]) -> Iterator[bytes]:
+    """Each field whose number is none of the known, with its key. The bytes were parsed before."""
+    while position < end:
+        start = position
+        key, position = _varint(data, position, end)
+        if key & 7 == _VARINT:
+            _, position = _varint(data, position, end)
+        else:
+            _, position = _payload_span(data, position, end, key & 7)
+        if key >> 3 not in known:
+            yield data[start:position]
 
 
 def _payload_span(data: _Bytes, position: int, end: int, kind: int) -> tuple[int, int]:

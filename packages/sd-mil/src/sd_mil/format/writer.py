@@ -8,12 +8,14 @@ Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,31 +55,62 @@ def write_package(
     Tensors are read, written and forgotten one after another. A program of several functions has a
     description for each, by name. ``version`` is the specification version: 6 is iOS 15, 7 iOS 16, 8 iOS 17,
     9 iOS 18. The identifiers of the package's items follow from ``identity``, so that equal programs become
-    equal files. ``check`` is called before each piece of the weights and may raise to stop. If anything goes
-    wrong, what was written is removed.
+    equal files. ``check`` is called before each piece of the weights and may raise to stop. The package
+    appears at its path when it is whole: it is written beside it, and removed there if anything fails.
 
     Raises:
         FileExistsError: there is something at the path.
         ValueError: a tensor has another size than it declares.
         OSError: the disk is full.
     """
-    root = Path(path)
     layout = layout_of(program)
-    small = {
-        _MODEL: encode_model(program, description, layout, version=version),
-        "Manifest.json": f"{json.dumps(_manifest(identity), indent=4)}\n".encode(),
-    }
-    root.mkdir(parents=True)
-    try:
-        (root / _WEIGHTS).parent.mkdir(parents=True)
+    model = encode_model(program, description, layout, version=version)
+    return write_encoded(path, model, layout, identity=identity, check=check)
+
+
+def write_encoded(
+    path: str | os.PathLike[str],
+    model: bytes,
+    layout: BlobLayout,
+    *,
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """As :func:`write_package`, of a model that was encoded with ``layout``."""
+    root = Path(path)
+    manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
+    small = {_MODEL: model, "Manifest.json": manifest}
+    with _appearing(root) as folder:
+        (folder / _WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():
-            (root / relative).write_bytes(content)
-        weights = layout.write(root / _WEIGHTS, check)
-    except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        raise
+            (folder / relative).write_bytes(content)
+        weights = layout.write(folder / _WEIGHTS, check)
     hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
     return WrittenPackage(root, {**hashes, _WEIGHTS: weights}, package_bytes(small.values(), layout))
+
+
+@contextmanager
+def _appearing(root: Path) -> Iterator[Path]:
+    """A folder beside ``root``, of a name that is short and nobody else's, which becomes it at the end.
+
+    Raises:
+        FileExistsError: there is something at ``root``, before or after.
+    """
+    _refuse_existing(root)
+    folder = root.with_name(f".{uuid.uuid4().hex[:12]}.partial")
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        _refuse_existing(root)
+        folder.rename(root)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def package_bytes(small: Iterable[bytes], layout: BlobLayout) -> int:
@@ -107,16 +140,16 @@ def encode_model(
     version: int = 7,
 ) -> bytes:
     """``Model`` of Model.proto; constants refer to where ``layout`` has them."""
-    described = (
-        encode_description(description, {}, "")
-        if isinstance(description, Description)
-        else encode_description(description[program.default_function], description, program.default_function)
-    )
-    return integer(1, version) + field(2, described) + field(502, encode_program(program, layout))
+    functions = {} if isinstance(description, Description) else description
+    main = description if isinstance(description, Description) else description[program.default_function]
+    described = encode_description(main, functions, program.default_function)
+    encoded = integer(1, version) + field(2, described) + field(502, encode_program(program, layout))
+    return encoded + main.unknown.get("Model", b"")
 
 
 def layout_of(*programs: Program) -> BlobLayout:
     """Where each stored constant of the programs will lie in their weight file."""
     functions = (function for program in programs for function in program.functions.values())
-    constants = (constant for function in functions for constant in constants_in(function.body))
+    bodies = (body for one in functions for body in (one.body, *one.specializations.values()))
+    constants = (constant for body in bodies for constant in constants_in(body))
     return BlobLayout.of(constant for constant in constants if constant.stored)

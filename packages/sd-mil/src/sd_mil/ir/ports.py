@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from sd_mil.errors import printable
+
 Shape: TypeAlias = tuple[int | None, ...]
 
 #: ``int64`` and ``double`` are single numbers; a ``dictionary`` holds a classifier's probabilities by label.
@@ -77,7 +79,7 @@ class Port:
     ``dtype`` is numpy's name (``float16``); of text ``str``; of a dictionary that of its keys. ``shape`` is
     the default shape: of inputs every size is known, of outputs that depend on the input some are ``None``.
     An image has ``color``, and the shape ``[1, C, H, W]`` of the tensor that the program sees. ``default`` is
-    the number that fills an optional array which is not given.
+    the number that fills an optional array which is not given. ``unknown`` is as of operations.
     """
 
     name: str
@@ -89,10 +91,11 @@ class Port:
     flexibility: EnumeratedShapes | ShapeRange | AnyShape | None = None
     optional: bool = False
     default: float | None = None
+    unknown: bytes = b""
 
     def __str__(self) -> str:
         """As error messages say it: ``sample: float16[2, 4, 64, 64]``."""
-        return f"{self.name}: {self.expected}"
+        return f"{printable(self.name)}: {self.expected}"
 
     @property
     def expected(self) -> str:
@@ -120,7 +123,8 @@ class Port:
 class Description:
     """What the model description says of one function: its ports, and the model's metadata.
 
-    ``label`` and ``probabilities`` are the outputs of a classifier.
+    ``label`` and ``probabilities`` are the outputs of a classifier. ``unknown`` has fields of the file that
+    the reader does not know, as they are encoded, by the name of their message in Model.proto.
     """
 
     inputs: tuple[Port, ...]
@@ -133,3 +137,4 @@ class Description:
     states: tuple[Port, ...] = ()
     label: str = ""
     probabilities: str = ""
+    unknown: Mapping[str, bytes] = field(default_factory=dict)

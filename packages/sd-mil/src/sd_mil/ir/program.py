@@ -4,6 +4,9 @@ The vocabulary is MIL's own. A :class:`Program` has functions; a function has ty
 SSA order and the names it returns; an operation binds named parameters to arguments, and an argument is the
 name of an earlier value or an immediate constant.
 
+``unknown`` of a message are fields of the file that this reader does not know, as they are encoded there, so
+that a later version's are written again. Types and values have none: the reader refuses those.
+
 Dtypes carry MIL's names: ``fp16 fp32 fp64 bool string int8 ... uint64`` and the sub-byte ``int4 uint1 ...``.
 """
 
@@ -185,6 +188,7 @@ class Operation:
     outputs: tuple[Variable, ...]
     attributes: Mapping[str, Constant] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    unknown: bytes = b""
 
 
 def where(operation: Operation) -> str:
@@ -201,16 +205,22 @@ class Block:
     operations: tuple[Operation, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Constant] = field(default_factory=dict)
+    unknown: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of the program: its body, and the opset (``CoreML6`` ... ) the body is written in."""
+    """A function of the program: its body, and the opset (``CoreML6`` ... ) the body is written in.
+
+    ``specializations`` are bodies in other opsets, which are kept and not run.
+    """
 
     name: str
     opset: str
     body: Block
     attributes: Mapping[str, Constant] = field(default_factory=dict)
+    specializations: Mapping[str, Block] = field(default_factory=dict)
+    unknown: bytes = b""
 
     @property
     def inputs(self) -> tuple[Variable, ...]:
@@ -230,6 +240,7 @@ class Program:
     functions: Mapping[str, Function]
     default_function: str = "main"
     attributes: Mapping[str, Constant] = field(default_factory=dict)
+    unknown: bytes = b""
 
     @property
     def main(self) -> Function:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sd_mil.ir.program import Program
 from sd_mil.rewriting.attention_rows import attend_over_rows
 from sd_mil.rewriting.casts import drop_casts
@@ -11,16 +9,28 @@ from sd_mil.rewriting.decoding import decode_constants
 from sd_mil.rewriting.folding import fold_constants
 from sd_mil.rewriting.integers import compute_in_integers
 from sd_mil.rewriting.merge_heads import merge_heads
+from sd_mil.rewriting.outputs import returning
+from sd_mil.rewriting.passes import Pass, PassError, Property, rewrites
 from sd_mil.rewriting.rows import compute_in_rows
 from sd_mil.rewriting.standardise import standardise
 from sd_mil.rewriting.unused import drop_unused
 
-__all__ = ["PASSES", "compute_in_integers", "decode_constants", "rewrite"]
+__all__ = [
+    "PASSES",
+    "Pass",
+    "PassError",
+    "Property",
+    "compute_in_integers",
+    "decode_constants",
+    "returning",
+    "rewrite",
+    "rewrites",
+]
 
 #: In order, after :func:`decode_constants`: casts and what is done to constants first, because they hide
 #: patterns; attention before rows, because it leaves transposes that those undo; what they all leave without
 #: a user, the last drops.
-PASSES: tuple[Callable[[Program], Program], ...] = (
+PASSES: tuple[Pass[[]], ...] = (
     drop_casts,
     fold_constants,
     standardise,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from sd_mil.ir.program import Operation, Program
 from sd_mil.rewriting.attention import Attention, rewrite_attention, unscaled
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import CASTS_UNREAD, FOLDED, IN_ORDER
 from sd_mil.rewriting.views import Definitions, View
 
 
+@rewrites(requires=(IN_ORDER, CASTS_UNREAD, FOLDED), ensures=(IN_ORDER, CASTS_UNREAD, FOLDED))
 def attend_over_rows(program: Program) -> Program:
     """Turn attention on columns into the layout that runs as one kernel.
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from sd_mil.ir.program import Argument, Operation, Program, Reference, TensorType
 from sd_mil.ir.uses import with_operations
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import CASTS_UNREAD, IN_ORDER
 
 _FLOATS = ("fp16", "fp32")
 
 
+@rewrites(requires=(IN_ORDER,), ensures=(IN_ORDER, CASTS_UNREAD))
 def drop_casts(program: Program) -> Program:
     """Read what a cast between float types reads, because both are computed in the same type.
 

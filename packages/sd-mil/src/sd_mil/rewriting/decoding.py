@@ -27,6 +27,8 @@ from sd_mil.ir.program import (
 )
 from sd_mil.ir.uses import constants_of, names_used, references
 from sd_mil.residency import mapped_files, pages_dropped
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import DECODED, IN_ORDER
 from sd_mil.storage import Array, Layout
 
 #: Raised when a decoder's results change.
@@ -35,6 +37,7 @@ _DECODERS = 1
 _WORTH_STORING = 32 << 20
 
 
+@rewrites(requires=(IN_ORDER,), ensures=(IN_ORDER, DECODED))
 def decode_constants(program: Program, cache: Cache | None = None) -> Program:
     """Put constants in the place of the operations that decode them.
 

@@ -9,11 +9,14 @@ import numpy.typing as npt
 
 from sd_mil.ir.program import Constant, Operation, Program, TensorType, Variable
 from sd_mil.ir.uses import constant_of, with_operations
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import DECODED, FOLDED, IN_ORDER
 from sd_mil.rewriting.views import Definitions
 
 _FLOATS = ("fp16", "fp32")
 
 
+@rewrites(requires=(IN_ORDER, DECODED), ensures=(IN_ORDER, DECODED, FOLDED))
 def fold_constants(program: Program) -> Program:
     """Turn the transposes, reshapes and casts of constants into constants.
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from sd_mil.ir.program import Argument, Constant, Operation, Program, Reference, TensorType, Variable
 from sd_mil.ir.uses import with_operations
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import IN_ORDER
 from sd_mil.rewriting.views import Definitions
 
 _LAYERS = ("conv", "linear")
@@ -17,6 +19,7 @@ _LAYERS = ("conv", "linear")
 _TERMS = np.iinfo(np.int32).max // (255 * 128)
 
 
+@rewrites(requires=(IN_ORDER,), ensures=(IN_ORDER,))
 def compute_in_integers(program: Program) -> Program:
     """Write quantised layers in the form that OpenVINO runs as products of 8-bit integers.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from sd_mil.ir.program import Operation, Program
 from sd_mil.rewriting.attention import Attention, rewrite_attention, unscaled
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import CASTS_UNREAD, FOLDED, IN_ORDER
 from sd_mil.rewriting.views import Definitions, View, join
 
 _SCORES, _VALUES = "bkhc,bchq->bkhq", "bchk,bkhq->bchq"
@@ -21,6 +23,7 @@ class _Piece:
     scale: float
 
 
+@rewrites(requires=(IN_ORDER, CASTS_UNREAD, FOLDED), ensures=(IN_ORDER, CASTS_UNREAD, FOLDED))
 def merge_heads(program: Program) -> Program:
     """Compute all heads of an attention at once.
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sd_mil.ir.program import Argument, Constant, Operation, Payload, Program, Reference, TensorType, Variable
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import CASTS_UNREAD, DECODED, FOLDED, IN_ORDER
 from sd_mil.rewriting.views import Definitions
 
 #: From columns to rows, and back.
@@ -18,6 +20,9 @@ _BINARY = frozenset({"add", "mul", "sub"})
 _WEIGHTS = {"float16": "fp16", "float32": "fp32", "int8": "int8"}
 
 
+@rewrites(
+    requires=(IN_ORDER, DECODED, CASTS_UNREAD, FOLDED), ensures=(IN_ORDER, DECODED, CASTS_UNREAD, FOLDED)
+)
 def compute_in_rows(program: Program) -> Program:
     """Move what happens between [batch, channels, 1, positions] values to the transposed layout.
 

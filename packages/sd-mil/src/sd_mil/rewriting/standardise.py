@@ -6,9 +6,12 @@ import numpy as np
 
 from sd_mil.ir.program import Argument, Constant, Operation, Program, Reference, TensorType
 from sd_mil.ir.uses import with_operations
+from sd_mil.rewriting.passes import rewrites
+from sd_mil.rewriting.properties import CASTS_UNREAD, IN_ORDER
 from sd_mil.rewriting.views import Definitions
 
 
+@rewrites(requires=(IN_ORDER, CASTS_UNREAD), ensures=(IN_ORDER, CASTS_UNREAD))
 def standardise(program: Program) -> Program:
     """Write group and layer normalisations as one operation each, which runs in two passes over the data.
 

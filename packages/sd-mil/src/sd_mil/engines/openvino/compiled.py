@@ -20,6 +20,8 @@ from sd_mil.ir.uses import output_types
 if TYPE_CHECKING:
     import openvino
 
+    from sd_mil.engines.openvino.sizes import SizeCheck
+
 Array: TypeAlias = npt.NDArray[np.generic]
 
 _DEVICE = "CPU"
@@ -39,12 +41,14 @@ class CompiledProgram:
         *,
         arithmetic: str,
         indexed: tuple[str, ...] = (),
+        sizes: SizeCheck | None = None,
     ) -> None:
         """``arithmetic`` says in one line what the numbers were computed with.
 
-        ``indexed``: the operations of which a last output says whether an index was out of range.
+        ``indexed``: the operations of which a last output says whether an index was out of range. ``sizes``:
+        of a model whose sizes follow from its inputs'.
         """
-        self._indexed = indexed
+        self._indexed, self._sizes = indexed, sizes
         self._inputs = program.main.inputs
         self._outputs = program.main.outputs
         self._types = output_types(program)
@@ -76,6 +80,8 @@ class CompiledProgram:
     def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         with self._lock, np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
+            if self._sizes is not None:
+                self._sizes.check(tuple(array.shape for array in given))
             results = self._request.infer(given, share_inputs=True)
             if self._indexed:
                 self._refuse_outside(np.asarray(results[len(self._outputs)]))
@@ -111,6 +117,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     openvino = import_openvino()
     from sd_mil.cache import default_cache
     from sd_mil.engines.openvino.exactness import sums_are_exact
+    from sd_mil.engines.openvino.sizes import SizeCheck
     from sd_mil.engines.openvino.translation import refuse_unsupported, translate_program
     from sd_mil.residency import mapped_files, pages_dropped, refuse_truncated
     from sd_mil.rewriting import compute_in_integers, decode_constants, rewrite
@@ -122,11 +129,12 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     layers = None if integers is program else "int8" if sums_are_exact() else precision
     rewritten = rewrite(decode_constants(integers, default_cache()))
     with pages_dropped(mapped_files(rewritten)):
-        model, indexed = translate_program(rewritten)
-        compiled = _compile(core, model, _configuration(precision, layers))
-    _refuse_unchecked(model, compiled)
+        translation = translate_program(rewritten)
+        compiled = _compile(core, translation.model, _configuration(precision, layers))
+    _refuse_unchecked(translation.model, compiled)
     arithmetic = _describe(openvino.__version__, precision, layers)
-    return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=indexed)
+    sizes = SizeCheck(translation.model, translation.sized) if translation.sized else None
+    return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=translation.indexed, sizes=sizes)
 
 
 def _compile(

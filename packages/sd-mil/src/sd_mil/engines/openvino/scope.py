@@ -10,6 +10,7 @@ import openvino.opset14 as ov
 from openvino import Output
 
 from sd_mil.engines.openvino.constants import constant_output
+from sd_mil.engines.openvino.sizes import SizedOutput
 from sd_mil.errors import PackageError
 from sd_mil.ir.program import Argument, Constant, Reference
 
@@ -28,6 +29,8 @@ class Scope:
         self._outputs: dict[str, Output] = {}
         #: Where each index of an operation is out of range, and which operation it is.
         self.violations: list[tuple[Output, str]] = []
+        #: What operations compute, for who knows the inputs' shapes.
+        self.sized: list[SizedOutput] = []
 
     def define(self, name: str, value: Output | Constant) -> None:
         """Bind ``name``.

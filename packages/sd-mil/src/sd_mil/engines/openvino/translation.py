@@ -6,7 +6,7 @@ from sd_mil.engines.openvino import library  # noqa: F401 (before openvino)
 
 # isort: split
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -21,6 +21,7 @@ from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.openvino.registry import find_translator
 from sd_mil.engines.openvino.scope import Scope
 from sd_mil.engines.openvino.scores import fused_scores
+from sd_mil.engines.openvino.sizes import SizedOutput
 from sd_mil.engines.reference import compile_block
 from sd_mil.engines.reference.registry import find_op
 from sd_mil.errors import FAILURES, PackageError, SdMilError, UnsupportedOpError
@@ -71,10 +72,21 @@ def _refuse(unknown: list[Operation]) -> None:
     )
 
 
-def translate_program(program: Program) -> tuple[Model, tuple[str, ...]]:
-    """The default function as an OpenVINO model: parameters and results in the program's order.
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A program as an OpenVINO model: parameters and results in the program's order.
 
-    Where operations take indices, a last result says which of them, named here too, had one out of range.
+    Where operations take indices, a last result says which of them, ``indexed``, had one out of range.
+    ``sized`` are the values whose sizes are not known before running.
+    """
+
+    model: Model
+    indexed: tuple[str, ...]
+    sized: tuple[SizedOutput, ...]
+
+
+def translate_program(program: Program) -> Translation:
+    """The default function as an OpenVINO model.
 
     Raises:
         PackageError: the program contradicts itself.
@@ -91,7 +103,8 @@ def translate_program(program: Program) -> tuple[Model, tuple[str, ...]]:
     if scope.violations:
         results.append(ov.result(violations_of(scope.violations)))
     model = Model(results, parameters, program.main.name)
-    return model, tuple(where for _, where in scope.violations)
+    indexed = tuple(where for _, where in scope.violations)
+    return Translation(model, indexed, tuple(scope.sized))
 
 
 def _is_translated(operation: Operation) -> bool:
@@ -195,8 +208,10 @@ def _define_outputs(operation: Operation, outputs: list[Output], scope: Scope) -
     for variable, output in zip(operation.outputs, outputs, strict=True):
         if output.get_partial_shape().rank.is_dynamic:  # OpenVINO's plugin for processors takes none
             raise Call(operation, scope).unsupported("a rank that is not known before running")
-        least = least_shape(output)
-        check_translated(operation.type, operation.name, least, is_fused=variable.name in scope.fused)
+        least, is_fused = least_shape(output), variable.name in scope.fused
+        check_translated(operation.type, operation.name, least, is_fused=is_fused)
+        if output.get_partial_shape().is_dynamic:
+            scope.sized.append(SizedOutput(output, operation.type, operation.name, is_fused))
         if output.get_partial_shape().is_static and 0 in output.get_shape():
             raise Call(operation, scope).unsupported("a result of no elements")
         declared = _partial_shape(variable.type)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from sd_mil.errors import UnsupportedModelError
-from sd_mil.format.text.tokens import quoted
+from sd_mil.format.text.tokens import escaped_name, quoted
 from sd_mil.ir.dtypes import SUB_BYTE_BITS
 from sd_mil.ir.program import (
     Argument,
@@ -61,19 +61,22 @@ class _Printer:
 
     def _function(self, function: Function) -> Iterator[str]:
         opset = f"ios{_ios(function.opset)}"
-        yield f"{_INDENT}func {function.name}<{opset}>({self._variables(function.inputs)}) {{"
+        yield f"{_INDENT}func {escaped_name(function.name)}<{opset}>({self._variables(function.inputs)}) {{"
         yield from self._body(function.body, _INDENT)
 
     def _body(self, block: Block, indent: str) -> Iterator[str]:
         for operation in block.operations:
             yield from self._operation(operation, indent + _INDENT)
-        yield f"{indent}}} -> ({', '.join(block.outputs)});"
+        yield f"{indent}}} -> ({', '.join(map(escaped_name, block.outputs))});"
 
     def _operation(self, operation: Operation, indent: str) -> Iterator[str]:
         outputs = f"{self._variables(operation.outputs)} = " if operation.outputs else ""
-        inputs = ", ".join(f"{name} = {self._arguments(given)}" for name, given in operation.inputs.items())
+        given = operation.inputs.items()
+        inputs = ", ".join(
+            f"{escaped_name(name)} = {self._arguments(arguments)}" for name, arguments in given
+        )
         attributes = self._attributes(operation.attributes)
-        head = f"{indent}{outputs}{operation.type}({inputs}){attributes}"
+        head = f"{indent}{outputs}{escaped_name(operation.type)}({inputs}){attributes}"
         if not operation.blocks:
             yield f"{head};"
             return
@@ -83,18 +86,22 @@ class _Printer:
             yield from self._body(block, indent)
 
     def _attributes(self, attributes: Mapping[str, Constant]) -> str:
-        named = ", ".join(f"{name} = {self._value(value)}" for name, value in attributes.items())
+        named = ", ".join(
+            f"{escaped_name(name)} = {self._value(value)}" for name, value in attributes.items()
+        )
         return f"[{named}]" if named else ""
 
     def _variables(self, variables: tuple[Variable, ...]) -> str:
-        return ", ".join(f"{self._type(variable.type)} {variable.name}" for variable in variables)
+        return ", ".join(
+            f"{self._type(variable.type)} {escaped_name(variable.name)}" for variable in variables
+        )
 
     def _arguments(self, arguments: tuple[Argument, ...]) -> str:
         texts = [self._argument(argument) for argument in arguments]
         return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
     def _argument(self, argument: Argument) -> str:
-        return self._value(argument) if isinstance(argument, Constant) else argument.name
+        return self._value(argument) if isinstance(argument, Constant) else escaped_name(argument.name)
 
     def _type(self, kind: ValueType) -> str:
         if isinstance(kind, ListType):

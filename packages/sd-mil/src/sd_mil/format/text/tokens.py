@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from sd_mil.errors import PackageError
 
 #: A string ends at its quote or, unterminated, at the end: so that no text is scanned twice.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|->|[()\[\]{}<>,=;]|[^\s()\[\]{}<>,=;"]+', re.DOTALL)
 _MARKS = frozenset('()[]{}<>,=;"')
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
+
+#: Most names are nothing else.
+_WORD = re.compile(r"[A-Za-z0-9_.]+")
 
 END = ""
 
@@ -71,7 +75,7 @@ class Tokens:
         if word[:1] in _MARKS or word in ("", "->"):
             raise self.error("a name")
         self._position += 1
-        return word
+        return _ESCAPE.sub(_unescaped, word) if "\\" in word else word
 
     def string(self) -> str:
         """The content of a quoted string.
@@ -120,13 +124,32 @@ def unquoted(word: str) -> str:
 def _unescaped(match: re.Match[str]) -> str:
     escape = match[1]
     if len(escape) > 1:
-        return chr(int(escape[1:], 16))
+        code = int(escape[1:], 16)
+        return chr(code) if code <= sys.maxunicode else match[0]
     return _ESCAPED.get(escape, escape)
 
 
 def quoted(text: str) -> str:
-    """The text as a string literal."""
+    """The text as a string literal, on one line of printable characters."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     for letter in "ntr":
         escaped = escaped.replace(_ESCAPED[letter], "\\" + letter)
+    if not escaped.isprintable():
+        escaped = "".join(char if char.isprintable() else _numbered(char) for char in escaped)
     return f'"{escaped}"'
+
+
+def escaped_name(text: str) -> str:
+    """The name as a word: what would end a word, start a line or command a terminal is escaped."""
+    if _WORD.fullmatch(text):
+        return text
+    return "".join(_numbered(char) if _is_special(char) else char for char in text)
+
+
+def _is_special(char: str) -> bool:
+    return char in _MARKS or char == "\\" or char.isspace() or not char.isprintable()
+
+
+def _numbered(char: str) -> str:
+    code = ord(char)
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"

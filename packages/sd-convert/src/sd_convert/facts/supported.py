@@ -6,10 +6,10 @@ change the network in a way that the ports, the runtime or the lowering do not k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from .errors import UnsupportedArchitectureError
+from sd_convert.errors import UnsupportedArchitectureError
 
 SUPPORTED: Final = "Stable Diffusion 1, 2 and XL, and networks of their shape"
 
@@ -109,26 +109,16 @@ def check_unet(config: Mapping[str, Any], *, where: str) -> None:
     """Refuse UNets with other inputs than are known; errors as :func:`check_pipeline`."""
     _check(config, _UNET, where)
     _check_blocks(config, where)
-    _check_channels(config, where)
 
 
-def _check_channels(unet: Mapping[str, Any], where: str) -> None:
-    """Refuse what is laid beside the latents and belongs to no task, such as a depth map."""
-    latent = unet.get("out_channels", 4)
-    channels = (latent, 2 * latent, 2 * latent + 1)  # alone, with a picture, with a mask and a picture
-    if unet.get("in_channels", 4) not in channels:
-        raise _unsupported(where, "in_channels", unet.get("in_channels"), channels)
-
-
-def check_text_width(unet: Mapping[str, Any], widths: Sequence[int], *, where: str) -> None:
+def check_text_width(width: int, expected: int | None, *, where: str) -> None:
     """Refuse a UNet that does not take the hidden states as the text encoders, side by side, give them.
 
     Raises:
-        UnsupportedArchitectureError: as :func:`check_pipeline`; also different widths within one UNet.
+        UnsupportedArchitectureError: as :func:`check_pipeline`.
     """
-    width = text_width(unet, where=where)
-    if widths and width != sum(widths):
-        raise _unsupported(where, "cross_attention_dim", width, (sum(widths),))
+    if expected not in (None, width):
+        raise _unsupported(where, "cross_attention_dim", width, (expected,))
 
 
 def text_width(unet: Mapping[str, Any], *, where: str) -> int:

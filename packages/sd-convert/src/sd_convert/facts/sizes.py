@@ -1,0 +1,92 @@
+"""The sizes of the networks' ports that are chosen, not given: by options, or by a bundle that is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from sd_bundle import ModelFacts, Variant
+
+from sd_convert.errors import IncompleteCheckpointError, OptionsError
+
+from .read import Facts
+
+if TYPE_CHECKING:
+    from sd_convert.options import ConversionOptions
+
+#: What the names of a ControlNet's residuals begin with; a number follows.
+RESIDUAL: Final = "additional_residual_"
+
+#: Classifier-free guidance runs the UNet on the negative and the positive prompt at once.
+_BATCH: Final = 2
+_TOKENS: Final = 77  # CLIP's, where there is no text encoder to ask
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """``height``, ``width``: of the latents; ``batch``: samples of the UNet; ``tokens`` that it attends to.
+
+    ``has_residuals``: whether the UNet takes those of a ControlNet.
+    """
+
+    height: int
+    width: int
+    batch: int
+    tokens: int
+    has_residuals: bool
+
+
+def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
+    """The options' sizes, else the UNet's ``sample_size`` and as many tokens as a text encoder takes at once.
+
+    Raises:
+        IncompleteCheckpointError: nothing says how large latents are.
+        OptionsError: more tokens than a text encoder takes, and not a whole number of times as many.
+    """
+    height, width = facts.unet.sample_size or (None, None)
+    height, width = options.latent_height or height, options.latent_width or width
+    if height is None or width is None:
+        raise IncompleteCheckpointError(
+            f"{facts.name}/unet/config.json: sample_size: expected a size in latent pixels, got none; "
+            "give latent_height and latent_width"
+        )
+    return Sizes(
+        height=height,
+        width=width,
+        batch=1 if options.unet_batch_one else _BATCH,
+        tokens=checked_tokens(facts, options.text_token_sequence_length),
+        has_residuals=options.unet_support_controlnet,
+    )
+
+
+def stated_sizes(facts: Facts, model: ModelFacts, variant: Variant) -> Sizes:
+    """The sizes that a bundle's manifest states for one of its networks.
+
+    Raises:
+        OptionsError: more tokens than a text encoder takes, and not a whole number of times as many.
+    """
+    latent = next(size.latent for size in model.sizes if variant.size in (None, size.image))
+    shapes = {port.name: port.shape for port in variant.inputs}
+    attended, ids = shapes.get("encoder_hidden_states", ()), shapes.get("input_ids", ())
+    return Sizes(
+        height=latent.height,
+        width=latent.width,
+        batch=(*shapes.get("sample", ()), _BATCH)[0],
+        tokens=checked_tokens(facts, (*attended[3:], *ids[1:], None)[0]),
+        has_residuals=any(name.startswith(RESIDUAL) for name in shapes),
+    )
+
+
+def checked_tokens(facts: Facts, asked: int | None) -> int:
+    """``asked``, or as many as the last text encoder takes at once.
+
+    Raises:
+        OptionsError: more than it takes, and not a whole number of times as many.
+    """
+    most = facts.text_encoders[-1].tokens if facts.text_encoders else _TOKENS
+    asked = asked or most
+    if asked > most and asked % most:
+        raise OptionsError(
+            f"text_token_sequence_length: expected at most {most}, or a multiple of it, got {asked}"
+        )
+    return asked
