@@ -88,6 +88,11 @@ def test_what_is_said_comes_before_the_recipe(toy_pipeline: Any) -> None:
     assert (spread.timesteps, spread.num_inference_steps, spread.scheduler) == ((900, 300), 2, "lcm")
 
 
+def test_other_numbers_of_steps_leave_the_bundles_timesteps_out(made_of: Any) -> None:
+    settings = made_of("dmd2_sdxl_4step_lora.safetensors").settings("a", num_inference_steps=6)
+    assert (settings.scheduler, settings.num_inference_steps, settings.timesteps) == ("lcm", 6, None)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [

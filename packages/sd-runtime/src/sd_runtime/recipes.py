@@ -162,10 +162,11 @@ def _is_of(name: str, recipe: Recipe) -> bool:
 def prepared(request: Request, bundle: Bundle) -> Request:
     """``request`` with what its recipe, or that of the bundle, says where it says nothing itself.
 
-    A scheduler that the request chooses leaves only number of steps and guidance of a recipe for another.
+    A scheduler that the request chooses leaves only number of steps and guidance of a recipe for another; a
+    number of steps, none of the timesteps that the bundle's recipe lists for another number.
 
     Raises:
-        SettingsError: no such recipe, or a number of steps that it has no timesteps for.
+        SettingsError: no such recipe, or a number of steps that the one named has no timesteps for.
     """
     if request.recipe == NONE:
         return request
@@ -177,12 +178,14 @@ def prepared(request: Request, bundle: Bundle) -> Request:
         fields = {name: value for name, value in fields.items() if name in _WITH_ANY_SCHEDULER}
     if any(getattr(request, name) is not None for name in _SPREAD):
         fields = {name: value for name, value in fields.items() if name not in _SPREAD}
-    steps = request.num_inference_steps
-    if "timesteps" in fields and steps not in (None, len(fields["timesteps"])):
-        raise SettingsError(
-            f"expected num_inference_steps {len(fields['timesteps'])} for the recipe {recipe.name}, "
-            f"got {steps}: state timesteps too, or take the recipe {NONE}"
-        )
+    steps, listed = request.num_inference_steps, fields.get("timesteps")
+    if listed is not None and steps not in (None, len(listed)):
+        if request.recipe is not None:
+            raise SettingsError(
+                f"expected num_inference_steps {len(listed)} for the recipe {recipe.name}, got {steps}: "
+                "state timesteps too, or leave the recipe out"
+            )
+        del fields["timesteps"]
     return replace(request, recipe=recipe.name, **_without_steps(request, fields))
 
 
