@@ -1,5 +1,120 @@
-"""Fewer bits per weight of a Core ML package: what they cost now."""
+"""What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
-from sd_compress.storage import StorageReport, StorageRow, storage
+from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
+from .calibration import Calibrated, Collecting, Hessian, collect_hessians, measure_gains
+from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
+from .errors import (
+    BudgetError,
+    CalibrationError,
+    CompressionError,
+    RecipeError,
+    UnsuitableError,
+    UnsupportedFormError,
+)
+from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
+from .packages import (
+    COMPRESSED_ROLES,
+    BundleReport,
+    PackageReport,
+    chosen_components,
+    compress_bundle,
+    compress_package,
+    describe_compression,
+)
+from .palettes import optimal_palette
+from .palettize import palettize
+from .plan import Plan, plan_for_bits, plan_for_bytes, plan_for_snr
+from .quality import signal_to_noise, smallest_plan
+from .raising import with_target
+from .recipe import (
+    Recipe,
+    Selection,
+    check_names,
+    check_patterns,
+    format_recipe,
+    parse_recipe,
+    read_recipe,
+    uniform_recipe,
+    with_schemes,
+)
+from .scheme_json import scheme_from_json, scheme_to_json
+from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .sensitivity import Candidate, Sensitivity, sensitivities
+from .snr import SignalToNoise
+from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
+from .weights import Weight, weights_of
 
-__all__ = ["StorageReport", "StorageRow", "storage"]
+__all__ = [
+    "COMPRESSED_ROLES",
+    "PALETTE_BITS",
+    "Assign",
+    "BudgetError",
+    "BundleReport",
+    "Calibrated",
+    "CalibrationError",
+    "Candidate",
+    "Collecting",
+    "CompressedProgram",
+    "CompressionError",
+    "Granularity",
+    "Hessian",
+    "Joint",
+    "Keep",
+    "Linear",
+    "PackageReport",
+    "Palette",
+    "Palettize",
+    "PerBlock",
+    "PerChannel",
+    "PerGroupedChannel",
+    "PerTensor",
+    "Plan",
+    "Prune",
+    "Recipe",
+    "RecipeError",
+    "Scheme",
+    "Selection",
+    "Sensitivity",
+    "SignalToNoise",
+    "StorageReport",
+    "StorageRow",
+    "StoredWeight",
+    "UnsuitableError",
+    "UnsupportedFormError",
+    "Weight",
+    "WeightReport",
+    "apple_recipe",
+    "check_names",
+    "check_patterns",
+    "check_recipe",
+    "chosen_components",
+    "collect_hessians",
+    "compress",
+    "compress_bundle",
+    "compress_package",
+    "describe_compression",
+    "format_apple_recipe",
+    "format_recipe",
+    "measure_gains",
+    "optimal_palette",
+    "palettize",
+    "parse_apple_recipe",
+    "parse_recipe",
+    "plan_for_bits",
+    "plan_for_bytes",
+    "plan_for_snr",
+    "read_any_recipe",
+    "read_recipe",
+    "scheme_from_json",
+    "scheme_to_json",
+    "sensitivities",
+    "signal_to_noise",
+    "smallest_plan",
+    "storage",
+    "storage_of",
+    "stored_weights",
+    "uniform_recipe",
+    "weights_of",
+    "with_schemes",
+    "with_target",
+]

@@ -8,12 +8,12 @@ scales, a mask and what is not zero. Its size is that of the constants, packed a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-from sd_mil import Argument, Block, Constant, Operation, Package, Reference, ValueType
+from sd_mil import Argument, Block, Constant, Operation, Package, Program, Reference, ValueType
+from sd_mil.ir import storage_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,26 @@ class StorageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """One weight, by the name under which the network's operations take it.
+
+    ``op`` is the type of the operation that takes it first, empty for one that the program returns; the other
+    fields are those of :class:`StorageRow`.
+    """
+
+    name: str
+    op: str
+    encoding: str
+    shape: tuple[int, ...]
+    stored_bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Its numbers when decompressed."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class StorageReport:
     """A package's weights by encoding, largest first.
 
@@ -55,7 +75,8 @@ class StorageReport:
 def storage(package: Package) -> StorageReport:
     """Count the weights of ``package`` that lie in its weight files; small inline constants are left out.
 
-    A blob that several weights share is counted with the first of them. Nothing is read but the program: the
+    A blob that several weights share is counted with the first of them, and weights that several functions
+    share once. Nothing is read but the program: the
     weights stay on disk.
 
     Example:
@@ -63,11 +84,17 @@ def storage(package: Package) -> StorageReport:
         >>> report.total.bits_per_weight  # doctest: +SKIP
         6.02
     """
-    counted = list(_weights(package))
+    return storage_of(package.program, package.weight_bytes)
+
+
+def storage_of(program: Program, file_bytes: int = 0) -> StorageReport:
+    """As :func:`storage`, of a program that may not have been written yet."""
+    weights = stored_weights(program)
+    counted = [StorageRow(one.encoding, 1, one.elements, one.stored_bytes) for one in weights]
     encodings = dict.fromkeys(row.encoding for row in counted)
     rows = [_summed(name, [row for row in counted if row.encoding == name]) for name in encodings]
     rows.sort(key=lambda row: -row.stored_bytes)
-    return StorageReport(tuple(rows), package.weight_bytes)
+    return StorageReport(tuple(rows), file_bytes)
 
 
 def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> StorageRow:
@@ -82,36 +109,46 @@ def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> S
 _Definitions: TypeAlias = Mapping[str, Operation]
 
 
-def _weights(package: Package) -> Iterator[StorageRow]:
-    """A row for each tensor in a weight file that the network's operations take or the program returns."""
-    operations = list(package.program.operations())
-    defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
-    blobs: set[int] = set()
-    seen: set[str] = set()
-    for argument in _uses(package.program.main.body):
-        if isinstance(argument, Reference):
-            if argument.name in seen or argument.name not in defined:
-                continue
-            seen.add(argument.name)
-        constants = list(_constants(argument, defined, set()))
-        if any(constant.stored for constant in constants):
-            elements = math.prod(size or 0 for size in _type_of(argument, defined).shape)
-            stored = sum(_stored_once(constant, blobs) for constant in constants)
-            yield StorageRow(_encoding(argument, defined), 1, elements, stored)
+def stored_weights(program: Program) -> Iterator[StoredWeight]:
+    """Each tensor in a weight file that the network's operations take or the program returns, in their order.
+
+    Compressed or not, a weight has one name: that of what the operation takes. Those without (constants that
+    stand in the operation itself) are called after the operation and its parameter. What one function has in
+    common with an earlier one is counted there.
+    """
+    blobs: set[Hashable] = set()
+    for name, function in program.functions.items():
+        earlier = frozenset(blobs)
+        operations = list(program.operations(name))
+        defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
+        seen: set[str] = set()
+        for place, op, argument in _uses(function.body):
+            if isinstance(argument, Reference):
+                if argument.name in seen or argument.name not in defined:
+                    continue
+                seen.add(argument.name)
+            constants = [one for one in _constants(argument, defined, set()) if one.stored]
+            if any(storage_key(one) not in earlier for one in constants):
+                shape = tuple(size or 0 for size in _type_of(argument, defined).shape)
+                stored = sum(_stored_once(one, blobs) for one in constants)
+                label = argument.name if isinstance(argument, Reference) else place
+                yield StoredWeight(label, op, _encoding(argument, defined), shape, stored)
 
 
 def _is_stored(operation: Operation) -> bool:
     return operation.type == "const" or operation.type.startswith("constexpr_")
 
 
-def _uses(block: Block) -> Iterator[Argument]:
+def _uses(block: Block) -> Iterator[tuple[str, str, Argument]]:
+    """Every argument, the operation and parameter that it is for, and the type of the operation."""
     for operation in block.operations:
         if not _is_stored(operation):
-            for arguments in operation.inputs.values():
-                yield from arguments
+            for parameter, arguments in operation.inputs.items():
+                for argument in arguments:
+                    yield f"{operation.name}.{parameter}", operation.type, argument
         for inner in operation.blocks:
             yield from _uses(inner)
-    yield from (Reference(name) for name in block.outputs)
+    yield from ((name, "", Reference(name)) for name in block.outputs)
 
 
 def _constants(argument: Argument, defined: _Definitions, visited: set[int]) -> Iterator[Constant]:
@@ -126,13 +163,11 @@ def _constants(argument: Argument, defined: _Definitions, visited: set[int]) -> 
                 yield from _constants(inner, defined, visited)
 
 
-def _stored_once(constant: Constant, blobs: set[int]) -> int:
-    if not (constant.stored and isinstance(constant.value, np.ndarray)):
+def _stored_once(constant: Constant, blobs: set[Hashable]) -> int:
+    key = storage_key(constant)
+    if key in blobs:
         return 0
-    address = constant.value.__array_interface__["data"][0]
-    if address in blobs:
-        return 0
-    blobs.add(address)
+    blobs.add(key)
     return constant.stored
 
 

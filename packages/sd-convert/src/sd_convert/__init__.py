@@ -31,6 +31,7 @@ from .lora import Lora
 from .opening import open_checkpoint
 from .options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
+from .transform import Transform, Transformed
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
 from .write import WrittenPackage, write_component
 
@@ -69,6 +70,8 @@ __all__ = [
     "SdConvertError",
     "Section",
     "Sizes",
+    "Transform",
+    "Transformed",
     "UnsafeWeightsError",
     "UnsupportedArchitectureError",
     "VariantError",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TypeAlias
 
-from sd_bundle import Draft, FileHashes, new_bundle
-from sd_mil import write_package
+from sd_bundle import BundleComponent, Draft, FileHashes, new_bundle
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
@@ -20,11 +19,12 @@ from .checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, chosen_parts, load_libraries
 from .facts import chosen_sizes
 from .limits import check_space, limits_named
-from .lowered import LoweredComponent
+from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
 from .metadata import model_version, package_name
 from .options import ConversionOptions
 from .programs import PreparedComponent, Programs, Wanted
+from .transform import Transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,15 @@ def convert(
     progress: OnProgress | None = None,
     cache: ConversionCache | None = None,
     kinds: Iterable[ComponentKind] = KINDS,
+    transform: Transform | None = None,
 ) -> ConversionReport:
     """Convert the components of ``checkpoint`` and write the bundle ``output``.
 
     The bundle appears when it is complete. On any exception, Ctrl-C included, what was at ``output`` stays
     as it was, and nothing is left beside it; what a killed process left there is cleared away. ``cache``:
     where to look for, and keep, everything but the weights; None does without. ``kinds``: what its components
-    are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`.
+    are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`. ``transform``: what
+    is done to each program before it is written, such as compressing its weights.
 
     Raises:
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
@@ -105,7 +107,7 @@ def convert(
         copy_files(checkpoint, draft, names)
         wanted = tuple(map(programs.wanted, parts))
         loading = _load(one.part.kind for one in wanted if one.key is None)
-        reports = _Work(programs, draft, wanted, progress).run()
+        reports = _Work(programs, draft, wanted, progress, transform).run()
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
@@ -120,11 +122,12 @@ def _load(kinds: Iterable[ComponentKind]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose program is there, after ``seconds``, and whose package is being written."""
+    """A component whose ``program`` is there, after ``seconds``, and whose package is being written."""
 
     component: str
     path: Path
     prepared: PreparedComponent
+    program: LoweredComponent | PackedComponent
     seconds: float
     written: Future[float]
 
@@ -141,6 +144,7 @@ class _Work:
     draft: Draft
     wanted: tuple[Wanted, ...]
     progress: OnProgress | None
+    transform: Transform | None
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
@@ -159,28 +163,33 @@ class _Work:
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
-        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
-        package = package_name(model_version(part.facts, options), part.name)
-        size = self.draft.model.image
-        path = self.draft.add_component(
-            bundle_component(part.kind, prepared.lowered, package, options, size=size)
-        )
-        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
+        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
+        program, entry = self._transformed(prepared.program, entry)
+        pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + program.weight_bytes)
+        path = self.draft.add_component(entry)
+        written = writing.submit(lambda: self._write(program, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(part.name, path, prepared, perf_counter() - began, written))
+        self.jobs.append(_Job(part.name, path, prepared, program, perf_counter() - began, written))
 
-    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
+    def _transformed(
+        self, program: LoweredComponent | PackedComponent, entry: BundleComponent
+    ) -> tuple[LoweredComponent | PackedComponent, BundleComponent]:
+        if self.transform is None:
+            return program, entry
+        lowered = program.lowered()
+        done = self.transform(entry, lowered.program)
+        for relative, content in done.files.items():
+            self.draft.add_file(relative, content)
+        return replace(lowered, program=done.program), replace(entry, compression=done.compression)
+
+    def _write(
+        self, program: LoweredComponent | PackedComponent, path: Path, check: Callable[[], None]
+    ) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        written = write_package(
-            path,
-            lowered.program,
-            lowered.description,
-            version=lowered.specification,
-            identity=lowered.name,
-            check=check,
-        )
+        written = program.write(path, check)
         for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began

@@ -55,6 +55,7 @@ from sd_mil.ir.program import (
 )
 from sd_mil.predict.model import MLModel
 from sd_mil.predict.state import State
+from sd_mil.residency import dropping_weights
 
 __all__ = [
     "Argument",
@@ -102,6 +103,7 @@ __all__ = [
     "compare",
     "compare_outputs",
     "default_cache",
+    "dropping_weights",
     "first_divergence",
     "overflow",
     "predictor",

@@ -43,10 +43,18 @@ def pages_dropped(maps: Iterable[mmap.mmap]) -> Iterator[None]:
         worker.join()
 
 
+@contextmanager
+def dropping_weights(program: Program) -> Iterator[None]:
+    """Read a program's weights in this context, and their pages do not add up in this process's memory."""
+    with pages_dropped(mapped_files(program)):
+        yield
+
+
 def mapped_files(program: Program) -> list[mmap.mmap]:
-    """The maps behind the constants of the default function, each once."""
+    """The maps behind the constants of all functions, each once."""
     found: dict[int, mmap.mmap] = {}
-    for constant in constants_in(program.main.body):
+    constants = (one for function in program.functions.values() for one in constants_in(function.body))
+    for constant in constants:
         if isinstance(constant.content, np.ndarray) and (owner := _owner(constant.content)) is not None:
             found[id(owner)] = owner
     return list(found.values())

@@ -53,7 +53,7 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
-from sd_runtime.model import FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
@@ -67,6 +67,7 @@ __all__ = [
     "BundleComponent",
     "BundleError",
     "Chunk",
+    "ChunkedModel",
     "Compression",
     "ComputeUnit",
     "ConditioningFacts",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdc.quantizing import palettizing
 from sdc.sources import open_checkpoint, source_options
 
 if TYPE_CHECKING:
-    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport
+    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, Transform
 
 
 @click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
@@ -57,6 +58,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="For all components or one (vae_decoder=fp32); by default fp16, or fp32 where that overflows.",
 )
+@click.option(
+    "--quantize-nbits",
+    type=int,
+    help="Palettize the UNet and the text encoders to so many bits: 1, 2, 3, 4, 6 or 8; see `sdc compress`.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
 @click.option(
@@ -80,6 +86,7 @@ def command(
     unet_batch_one: bool,
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
+    quantize_nbits: int | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -106,12 +113,13 @@ def command(
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
+    transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
     opened = open_checkpoint(checkpoint, source, components=options.components)
     cache = None if no_cache else ConversionCache()
     if dry_run:
         _print_plan(opened, options, output, cache)
         return
-    print_conversion(run_conversion(opened, output, options, cache))
+    print_conversion(run_conversion(opened, output, options, cache, transform))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
@@ -121,7 +129,11 @@ def command(
 
 
 def run_conversion(
-    checkpoint: Checkpoint, output: Path, options: ConversionOptions, cache: ConversionCache | None = None
+    checkpoint: Checkpoint,
+    output: Path,
+    options: ConversionOptions,
+    cache: ConversionCache | None = None,
+    transform: Transform | None = None,
 ) -> ConversionReport:
     """Convert behind a bar that names the component at work."""
     from sd_convert import Progress, convert
@@ -135,7 +147,7 @@ def run_conversion(
             done = event.index + (event.report is not None)
             bar.update(task, description=event.component, total=event.total, completed=done)
 
-        return convert(checkpoint, output, options, progress=show, cache=cache)
+        return convert(checkpoint, output, options, progress=show, cache=cache, transform=transform)
 
 
 def print_conversion(report: ConversionReport) -> None:

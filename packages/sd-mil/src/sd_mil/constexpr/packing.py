@@ -59,8 +59,17 @@ def pack(values: Array, bits: int) -> Array:
     >>> pack(np.array([0, 3, 2, 1, 3]), 2).tolist() == [0b01_10_11_00, 0b11]
     True
     """
-    flat = values.reshape(-1).astype(np.uint8)[:, None]
-    return np.packbits(np.unpackbits(flat, axis=1, count=bits, bitorder="little"), bitorder="little")
+    flat = values.reshape(-1).astype(np.uint8, copy=False)
+    packed = np.empty((-(-flat.size // 8), bits), np.uint8)  # eight elements become as many bytes as bits
+    for start in range(0, len(packed), _CHUNK):
+        part = flat[8 * start : 8 * (start + _CHUNK)]
+        eights = np.pad(part, (0, -part.size % 8)).view("<u8")
+        words = np.zeros(len(eights), "<u8")
+        for position in range(8):
+            element = eights >> np.uint64(8 * position) & np.uint64((1 << bits) - 1)
+            words |= element << np.uint64(bits * position)
+        packed[start : start + _CHUNK] = words.view(np.uint8).reshape(-1, 8)[:, :bits]
+    return packed.reshape(-1)[: -(-flat.size * bits // 8)]
 
 
 def _word_table(table: Array, bits: int) -> Array:

@@ -18,6 +18,7 @@ from sd_mil.format.blobs import ALIGNMENT, SENTINEL, VERSION
 from sd_mil.ir.dtypes import BLOB_DTYPES, SUB_BYTE_BITS
 from sd_mil.ir.program import Constant
 from sd_mil.ir.tensors import Tensor, pieces
+from sd_mil.ir.uses import storage_key
 
 _HEADER = struct.Struct("<II56x")
 _RECORD = struct.Struct("<IIQQQ32x")
@@ -42,7 +43,7 @@ class BlobLayout:
         Those that were read from a file keep the order they had there, so that a package written again has
         the same weight.bin; new ones follow.
         """
-        distinct = {_identity(constant): constant for constant in constants}
+        distinct = {storage_key(constant): constant for constant in constants}
         ordered = sorted(distinct.items(), key=lambda item: _place(item[1]))
         offsets, end = {}, ALIGNMENT
         for key, constant in ordered:
@@ -52,7 +53,7 @@ class BlobLayout:
 
     def offset(self, constant: Constant) -> int:
         """Of the record of a constant."""
-        return self.offsets[_identity(constant)]
+        return self.offsets[storage_key(constant)]
 
     def write(self, path: Path, check: Check) -> str:
         """Write the file, which must not exist; tensors are read one after another. Returns its sha256.
@@ -97,14 +98,6 @@ def _content(constant: Constant) -> Iterator[memoryview]:
     if left:
         name = getattr(value, "source", constant.type)
         raise ValueError(f"expected {constant.stored} bytes of {name}, got {constant.stored - left}")
-
-
-def _identity(constant: Constant) -> Hashable:
-    """Equal for constants that are the same memory, or the same tensor, in the same type."""
-    value = constant.content
-    if isinstance(value, np.ndarray) and value.nbytes:
-        return constant.type.dtype, value.__array_interface__["data"][0], value.nbytes, value.strides
-    return id(value)
 
 
 def _unused_bits(constant: Constant) -> int:

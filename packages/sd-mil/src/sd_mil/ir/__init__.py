@@ -5,5 +5,14 @@ Nothing here reads a file, computes a number of a model, or knows an engine.
 
 from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
 from sd_mil.ir.tensors import PIECE, Tensor
+from sd_mil.ir.uses import constants_in, constants_of, storage_key
 
-__all__ = ["NUMPY_DTYPES", "PIECE", "Tensor", "stored_bytes"]
+__all__ = [
+    "NUMPY_DTYPES",
+    "PIECE",
+    "Tensor",
+    "constants_in",
+    "constants_of",
+    "storage_key",
+    "stored_bytes",
+]

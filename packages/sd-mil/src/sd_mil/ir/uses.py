@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
+
+import numpy as np
 
 from sd_mil.ir.program import Block, Constant, Operation, Program, Reference, ValueType
 
@@ -85,6 +87,14 @@ def constants_in(block: Block) -> Iterator[Constant]:
         for inner in operation.blocks:
             yield from constants_in(inner)
         yield from operation.attributes.values()
+
+
+def storage_key(constant: Constant) -> Hashable:
+    """Equal for constants that are the same memory, or the same tensor, in the same type: for one blob."""
+    value = constant.content
+    if isinstance(value, np.ndarray) and value.nbytes:
+        return constant.type.dtype, value.__array_interface__["data"][0], value.nbytes, value.strides
+    return id(value)
 
 
 def output_types(program: Program) -> dict[str, ValueType]:

@@ -1,0 +1,157 @@
+"""Weighted k-means of numbers on a line: its optimum, which dynamic programming finds.
+
+A weight of fp16 has at most 65,536 distinct values, however many elements it has: what is clustered is its
+histogram. On a line clusters are intervals, the sum of squares of an interval follows from prefix sums, and
+the best last interval of a prefix moves to the right with its end. So a layer of the programme, the best
+``j`` intervals for every prefix, takes n log n. Prefixes that cost more than a clustering that is known
+already are left out, and layers are counted from both ends, which meet in the middle.
+
+Sources: Wu, "Optimal quantization by matrix searching" (1991); Grønlund et al., arXiv:1701.07204; Panter and
+Dite (1951), for how dense the boundaries of good intervals are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+#: Values that are told apart at most. Of fp32 there may be more: neighbours are then clustered as one.
+_MOST_VALUES: Final = 1 << 16
+_LLOYD_ROUNDS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Distinct finite values in rising order, and how much each of them counts."""
+
+    values: Floats
+    counts: Floats
+
+    @staticmethod
+    def of(elements: npt.NDArray[Any]) -> Histogram:
+        """That of finite fp16 or fp32; more than 65,536 values of fp32 are merged with their neighbours."""
+        flat = np.ascontiguousarray(elements).reshape(-1)
+        if flat.dtype != np.float16:
+            values, found = np.unique(flat.astype(np.float64), return_counts=True)
+            return _merged(values, found.astype(np.float64), _cells(values, found, _MOST_VALUES))
+        from ._loops import count_words
+
+        found = count_words(flat.view(np.uint16))
+        bits = np.flatnonzero(found).astype(np.uint16)
+        values, counts = bits.view(np.float16).astype(np.float64), found[bits].astype(np.float64)
+        order = np.argsort(values, kind="stable")
+        values, counts = values[order], counts[order]
+        return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))  # both zeros
+
+
+def _merged(values: Floats, counts: Floats, starts: npt.NDArray[Any]) -> Histogram:
+    if len(starts) == len(values):
+        return Histogram(values, counts)
+    sums = np.add.reduceat(counts, starts)
+    return Histogram(np.add.reduceat(values * counts, starts) / sums, sums)
+
+
+def _cells(values: Floats, counts: npt.NDArray[Any], most: int) -> Integers:
+    """Where at most ``most`` cells begin, dense where boundaries of clusters will be.
+
+    In the limit of many clusters their density is that of the values to the power of 1/3.
+    """
+    if len(values) <= most:
+        return np.arange(len(values))
+    gaps = np.gradient(values)
+    measure = np.cumsum(np.cbrt(counts * gaps * gaps))
+    inner = np.searchsorted(measure, np.linspace(0, measure[-1], most + 1)[1:-1])
+    return np.unique(np.append(0, np.minimum(inner, len(values) - 1)))
+
+
+def kmeans(histogram: Histogram, clusters: int) -> Floats:
+    """The centres, in rising order, of the ``clusters`` clusters of least sum of squared distances.
+
+    Where there are fewer values than that, the values are the centres.
+    """
+    if len(histogram.values) <= clusters:
+        return histogram.values
+    sums = _Sums.of(histogram)
+    return sums.means(_best_edges(sums, clusters, _good_cost(histogram, sums, clusters)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Of weights, values and squares over the first i values, for all i: three arrays of n + 1."""
+
+    weight: Floats
+    first: Floats
+    second: Floats
+    origin: float
+
+    @staticmethod
+    def of(histogram: Histogram) -> _Sums:
+        """Values are taken from their mean, so that differences of sums keep their digits."""
+        counts = histogram.counts
+        origin = float(np.average(histogram.values, weights=counts))
+        values = histogram.values - origin
+        weight, first, second = (
+            np.concatenate([[0.0], np.cumsum(counts * values**power)]) for power in (0, 1, 2)
+        )
+        return _Sums(weight, first, second, origin)
+
+    def reversed(self) -> _Sums:
+        """Over the last i values."""
+        weight, first, second = (
+            np.ascontiguousarray((one[-1] - one)[::-1]) for one in (self.weight, self.first, self.second)
+        )
+        return _Sums(weight, first, second, self.origin)
+
+    def cost(self, edges: Integers) -> float:
+        """The sum of squared distances to the means of the intervals between neighbouring edges."""
+        weight, first = np.diff(self.weight[edges]), np.diff(self.first[edges])
+        return float(self.second[-1] - np.sum(first * first / weight))
+
+    def means(self, edges: Integers) -> Floats:
+        """Of the intervals."""
+        return self.origin + np.diff(self.first[edges]) / np.diff(self.weight[edges])
+
+
+def _good_cost(histogram: Histogram, sums: _Sums, clusters: int) -> float:
+    """What some good clustering costs: that which is best in the limit, and a few rounds of Lloyd's."""
+    values = histogram.values
+    edges = np.append(_cells(values, histogram.counts, clusters), len(values))
+    cost = sums.cost(edges)
+    for _ in range(_LLOYD_ROUNDS):
+        centres = sums.means(edges)
+        inner = np.searchsorted(values, (centres[1:] + centres[:-1]) / 2)
+        edges = np.unique(np.concatenate([[0], inner, [len(values)]]))
+        cost = min(cost, sums.cost(edges))
+    return cost
+
+
+def _best_edges(sums: _Sums, clusters: int, known: float) -> Integers:
+    """0, the boundaries of the best intervals, and n; some clustering costs no more than ``known``."""
+    from ._loops import best_prefixes
+
+    limit = known * (1 + 1e-9) + 1e-12 * sums.second[-1]
+    left, right = clusters - clusters // 2, clusters // 2
+    size = len(sums.weight) - 1
+    ahead, ahead_from = best_prefixes(sums.weight, sums.first, sums.second, left, limit)
+    if not right:
+        return np.array([0, size])
+    back = sums.reversed()
+    behind, behind_from = best_prefixes(back.weight, back.first, back.second, right, limit)
+    middle = int(np.argmin(ahead + behind[::-1]))
+    before = _followed(ahead_from, middle)
+    after = size - _followed(behind_from, size - middle)[::-1]
+    return np.concatenate([before, after[1:]])
+
+
+def _followed(origins: npt.NDArray[np.int32], end: int) -> Integers:
+    """The edges that lead to ``end``, from 0, by the start of the last interval in every layer."""
+    edges = [end]
+    for layer in origins[::-1]:
+        edges.append(int(layer[edges[-1]]))
+    return np.array(edges[::-1])
