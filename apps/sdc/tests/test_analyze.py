@@ -146,7 +146,7 @@ def test_a_single_package(sdc, converted, tmp_path) -> None:
         (["--bits", ""], "no width and no recipe was given"),
         (["--components", "unet,elephant"], "elephant"),
         (["--report", "missing/r.html"], "existing folder"),
-        (["--prompts", "empty.txt"], "expected 1 to 64 prompts"),
+        (["--prompts", "empty.txt"], "expected prompts, one in each line, got none"),
         (["--recipe", "other.json"], "another model"),
         (["--recipe", "empty.txt"], "empty.txt: "),
         (["--min-snr", "nan"], "a number of dB"),

@@ -30,7 +30,7 @@ _PROMPTS = (
 )
 _WIDTHS = (8, 6, 4, 3, 2)
 _STEPS = 20
-_MOST_PROMPTS, _LONGEST_FILE = 64, 1 << 20
+_MOST_PROMPTS = 64
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -120,7 +120,7 @@ def command(
         _refuse_for_packages(components=components, prompts=prompts, num_inference_steps=num_inference_steps)
         subject: Subject = PackageSubject(bundle, resolved, seed)
     else:
-        drawing = Drawing(_read_prompts(prompts), seed, num_inference_steps or _STEPS)
+        drawing = Drawing(_prompts_of(prompts), seed, num_inference_steps or _STEPS)
         subject = _bundle(bundle, components, drawing, resolved)
     settings = _settings(bits, recipes, _programs(subject))
     with progress() as bar:
@@ -141,22 +141,14 @@ def _check_output(report: Path | None) -> None:
         raise click.BadParameter(f"expected an existing folder, got {report.parent}", param_hint="--report")
 
 
-def _read_prompts(path: Path | None) -> tuple[str, ...]:
+def _prompts_of(path: Path | None) -> tuple[str, ...]:
+    from sdc.recording import read_prompts
+
     if path is None:
         return _PROMPTS
-    try:
-        if path.stat().st_size > _LONGEST_FILE:
-            raise click.ClickException(
-                f"{path}: expected at most {_LONGEST_FILE} bytes of prompts, a line each"
-            )
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"expected prompts, a line each, in UTF-8, got: {error}") from None
-    prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not 0 < len(prompts) <= _MOST_PROMPTS:
-        raise click.ClickException(
-            f"{path}: expected 1 to {_MOST_PROMPTS} prompts, a line each, got {len(prompts)}"
-        )
+    prompts = tuple(dict.fromkeys(read_prompts(path)))
+    if len(prompts) > _MOST_PROMPTS:
+        raise click.ClickException(f"{path}: expected at most {_MOST_PROMPTS} prompts, got {len(prompts)}")
     return prompts
 
 
