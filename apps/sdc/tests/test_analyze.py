@@ -128,6 +128,37 @@ def test_the_command_writes_a_page_and_prints_json(sdc, converted, tmp_path, mon
     assert not list(cache.glob("*.weights"))  # what is looked at once is not remembered
 
 
+def test_calibration_adds_better_palettes_mixed_bits_and_sensitivities(sdc, converted, tmp_path) -> None:
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\na green star on a white background\n", encoding="utf-8")
+    (tmp_path / "others.txt").write_text(
+        "a blue star on a red background\na white circle on a green background\n"
+    )
+    done = sdc(
+        *("analyze", converted, "--components", "text_encoder", "--bits", "4,2", "--json", "--min-snr", 20),
+        *("--prompts", tmp_path / "prompts.txt", "--calibrate", tmp_path / "others.txt"),
+        *("--num-inference-steps", 1),
+    )
+    assert done.status == 0, done.err
+    report = read_report(done.out)
+    names = ["original", "4 bits", "2 bits", "4 bits, calibrated", "2 bits, calibrated", "mixed bits"]
+    assert [candidate.name for candidate in report.candidates] == names
+    for width in ("4 bits", "2 bits"):
+        plain, better = report.candidate(width), report.candidate(f"{width}, calibrated")
+        assert better.snr > plain.snr + 1
+        assert better.stored_bytes == pytest.approx(plain.stored_bytes, rel=0.01)
+    sensitive = [row for row in report.layers if row.sensitivity]
+    assert {row.weight for row in sensitive} == {r.weight for r in report.layers if r.bits("2 bits") < 5}
+    assert all(row.sensitivity["4"] > row.sensitivity["2"] for row in sensitive)
+    assert report.sensitivity.widths == (4, 2)
+
+
+def test_nothing_is_measured_on_what_was_learnt_from(sdc, converted, tmp_path) -> None:
+    (tmp_path / "p.txt").write_text(f"{PROMPT}\n", encoding="utf-8")
+    done = sdc("analyze", converted, "--prompts", tmp_path / "p.txt", "--calibrate", tmp_path / "p.txt")
+    assert done.status == 1
+    assert "expected other prompts" in done.err
+
+
 def test_a_single_package(sdc, converted, tmp_path) -> None:
     package = package_of(converted, "text_encoder")
     done = sdc("analyze", package, "--bits", "4,8", "--min-snr", 25)
@@ -146,7 +177,7 @@ def test_a_single_package(sdc, converted, tmp_path) -> None:
         (["--bits", ""], "no width and no recipe was given"),
         (["--components", "unet,elephant"], "elephant"),
         (["--report", "missing/r.html"], "existing folder"),
-        (["--prompts", "empty.txt"], "expected 1 to 64 prompts"),
+        (["--prompts", "empty.txt"], "expected prompts, one in each line, got none"),
         (["--recipe", "other.json"], "another model"),
         (["--recipe", "empty.txt"], "empty.txt: "),
         (["--min-snr", "nan"], "a number of dB"),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from sdc.analysis.calibrating import Calibration
 from sdc.analysis.candidates import Looked, look_at, look_at_original
 from sdc.analysis.recording import Samples
 from sdc.analysis.settings import Setting
@@ -28,8 +29,17 @@ _RELEASES = ("sdc", "sd-compress", "sd-mil", "openvino", "numpy")
 _PARAMETER = re.compile(r"[._](weight|bias)(_to_fp16|_to_fp32)?$")
 
 
-def analyze(subject: Subject, settings: Iterable[Setting], *, wanted_snr: float, watch: Watch) -> Report:
+def analyze(
+    subject: Subject,
+    settings: Iterable[Setting],
+    *,
+    wanted_snr: float,
+    watch: Watch,
+    calibration: Calibration | None = None,
+) -> Report:
     """Look at the original and at every setting, one after the other; ``watch`` is told what is being done.
+
+    ``calibration`` knows how sensitive each layer is.
 
     Raises:
         sd_compress.CompressionError: a scheme does not fit the model.
@@ -55,8 +65,8 @@ def analyze(subject: Subject, settings: Iterable[Setting], *, wanted_snr: float,
         candidates=candidates,
         wanted_snr=wanted_snr,
         chosen=chosen(candidates, wanted_snr),
-        layers=tuple(layers(looked)),
-        sensitivity=None,
+        layers=tuple(layers(looked, calibration)),
+        sensitivity=calibration.described() if calibration else None,
         environment=environment(arithmetic),
         seconds=time.perf_counter() - began,
         peak_memory=peak_memory(),
@@ -83,12 +93,13 @@ def chosen(candidates: Sequence[Candidate], wanted_snr: float) -> str | None:
     return min(fitting, key=lambda candidate: candidate.stored_bytes).name if fitting else None
 
 
-def layers(looked: Sequence[Looked]) -> Iterator[LayerRow]:
+def layers(looked: Sequence[Looked], calibration: Calibration | None = None) -> Iterator[LayerRow]:
     """Every weight that lies in a file, with what it takes at each candidate."""
     from sd_compress.report import LayerRow
 
     original = looked[0]
     for component, stored in original.stored.items():
+        known = calibration.sensitivities(component) if calibration else {}
         for name, weight in stored.weights.items():
             yield LayerRow(
                 weight=name,
@@ -98,7 +109,7 @@ def layers(looked: Sequence[Looked]) -> Iterator[LayerRow]:
                 shape=weight.shape,
                 elements=math.prod(weight.shape),
                 stored=_taken(looked, component, name),
-                sensitivity={},
+                sensitivity=known.get(name, {}),
             )
 
 

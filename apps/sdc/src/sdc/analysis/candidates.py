@@ -165,7 +165,7 @@ class Attempt:
 
     def _write(self, component: str, package: Package) -> Package:
         """Package to package, through the disk, as it would be shipped."""
-        from sd_compress import compress_package
+        from sd_compress import compress_package, optimal_palette
         from sd_mil import read_package
 
         sizes = self.stored.setdefault(component, Stored())
@@ -175,7 +175,12 @@ class Attempt:
             sizes.add(Path(package.path), package)
             return package
         place = Path(tempfile.mkdtemp(dir=self.folder)) / f"{Path(package.path).stem}.mlpackage"
-        report = compress_package(package.path, place, recipe)
+
+        def tell(_: str, done: int, total: int, __: str) -> None:
+            self.watch(f"compressing {component}, {100 * done // max(total, 1)} %")
+
+        assign = self.setting.assigns.get(component, optimal_palette)
+        report = compress_package(package.path, place, recipe, assign=assign, progress=tell)
         written = read_package(place)
         sizes.add(place, written)
         schemes.update(_words(weight.scheme) for weight in report.weights if not weight.kept)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from sd_compress import Recipe
+    from sd_compress import Assign, Recipe
     from sd_mil import Program
 
 
@@ -30,6 +30,11 @@ class Setting(Protocol):
         """What is done, in a few words."""
         ...
 
+    @property
+    def assigns(self) -> Mapping[str, Assign]:
+        """By component what finds the palettes; without one, they are those of least squared error."""
+        ...
+
     def recipe(self, program: Program) -> Recipe:
         """A scheme for each weight of the program that changes."""
         ...
@@ -40,13 +45,10 @@ class Uniform:
     """Every layer's weight as indices of ``bits`` into its own table."""
 
     bits: int
-    kind: Literal["uniform"] = "uniform"
+    name: str
     method: str = "palettization"
-
-    @property
-    def name(self) -> str:
-        """``4 bits``."""
-        return f"{self.bits} bit{'s' if self.bits > 1 else ''}"
+    assigns: Mapping[str, Assign] = field(default_factory=dict)
+    kind: Literal["uniform"] = "uniform"
 
     def recipe(self, program: Program) -> Recipe:
         """The weights that Apple's tools compress, too: embeddings, vectors and small ones stay."""
@@ -61,8 +63,9 @@ class FromRecipe:
 
     name: str
     whole: Recipe
-    kind: Literal["recipe"] = "recipe"
     method: str = "recipe"
+    assigns: Mapping[str, Assign] = field(default_factory=dict)
+    kind: Literal["recipe"] = "recipe"
 
     def recipe(self, program: Program) -> Recipe:
         """The part of it that is about this program."""
@@ -73,8 +76,9 @@ class FromRecipe:
 
 
 def widths(bits: Iterable[int]) -> tuple[Uniform, ...]:
-    """The largest first."""
-    return tuple(Uniform(width) for width in sorted(set(bits), reverse=True))
+    """``4 bits``, ...; the largest first."""
+    ordered = sorted(set(bits), reverse=True)
+    return tuple(Uniform(width, f"{width} bit{'s' if width > 1 else ''}") for width in ordered)
 
 
 def from_recipes(
@@ -110,5 +114,5 @@ def _names(paths: Sequence[Path], taken: set[str]) -> list[str]:
     names: list[str] = []
     for path in paths:
         tries = (path.stem if not n else f"{path.stem} ({n + 1})" for n in range(len(paths) + len(taken) + 2))
-        names.append(next(name for name in tries if name not in {"original", *taken, *names}))
+        names.append(next(name for name in tries if name not in {"original", "mixed bits", *taken, *names}))
     return names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from sd_mil import Program
     from sd_mil.engines import Engine
 
-    from sdc.analysis.settings import Setting
-    from sdc.analysis.subjects import BundleSubject, Drawing, Subject
+    from sdc.analysis.calibrating import Calibration
+    from sdc.analysis.settings import Setting, Uniform
+    from sdc.analysis.subjects import BundleSubject, Drawing, Subject, Watch
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 #: What every Stable Diffusion draws, the demo model too.
@@ -30,7 +32,7 @@ _PROMPTS = (
 )
 _WIDTHS = (8, 6, 4, 3, 2)
 _STEPS = 20
-_MOST_PROMPTS, _LONGEST_FILE = 64, 1 << 20
+_MOST_PROMPTS = 64
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
@@ -73,6 +75,12 @@ def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
 )
 @click.option("--prompts", type=_FILE, help="What to draw, a line each; by default three simple pictures.")
 @click.option(
+    "--calibrate",
+    type=_FILE,
+    help="Prompts to calibrate with, a line each, others than those drawn: adds calibrated palettes, a "
+    "recipe of mixed bits for --min-snr, and the sensitivity of each layer.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1 - _MOST_PROMPTS),
     default=93,
@@ -97,6 +105,7 @@ def command(
     recipes: tuple[Path, ...],
     components: tuple[str, ...] | None,
     prompts: Path | None,
+    calibrate: Path | None,
     seed: int,
     num_inference_steps: int | None,
     min_snr: float,
@@ -116,20 +125,31 @@ def command(
 
     _check_output(report)
     resolved = resolve_engine(engine, precision)
+    subject: BundleSubject | PackageSubject
     if bundle.suffix == ".mlpackage":
-        _refuse_for_packages(components=components, prompts=prompts, num_inference_steps=num_inference_steps)
-        subject: Subject = PackageSubject(bundle, resolved, seed)
+        _refuse_for_packages(
+            components=components,
+            prompts=prompts,
+            calibrate=calibrate,
+            num_inference_steps=num_inference_steps,
+        )
+        subject = PackageSubject(bundle, resolved, seed)
     else:
-        drawing = Drawing(_read_prompts(prompts), seed, num_inference_steps or _STEPS)
+        drawing = Drawing(_prompts_of(prompts), seed, num_inference_steps or _STEPS)
         subject = _bundle(bundle, components, drawing, resolved)
-    settings = _settings(bits, recipes, _programs(subject))
+    uniform, named = _settings(bits, recipes, _programs(subject))
+    others = _others(calibrate, subject)
     with progress() as bar:
-        task = bar.add_task("original", total=1 + len(settings))
+        task = bar.add_task("original", total=None)
 
         def watch(words: str) -> None:
             bar.update(task, description=words)
 
-        found = analyze(subject, bar.track(settings, task_id=task), wanted_snr=min_snr, watch=watch)
+        calibration = _calibration(subject, others, uniform, watch)
+        settings = (*uniform, *_calibrated(calibration, uniform, min_snr), *named)
+        bar.update(task, total=1 + len(settings))
+        tracked = bar.track(settings, task_id=task)
+        found = analyze(subject, tracked, wanted_snr=min_snr, watch=watch, calibration=calibration)
     if report is not None:
         _write(found, report)
     _print_json(found) if as_json else _print(found, report)
@@ -141,22 +161,14 @@ def _check_output(report: Path | None) -> None:
         raise click.BadParameter(f"expected an existing folder, got {report.parent}", param_hint="--report")
 
 
-def _read_prompts(path: Path | None) -> tuple[str, ...]:
+def _prompts_of(path: Path | None) -> tuple[str, ...]:
+    from sdc.recording import read_prompts
+
     if path is None:
         return _PROMPTS
-    try:
-        if path.stat().st_size > _LONGEST_FILE:
-            raise click.ClickException(
-                f"{path}: expected at most {_LONGEST_FILE} bytes of prompts, a line each"
-            )
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"expected prompts, a line each, in UTF-8, got: {error}") from None
-    prompts = tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not 0 < len(prompts) <= _MOST_PROMPTS:
-        raise click.ClickException(
-            f"{path}: expected 1 to {_MOST_PROMPTS} prompts, a line each, got {len(prompts)}"
-        )
+    prompts = tuple(dict.fromkeys(read_prompts(path)))
+    if len(prompts) > _MOST_PROMPTS:
+        raise click.ClickException(f"{path}: expected at most {_MOST_PROMPTS} prompts, got {len(prompts)}")
     return prompts
 
 
@@ -182,8 +194,8 @@ def _bundle(
 
 def _settings(
     bits: tuple[int, ...] | None, recipes: tuple[Path, ...], programs: list[Program]
-) -> tuple[Setting, ...]:
-    """What was asked for, or is an error; by default what can be done, and a word about what cannot."""
+) -> tuple[tuple[Uniform, ...], tuple[Setting, ...]]:
+    """Widths and recipes as asked for, or an error; by default what can be done."""
     from sdc.analysis.settings import check, from_recipes, widths
 
     uniform = widths(_WIDTHS if bits is None else bits)
@@ -198,7 +210,45 @@ def _settings(
             "expected weights to compress, got none: no width and no recipe was given, or all weights are "
             "small or compressed already"
         )
-    return settings
+    return uniform, named
+
+
+def _others(path: Path | None, subject: Subject) -> tuple[str, ...]:
+    """The prompts to calibrate with; that nothing is measured on what was learnt from is seen to."""
+    if path is None or subject.drawing is None:
+        return ()
+    others = _prompts_of(path)
+    if both := sorted(set(others) & set(subject.drawing.prompts)):
+        raise click.ClickException(
+            f"{path}: expected other prompts than those that are drawn to measure, got {both[0]!r} in both"
+        )
+    return others
+
+
+def _calibration(
+    subject: Subject, prompts: tuple[str, ...], uniform: tuple[Uniform, ...], watch: Watch
+) -> Calibration | None:
+    from sdc.analysis.calibrating import calibrate
+    from sdc.analysis.subjects import BundleSubject
+
+    if not prompts or not isinstance(subject, BundleSubject):
+        return None
+    return calibrate(subject, prompts, uniform, lambda words: watch(f"calibrating: {words}"))
+
+
+def _calibrated(
+    calibration: Calibration | None, uniform: tuple[Uniform, ...], min_snr: float
+) -> Iterator[Setting]:
+    """Every width again, and mixed bits if some are good enough."""
+    from sd_compress import BudgetError
+
+    if calibration is None:
+        return
+    yield from map(calibration.uniform, uniform)
+    try:
+        yield calibration.mixed(min_snr)
+    except BudgetError as error:
+        click.echo(printable(f"sdc: note: mixed bits left out: {error}"), err=True)
 
 
 def _can_be_decoded(setting: Setting, programs: list[Program]) -> bool:
