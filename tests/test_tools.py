@@ -49,6 +49,13 @@ def test_engine(tmp_path):
     assert [row[0] for row in table] == packages
 
 
+def test_compression():
+    pytest.importorskip("coremltools")
+    lines = run("bench_compress", "--quick", "--schemes", "palette of 4 bits,half pruned").splitlines()
+    assert [line.split()[0] for line in lines] == ["scheme", "palette", "half"]
+    assert all(line.endswith("x") for line in lines[1:])
+
+
 def test_sizes():
     assert "sd_mil" in run("size")
 
