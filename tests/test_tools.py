@@ -69,6 +69,11 @@ def test_train_palettized(tmp_path):
     assert (tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+def test_output_snr(bundle):
+    said = run("output_snr", bundle, bundle, "--captions", "1", "--steps", "1")
+    assert said == f"{bundle}: inf dB\n"  # of itself
+
+
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 def test_fuzz_mil(tmp_path):
     run("fuzz_mil", "--seconds", "2", "--findings", tmp_path)

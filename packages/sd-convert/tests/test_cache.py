@@ -116,6 +116,15 @@ def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callab
     assert not plan(open_checkpoint(changed), UNET, cache=cache).components[0].is_reused
 
 
+def test_what_a_network_does_not_follow_from_is_not_asked(
+    cache: ConversionCache, edit_config: Callable[..., Path]
+) -> None:
+    """The noise schedule is the runtime's business, and options of other components theirs."""
+    checkpoint = open_checkpoint(edit_config("scheduler", beta_end=0.02))
+    options = ConversionOptions(components=("unet",), compute_precision=("vae_decoder=fp32",))
+    assert plan(checkpoint, options, cache=cache).components[0].is_reused
+
+
 def test_an_interrupted_conversion_goes_on_where_it_was(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
