@@ -38,8 +38,9 @@ from .recipe import (
 )
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .sensitivity import Candidate, Sensitivity, sensitivities
+from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
 from .storage import StorageReport, StorageRow, storage, storage_of
+from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
@@ -105,8 +106,10 @@ __all__ = [
     "smallest_plan",
     "storage",
     "storage_of",
+    "target_named",
     "uniform_recipe",
     "weights_of",
+    "widths_for",
     "with_schemes",
     "with_target",
 ]
