@@ -47,8 +47,7 @@ def function(name, weights, *, opset=16):
         array, user = given if isinstance(given, tuple) else (given, None)
         kind = "conv" if array.ndim == 4 else "linear"
         operations += [const(weight, array), user or use(kind, weight)]
-    outputs = tuple(one.outputs[0].name for one in operations if one.type != "const")
-    return Function(name, OPSETS[opset][0], Block((), tuple(operations), outputs))
+    return Function(name, OPSETS[opset][0], Block((), tuple(operations), ()))
 
 
 def program(weights, *, opset=16):

@@ -34,7 +34,7 @@ from sd_convert.components import build_component
 from sd_mil import read_package
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
+MACHINE = sys.modules["sd_convert.lowered"]
 UNET_ONLY = ConversionOptions(components=("unet",))
 
 

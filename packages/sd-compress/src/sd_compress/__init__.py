@@ -2,7 +2,7 @@
 
 from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
 from .calibration import Calibrated, Collecting, Hessian, collect_hessians, measure_gains
-from .compress import Assign, CompressedProgram, WeightReport, compress
+from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
 from .errors import (
     BudgetError,
     CalibrationError,
@@ -29,6 +29,7 @@ from .raising import with_target
 from .recipe import (
     Recipe,
     Selection,
+    check_names,
     check_patterns,
     format_recipe,
     parse_recipe,
@@ -37,14 +38,16 @@ from .recipe import (
     with_schemes,
 )
 from .scheme_json import scheme_from_json, scheme_to_json
-from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
 from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
-from .storage import StorageReport, StorageRow, storage, storage_of
+from .snr import SignalToNoise
+from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
 from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
     "COMPRESSED_ROLES",
+    "PALETTE_BITS",
     "Assign",
     "BudgetError",
     "BundleReport",
@@ -73,14 +76,18 @@ __all__ = [
     "Scheme",
     "Selection",
     "Sensitivity",
+    "SignalToNoise",
     "StorageReport",
     "StorageRow",
+    "StoredWeight",
     "UnsuitableError",
     "UnsupportedFormError",
     "Weight",
     "WeightReport",
     "apple_recipe",
+    "check_names",
     "check_patterns",
+    "check_recipe",
     "chosen_components",
     "collect_hessians",
     "compress",
@@ -106,6 +113,7 @@ __all__ = [
     "smallest_plan",
     "storage",
     "storage_of",
+    "stored_weights",
     "target_named",
     "uniform_recipe",
     "weights_of",

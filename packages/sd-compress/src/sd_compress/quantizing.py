@@ -61,6 +61,9 @@ def quantized(
     if scheme.mode == "symmetric":
         first = offset_of(scheme) - (last - offset_of(scheme))
     data = np.clip(np.rint(blocks / scale) + offset, first, last)
+    with np.errstate(over="ignore"):
+        is_too_large = np.isinf(((data - offset) * scale).astype(values.dtype))
+    data -= is_too_large * np.sign(data - offset)  # zero was rounded
     data = data.astype(np.int8 if scheme.dtype.startswith("int") else np.uint8).reshape(values.shape)
     is_shifted = bool(offset.any())
     kept = None if not is_shifted else offset.astype(data.dtype).reshape(shape)
@@ -103,14 +106,21 @@ def _scale(low: Array, high: Array, scheme: Linear, dtype: np.dtype[Any]) -> tup
     first, last = RANGES[scheme.dtype]
     if scheme.mode == "symmetric":
         middle = offset_of(scheme)
-        scale = _rounded(np.maximum(np.abs(low), np.abs(high)) / (last - middle), dtype)
+        largest = np.maximum(np.abs(low), np.abs(high))
+        scale = _rounded(largest / (last - middle), largest, dtype)
         return scale, np.full_like(scale, middle)
     low, high = np.minimum(low, 0), np.maximum(high, 0)
-    scale = _rounded((high - low) / (last - first), dtype)
+    scale = _rounded((high - low) / (last - first), np.maximum(-low, high), dtype)
     return scale, np.clip(np.rint(first - low / scale), first, last)
 
 
-def _rounded(scale: Array, dtype: np.dtype[Any]) -> Array:
-    """As ``dtype`` has it; one that would be zero is the least number, so that it can be divided by."""
-    rounded = scale.astype(dtype).astype(np.float32)
+def _rounded(scale: Array, largest: Array, dtype: np.dtype[Any]) -> Array:
+    """As ``dtype`` has it, so that ``largest`` does not become infinite.
+
+    One that would be zero is the least normal number, so that it can be divided by.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        rounded = scale.astype(dtype)
+        is_too_large = np.isinf((rounded.astype(np.float32) * np.rint(largest / scale)).astype(dtype))
+    rounded = np.where(is_too_large, np.nextafter(rounded, dtype.type(0)), rounded)
     return np.where(rounded > 0, rounded, np.finfo(dtype).smallest_normal).astype(np.float32)

@@ -45,7 +45,7 @@ def nearest(points: Floats, centres: Floats) -> tuple[npt.NDArray[np.intp], floa
         distances = squares - 2 * (chunk @ centres.T)
         chosen = distances.argmin(axis=1)
         labels[start : start + len(chunk)] = chosen
-        total += float((chunk * chunk).sum(dtype=np.float64) + distances[np.arange(len(chunk)), chosen].sum())
+        total += float(((chunk - centres[chosen]) ** 2).sum(dtype=np.float64))
     return labels, total
 
 

@@ -1,0 +1,110 @@
+"""k-means on a line is exact: as good as trying everything, and as the solver that coremltools ships."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sd_compress.clustering import Histogram, kmeans
+from sd_compress.palettes import nearest_entries
+from sd_compress.vectors import kmeans_vectors, nearest
+
+RNG = np.random.default_rng(3)
+
+
+def squared_error(values, centres):
+    return (np.abs(np.subtract.outer(np.asarray(values, np.float64), centres)).min(axis=1) ** 2).sum()
+
+
+def best_of_all(values, counts, clusters):
+    """The least error of any division into intervals, every one of them tried."""
+    size, best = len(values), np.inf
+    for inner in itertools.combinations(range(1, size), min(clusters, size) - 1):
+        edges = [0, *inner, size]
+        total = 0.0
+        for start, stop in itertools.pairwise(edges):
+            part, weight = values[start:stop], counts[start:stop]
+            total += float(weight @ (part - np.average(part, weights=weight)) ** 2)
+        best = min(best, total)
+    return best
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.integers(-1000, 1000), st.integers(1, 50), min_size=1, max_size=10), st.integers(1, 6)
+)
+def test_as_good_as_every_division(counted, clusters):
+    values = np.array(sorted(counted), np.float64) / 16
+    counts = np.array([counted[one] for one in sorted(counted)], np.float64)
+    centres = kmeans(Histogram(values, counts), clusters)
+    assert len(centres) == min(clusters, len(values))
+    total = float(counts @ np.abs(np.subtract.outer(values, centres)).min(axis=1) ** 2)
+    assert total == pytest.approx(best_of_all(values, counts, clusters), rel=1e-9, abs=1e-9)
+
+
+DRAWN = {
+    "normal": RNG.standard_normal(60_000) / 50,
+    "heavy tails": RNG.standard_t(3, 60_000) / 50,
+    "uniform": RNG.uniform(-0.1, 0.1, 60_000),
+    "few values": RNG.integers(0, 300, 60_000) / 64,
+    "one side": RNG.exponential(size=60_000),
+}
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("drawn", DRAWN)
+def test_as_good_as_kmeans1d(drawn, bits):
+    pytest.importorskip("coremltools")
+    from coremltools._deps import kmeans1d
+
+    histogram = Histogram.of(DRAWN[drawn].astype(np.float16))
+    values, counts = histogram.values, histogram.counts
+    expected = np.array(kmeans1d.cluster(values, 2**bits, weights=counts).centroids)
+    ours, theirs = (
+        float(counts @ np.abs(np.subtract.outer(values, one)).min(axis=1) ** 2)
+        for one in (kmeans(histogram, 2**bits), expected)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+
+
+def test_a_histogram_counts_every_element():
+    elements = np.array([[0.5, -0.0, 0.0], [-2, 0.5, 0.5]], np.float16)
+    histogram = Histogram.of(elements)
+    assert histogram.values.tolist() == [-2, 0, 0.5]
+    assert histogram.counts.tolist() == [1, 2, 3]
+
+
+def test_many_values_of_fp32_are_merged_and_no_worse_for_it():
+    elements = RNG.standard_normal(200_000).astype(np.float32)
+    histogram = Histogram.of(elements)
+    assert len(histogram.values) <= 1 << 16
+    assert histogram.counts.sum() == elements.size
+    assert histogram.counts @ histogram.values == pytest.approx(elements.sum(dtype=np.float64), abs=1e-6)
+    halves = kmeans(Histogram.of(elements.astype(np.float16)), 16)
+    assert squared_error(elements, kmeans(histogram, 16)) <= squared_error(elements, halves)
+
+
+@pytest.mark.parametrize("size", [100, 70_001])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_nearest_entry(size, dtype):
+    elements = RNG.standard_normal(size).astype(dtype)
+    table = np.sort(RNG.standard_normal(64)).astype(dtype)
+    distances = np.abs(np.subtract.outer(elements.astype(np.float64), table.astype(np.float64)))
+    chosen = nearest_entries(elements, table)
+    np.testing.assert_array_equal(distances[np.arange(size), chosen], distances.min(axis=1))
+
+
+def test_vectors_of_a_few_kinds_are_found():
+    kinds = RNG.standard_normal((16, 4)).astype(np.float32) * 8
+    points = kinds[RNG.integers(0, 16, 20_000)] + RNG.standard_normal((20_000, 4)).astype(np.float32) / 100
+    centres = kmeans_vectors(points, 16)
+    labels, total = nearest(points, centres)
+    assert total == pytest.approx(((points - centres[labels]) ** 2).sum(), rel=1e-2)
+    assert total < 20_000 * 4 / 100**2 * 1.1
+
+
+def test_vectors_are_better_than_numbers_of_as_many_bits():
+    points = (RNG.standard_normal((30_000, 1)) + RNG.standard_normal((30_000, 2)) / 5).astype(np.float16)
+    numbers = squared_error(points.reshape(-1), kmeans(Histogram.of(points), 4))
+    assert nearest(points.astype(np.float32), kmeans_vectors(points, 16))[1] < 0.7 * numbers
