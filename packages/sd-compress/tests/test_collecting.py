@@ -2,55 +2,12 @@
 
 import numpy as np
 import pytest
+from networks import CONV, ENGINE, const, layer, normal, program
 from sd_compress import weights_of
 from sd_compress.calibration import Collecting, collect_hessians, inputs_of
 from sd_compress.errors import CalibrationError
-from sd_mil import (
-    Block,
-    Constant,
-    Function,
-    Operation,
-    Program,
-    Reference,
-    TensorType,
-    Variable,
-)
-from sd_mil.engines import Reference as ReferenceEngine
+from sd_mil import Block, Function, Program
 
-ENGINE = ReferenceEngine()
-RNG = np.random.default_rng(0)
-
-
-def const(name, value):
-    value = np.asarray(value, np.float32)
-    kind = TensorType("fp32", value.shape)
-    return Operation("const", name, {}, (Variable(name, kind),), {"val": Constant(kind, value)})
-
-
-def flag(value):
-    if isinstance(value, str):
-        return Constant(TensorType("string", ()), value)
-    dtype = {bool: "bool", int: "int32", tuple: "int32"}[type(value)]
-    array = np.array(value, np.bool_ if dtype == "bool" else np.int32)
-    return Constant(TensorType(dtype, array.shape), array)
-
-
-def layer(kind, name, shape, inputs, **flags):
-    given = {key: (Reference(value),) for key, value in inputs.items()}
-    given |= {key: (flag(value),) for key, value in flags.items()}
-    return Operation(kind, name, given, (Variable(name, TensorType("fp32", shape)),))
-
-
-def program(shape, *operations, output):
-    x = Variable("x", TensorType("fp32", shape))
-    return Program({"main": Function("main", "CoreML7", Block((x,), operations, (output,)))})
-
-
-def normal(*shape):
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-CONV = {"strides": (1, 1), "pad_type": "custom", "pad": (1, 1, 1, 1), "dilations": (1, 1), "groups": 1}
 #: Input, weight, output, the axis of the output's channels, the parameters.
 LAYERS = {
     "linear": ("linear", (2, 5, 6), (4, 6), (2, 5, 4), -1, {"x": "x", "weight": "w"}, {}),

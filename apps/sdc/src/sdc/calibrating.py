@@ -1,11 +1,11 @@
-"""``--calibrate`` and budgets of ``sdc compress``: from prompts to a recipe, and to who finds its palettes."""
+"""``--calibrate`` and budgets of ``sdc compress``: from prompts to palettes, and to a recipe."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -165,30 +165,34 @@ def calibration_folder(given: Path | None, output: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a recipe is to be planned for: bytes of the whole model, bits for each element, or dB."""
+    """What a recipe is planned for, one of: bytes of the whole model, bits for each element, dB."""
 
     size: float | None = None
     bits: float | None = None
     snr: float | None = None
 
 
+#: What a compressed weight takes in its file beside what is counted: records, padding, its line in the
+#: recipe.
+_OVERHEAD: Final = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """Recipes for programs, by their packages' names."""
+    """Recipes for programs, by their packages' names, in ``model_bytes`` of files."""
 
     programs: Mapping[str, Program]
     selection: Selection
     calibration: Calibration | None
+    model_bytes: int
     tell: Tell
-    _measured: dict[str, float] = field(default_factory=dict)
 
-    def recipe(self, budget: Budget, other_bytes: float) -> tuple[Recipe, tuple[Plan, ...]]:
-        """The recipe for a budget, and the plans that it is made of: of ``snr``, one for each package.
-
-        ``other_bytes`` is what the model takes besides the weights that are planned.
+    def recipe(self, budget: Budget) -> tuple[Recipe, tuple[Plan, ...]]:
+        """The recipe for a budget, and the plans that it is made of: for dB one for each package.
 
         Raises:
             sd_compress.BudgetError: it cannot be met; the message names the nearest that can.
+            sd_compress.CalibrationError: dB without a calibration, which they are measured with.
         """
         from sd_compress import Recipe, plan_for_bits, plan_for_bytes
 
@@ -199,11 +203,13 @@ class Planning:
         elif budget.bits is not None:
             plans = (plan_for_bits(every, budget.bits),)
         else:
-            plans = (plan_for_bytes(every, (budget.size or 0) - other_bytes),)
+            kept = sum(one.candidates[0].stored_bytes for one in every)
+            rest = self.model_bytes - kept + _OVERHEAD * len(every)
+            plans = (plan_for_bytes(every, (budget.size or 0) - rest, beside=rest),)
         return Recipe({name: scheme for plan in plans for name, scheme in plan.schemes.items()}), plans
 
     def _sensitivities(self, package: str) -> tuple[Sensitivity, ...]:
-        from sd_compress import optimal_palette, sensitivities, weights_of
+        from sd_compress import optimal_palette, sensitivities, weights_of, widths_for
 
         program, known = self.programs[package], self.calibration
         found = {one.name: one for one in weights_of(program) if self.selection.has(one)}
@@ -212,22 +218,24 @@ class Planning:
             {} if known is None else known.hessians,
             optimal_palette,
             gains=None if known is None else known.gains,
+            schemes=widths_for(program),
             compensated=known is not None,
             progress=lambda done, total: self.tell(f"sensitivities of {package}", done, total),
         )
 
     def _good_enough(self, package: str, weights: Sequence[Sensitivity], snr: float) -> Plan:
-        from sd_compress import Recipe, compress, smallest_plan
+        from sd_compress import CalibrationError, Recipe, compress, smallest_plan
 
-        calibration, program = self.calibration, self.programs[package]
-        assert calibration is not None  # the command has seen to it
+        known, program = self.calibration, self.programs[package]
+        if known is None:
+            raise CalibrationError("expected a calibration to measure noise with, got none")
         tried: list[float] = []
 
         def measure(plan: Plan) -> float:
-            self.tell(f"trying recipes for {package}", len(tried), len(tried) + 1)
-            made = compress(program, Recipe(plan.schemes), assign=calibration.assign()).program
-            tried.append(calibration.signal_to_noise(package, program, made))
+            self.tell(f"recipes for {package}", len(tried), len(tried) + 1)
+            made = compress(program, Recipe(plan.schemes), assign=known.assign()).program
+            tried.append(known.signal_to_noise(package, program, made))
             return tried[-1]
 
-        plan, self._measured[package] = smallest_plan(weights, snr, measure)
+        plan, _ = smallest_plan(weights, snr, measure)
         return plan

@@ -39,9 +39,10 @@ from .recipe import (
 )
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .sensitivity import Candidate, Sensitivity, sensitivities
+from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
 from .snr import SignalToNoise
 from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
+from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
@@ -113,8 +114,10 @@ __all__ = [
     "storage",
     "storage_of",
     "stored_weights",
+    "target_named",
     "uniform_recipe",
     "weights_of",
+    "widths_for",
     "with_schemes",
     "with_target",
 ]

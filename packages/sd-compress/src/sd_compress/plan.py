@@ -47,8 +47,10 @@ def decibels(noise: float) -> float:
     return -10 * math.log10(noise) if noise > 0 else math.inf
 
 
-def plan_for_bytes(weights: Sequence[Sensitivity], stored_bytes: float) -> Plan:
+def plan_for_bytes(weights: Sequence[Sensitivity], stored_bytes: float, *, beside: float = 0) -> Plan:
     """The recipe of least noise that takes at most ``stored_bytes``.
+
+    ``beside``: bytes of the model that are not planned, for the message.
 
     Raises:
         BudgetError: no recipe is that small.
@@ -58,8 +60,9 @@ def plan_for_bytes(weights: Sequence[Sensitivity], stored_bytes: float) -> Plan:
     if choice is None:
         smallest = sum(min(option.cost for option in options) for options in things)
         raise BudgetError(
-            f"expected a budget of at least {smallest / 1e6:.3g} MB for the {len(weights)} weights "
-            f"({8 * smallest / _elements(weights):.3g} bits each), got {stored_bytes / 1e6:.3g} MB"
+            f"expected a budget of at least {(smallest + beside) / 1e6:.3f} MB "
+            f"({8 * smallest / max(1, _elements(weights)):.3g} bits for each of the weights), "
+            f"got {(stored_bytes + beside) / 1e6:.3f} MB"
         )
     return _plan(weights, choice)
 

@@ -6,14 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 from sd_mil import Program
 from sd_mil.engines import OpenVINO, ProgramEngine
 
 from .errors import BudgetError
-from .plan import Plan, decibels, plan_for_snr
+from .plan import Plan, plan_for_snr
 from .sensitivity import Sensitivity
+from .snr import SignalToNoise
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -27,26 +27,22 @@ _LARGEST_STEP: Final = 12.0
 def signal_to_noise(
     program: Program, other: Program, inputs: Sequence[Arrays], engine: ProgramEngine | None = None
 ) -> float:
-    """How far ``other`` is from ``program``: squares of its outputs over squares of the differences, in dB.
+    """How far the outputs of ``other`` are from those of ``program`` over ``inputs``: the worst one, in dB.
 
-    Sums run over all outputs of floating point and all inputs.
+    Only outputs of floating point count; infinite where not a bit differs.
 
     Raises:
         EngineError: the engine does not run them.
     """
-    chosen = engine or OpenVINO()
+    chosen, found = engine or OpenVINO(), SignalToNoise()
     reference = chosen.compile(program)
     expected = [reference.run(arrays) for arrays in inputs]
     del reference
     compiled = chosen.compile(other)
-    signal = noise = 0.0
     for arrays, results in zip(inputs, expected, strict=True):
-        got = compiled.run(arrays)
-        for name, value in results.items():
-            if value.dtype.kind == "f":
-                signal += float(np.square(value, dtype=np.float64).sum())
-                noise += float(np.square(value.astype(np.float64) - got[name]).sum())
-    return decibels(noise / signal) if signal > 0 and math.isfinite(noise) else -math.inf
+        floats = {name: value for name, value in results.items() if value.dtype.kind == "f"}
+        found.add(floats, compiled.run(arrays))
+    return min((math.inf if one is None else one for one in found.decibels().values()), default=math.inf)
 
 
 def smallest_plan(

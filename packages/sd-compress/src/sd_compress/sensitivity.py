@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from sd_mil import Program
 
 from .calibration.hessians import Hessian
 from .calibration.rounding import remaining_noise
 from .compress import Assign
 from .errors import UnsuitableError
 from .schemes import PALETTE_BITS, Keep, Palette, Palettize, Scheme
+from .targets import needed, target_of
 from .weights import Weight
 
 #: A table for the whole weight, at each width that there is.
@@ -44,6 +46,12 @@ class Sensitivity:
     weight: str
     elements: int
     candidates: tuple[Candidate, ...]
+
+
+def widths_for(program: Program) -> tuple[Palettize, ...]:
+    """Those of :data:`WIDTHS` that every target which the program is written for decodes."""
+    targets = [target_of(function.opset) for function in program.functions.values()]
+    return tuple(scheme for scheme in WIDTHS if needed(scheme) <= min(targets))
 
 
 def sensitivities(
