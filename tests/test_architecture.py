@@ -55,6 +55,7 @@ def imports_of(path: Path):
 ROOMS = {
     "sd_mil": {"ir", "format", "constexpr", "rewriting", "engines"},
     "sd_bundle": {"drafts"},
+    "sd_compress": {"report"},
     "sd_runtime": {"tasks"},
 }
 

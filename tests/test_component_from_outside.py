@@ -162,6 +162,8 @@ def test_its_own_config_is_checked_and_unknown_kinds_are_refused(folder: Path, t
     bundle = sd_convert.convert(opened, tmp_path / "bundle", kinds=ALL).bundle
     with pytest.raises(VerificationError, match="got preview_decoder"):
         verify(bundle, opened)
+    with pytest.raises(OptionsError, match=r"expected one of text_encoder.*got 'preview_decoder'"):
+        sd_convert.plan(opened)
     (folder / FOLDER / "config.json").write_text(json.dumps({"kernel": "wide"}))
     with pytest.raises(
         UnsupportedArchitectureError, match="preview_decoder: kernel: expected a whole number"

@@ -67,6 +67,20 @@ def test_judge():
     assert str(picture) in run("judge", picture)
 
 
+def test_train_palettized(tmp_path):
+    import torch
+
+    torch.save(torch.zeros(202, 1, 4, 16, 16).half(), tmp_path / "latents-1.pt")  # most of its time is these
+    small = ["--nbits", "1", "--group-size", "4", "--steps", "1", "--pairs", "1", "--pictures", "1"]
+    assert "83 layers of 1-bit weights" in run("train_palettized", "--work", tmp_path, *small)
+    assert (tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_output_snr(bundle):
+    said = run("output_snr", bundle, bundle, "--captions", "1", "--steps", "1")
+    assert said.startswith(f"{bundle}: inf dB over ")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 def test_fuzz_mil(tmp_path):
     run("fuzz_mil", "--seconds", "2", "--findings", tmp_path)

@@ -49,7 +49,7 @@ def check(name: str, folder: Path, environment: Path) -> None:
     python = environment / "bin" / "python"
     requirements = environment.with_suffix(".txt")
     export = ["uv", "export", "--quiet", "--locked", "--no-dev", "--no-hashes", "--all-extras"]
-    if name == "sd-controlnet":  # its extra is sd-convert, whose stack is just what must not be needed
+    if name in ("sd-controlnet", "sd-compress"):  # their extras bring what must not be needed
         export.remove("--all-extras")
     run(*export, "--no-editable", "--package", name, "--output-file", requirements)
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)

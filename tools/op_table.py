@@ -19,9 +19,9 @@ Written by `tools/op_table.py` from the engines' registries; do not edit.
 in numpy. In the portable engine, *OpenVINO* means that there is a translation; a use that the translation
 does not cover (a parameter that the program computes, a mode that OpenVINO lacks) runs in numpy between
 compiled segments, as *numpy* operations always do, and `model.arithmetic` says so. `cond` and `while_loop`
-whose blocks hold products, convolutions or recurrent layers have these blocks compiled. Weights are decoded
-when a model is loaded, to the bits that coremltools decodes them to. States are inputs and outputs of what
-is compiled.
+whose blocks hold products, convolutions or recurrent layers have these blocks compiled; a `while_loop` that
+computes an LSTM step by step runs as `lstm`. Weights are decoded when a model is loaded, to the bits that
+coremltools decodes them to. States are inputs and outputs of what is compiled.
 
 OpenVINO differs from numpy, torch and the reference engine in these: `relu`, `relu6`, `clip`,
 `clamped_relu`, `sigmoid_hard`, `threshold`, `max_pool`, `reduce_max` and `reduce_min` lose NaN;

@@ -261,6 +261,12 @@ def families(tmp_path: Path) -> Families:
     return Families(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def shared_families(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    """For tests that draw with one bundle."""
+    return Families(tmp_path_factory.mktemp("families"))
+
+
 @pytest.fixture
 def more_families(tmp_path: Path) -> Families:
     return Families(tmp_path / "more")

@@ -150,6 +150,24 @@ def test_inpainting(families: Any, by_diffusers: Any, photo: Any, mask: Any) -> 
         assert_same(drawn(bundle, mask=mask, **shared), expected)
 
 
+def test_inpainting_with_an_ordinary_unet(families: Any, by_diffusers: Any, photo: Any, mask: Any) -> None:
+    """What is kept is the picture at every noise level: the same for samplers of every kind."""
+    import diffusers
+
+    made = families.sd()
+    bundle = families.bundle(made)
+    theirs = families.as_kind(diffusers.StableDiffusionInpaintPipeline, made)
+    for name in ("DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "HeunDiscrete"):
+        kind = getattr(diffusers, f"{name}Scheduler")
+        theirs.scheduler = kind.from_pretrained(families.folder / "checkpoint/scheduler")
+        for strength in (1.0, 0.6):
+            shared = {**GUIDED, "image": photo, "strength": strength, "num_inference_steps": 5}
+            expected = by_diffusers(theirs, PROMPT, mask_image=mask, height=16, width=16, **shared)
+            assert_same(drawn(bundle, mask=mask, scheduler=name, **shared), expected)
+    plain = drawn(bundle, scheduler="HeunDiscrete", **shared)
+    assert psnr(plain, expected) < 30
+
+
 def test_instruct_pix2pix(families: Any, by_diffusers: Any, photo: Any) -> None:
     theirs = families.sd(
         kind="StableDiffusionInstructPix2PixPipeline",

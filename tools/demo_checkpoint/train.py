@@ -16,6 +16,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def phrasings(caption: Caption) -> list[str]:
 # --- shared machinery ---------------------------------------------------------------------------------
 
 
-def schedule(step: int, steps: int, warmup: int = 200) -> float:
+def schedule(step: int, steps: int, warmup: int) -> float:
     """Learning rate factor: linear warm-up, then a cosine to a hundredth."""
     if step < warmup:
         return (step + 1) / warmup
@@ -108,6 +109,7 @@ def run_stage(
     *,
     steps: int,
     rate: float,
+    warmup: int = 200,
     report: int = 50,
     save: int = 250,
 ) -> dict[str, torch.Tensor]:
@@ -126,7 +128,7 @@ def run_stage(
     started, running = time.perf_counter(), 0.0
     for step in range(first, steps):
         for group in optimiser.param_groups:
-            group["lr"] = rate * schedule(step, steps)
+            group["lr"] = rate * schedule(step, steps, warmup)
         torch.manual_seed(SEED * 1_000_003 + step)
         loss = loss_of(step)
         optimiser.zero_grad(set_to_none=True)
@@ -221,9 +223,11 @@ def near_edges(pictures: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_pictures(work: Path, vae: Any, device: torch.device) -> tuple[torch.Tensor, float]:
+def encode_pictures(
+    work: Path, vae: Any, device: torch.device, *, per_caption: int = PICTURES_PER_CAPTION
+) -> tuple[torch.Tensor, float]:
     """Latents (caption, picture, 4, H/8, W/8) of all training pictures, scaled to unit variance."""
-    store = work / "latents.pt"
+    store = work / f"latents-{per_caption}.pt"
     if not store.exists():
         rng = np.random.default_rng([SEED, 2])
         captions = seen_captions()
@@ -231,7 +235,7 @@ def encode_pictures(work: Path, vae: Any, device: torch.device) -> tuple[torch.T
         for caption in captions:
             pictures = [
                 draw(caption.shape, COLOURS[caption.colour], COLOURS[caption.background], rng)
-                for _ in range(PICTURES_PER_CAPTION)
+                for _ in range(per_caption)
             ]
             halves = to_unit(pictures).to(device).chunk(4)
             rows.append(torch.cat([vae.encode(half).latent_dist.mean for half in halves]).cpu())
@@ -251,52 +255,79 @@ def caption_ids(tokenizer: Any) -> list[torch.Tensor]:
     ]
 
 
+@dataclass(frozen=True)
+class NoisyBatch:
+    """Noisy latents (B, 4, H/8, W/8), their timesteps (B,) and captions (B, 77), and what they were made of.
+
+    ``target`` is the velocity whose estimate is the clean latent; ``signal`` (B, 1, 1, 1) that latent's part.
+    """
+
+    noisy: torch.Tensor
+    timestep: torch.Tensor
+    tokens: torch.Tensor
+    target: torch.Tensor
+    signal: torch.Tensor
+
+    def twice(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents and timesteps for both branches: with the captions, and with the empty one."""
+        return self.noisy.repeat(2, 1, 1, 1).to(device), self.timestep.repeat(2).to(device)
+
+
+def noisy_batch(latents: torch.Tensor, ids: list[torch.Tensor], step: int, pairs: int) -> NoisyBatch:
+    """What a step shows: more of the noisy end, where colours are decided; torch's seed is the caller's.
+
+    Half of the pictures are noised from a latent pushed away from, or towards, the mean picture, as guided
+    sampling pushes it, while the target stays the true one, so that the network learns to come back.
+    (Measured along guided PNDM trajectories: the push is 0.1 of the distance from the mean in units of the
+    noise level at t = 901, and 0.5 to 1 from t = 500 on.)
+    """
+    rng = random.Random(SEED * 7_919 + step)
+    chosen = [rng.randrange(len(ids)) for _ in range(pairs)]
+    clean = torch.stack([latents[c, rng.randrange(latents.shape[1])] for c in chosen])
+    tokens = torch.stack([ids[c][rng.randrange(len(ids[c]))] for c in chosen])
+    timestep = (1000 * torch.rand(pairs).sqrt()).long().clamp(max=999)
+    alpha = new_scheduler().alphas_cumprod[timestep].view(-1, 1, 1, 1)
+    signal, noise_level = alpha.sqrt(), (1 - alpha).sqrt()
+    reach = (0.2 + 1.2 * signal).clamp(max=1)
+    push = reach * (2 * torch.rand(pairs, 1, 1, 1) - 0.5) * (torch.rand(pairs, 1, 1, 1) < 0.5)
+    middle = latents.mean(dim=(0, 1, 3, 4)).view(1, -1, 1, 1)
+    noisy = signal * clean + noise_level * (torch.randn_like(clean) + push * (clean - middle))
+    return NoisyBatch(noisy, timestep, tokens, (signal * noisy - clean) / noise_level, signal)
+
+
+def guided_loss(velocity: torch.Tensor, target: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+    """The error of both branches (2B, 4, H, W) and of the guided combination.
+
+    What the two branches disagree on is multiplied by 7.5 in use.
+    """
+    (with_caption, without), (true, true_without) = velocity.chunk(2), target.chunk(2)
+    guided = without + GUIDANCE * (with_caption - without)
+    true_guided = true_without + GUIDANCE * (true - true_without)
+    loss: torch.Tensor = (
+        (with_caption - true).square().mean()
+        + 0.5 * (without - true_without).square().mean()
+        + (0.15 * signal * (guided - true_guided).square()).mean()
+    )
+    return loss
+
+
 def train_unet(
     work: Path, latents: torch.Tensor, tokenizer: Any, device: torch.device, *, steps: int, pairs: int
 ) -> nn.ModuleDict:
-    """UNet and text encoder together, v-prediction, more of the noisy end where colours are decided.
-
-    Every picture goes through twice, with its caption and with the empty one, and the loss is taken of both
-    and of the guided combination: what the two branches disagree on is multiplied by 7.5 in use. Half of the
-    pictures are noised from a latent pushed away from, or towards, the mean picture, as guided sampling
-    pushes it, while the target stays the true one, so that the network learns to come back. (Measured along
-    guided PNDM trajectories: the push is 0.1 of the distance from the mean in units of the noise level at
-    t = 901, and 0.5 to 1 from t = 500 on.)
-    """
+    """UNet and text encoder together, v-prediction."""
     torch.manual_seed(SEED + 1)
     unet = new_unet().to(device)
     text = new_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).to(device)
     ids = caption_ids(tokenizer)
     empty = tokenizer("", padding="max_length", max_length=CONTEXT, return_tensors="pt").input_ids[0]
-    alphas = new_scheduler().alphas_cumprod
-    middle = latents.mean(dim=(0, 1, 3, 4)).view(1, -1, 1, 1)
 
     def loss_of(step: int) -> torch.Tensor:
-        rng = random.Random(SEED * 7_919 + step)
-        chosen = [rng.randrange(len(ids)) for _ in range(pairs)]
-        clean = torch.stack([latents[c, rng.randrange(latents.shape[1])] for c in chosen])
-        tokens = torch.stack([ids[c][rng.randrange(len(ids[c]))] for c in chosen])
-        timestep = (1000 * torch.rand(pairs).sqrt()).long().clamp(max=999)
-        alpha = alphas[timestep].view(-1, 1, 1, 1)
-        signal, noise_level = alpha.sqrt(), (1 - alpha).sqrt()
-        reach = (0.2 + 1.2 * signal).clamp(max=1)
-        push = reach * (2 * torch.rand(pairs, 1, 1, 1) - 0.5) * (torch.rand(pairs, 1, 1, 1) < 0.5)
-        noisy = signal * clean + noise_level * (torch.randn_like(clean) + push * (clean - middle))
-        target = ((signal * noisy - clean) / noise_level).to(
-            device
-        )  # the velocity whose estimate is ``clean``
+        batch = noisy_batch(latents, ids, step, pairs)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            states = text(torch.cat([tokens, empty[None]]).to(device))[0]
+            states = text(torch.cat([batch.tokens, empty[None]]).to(device))[0]
             states = torch.cat([states[:-1], states[-1:].expand(pairs, -1, -1)])
-            velocity = unet(noisy.repeat(2, 1, 1, 1).to(device), timestep.repeat(2), states).sample.float()
-        with_caption, without = velocity.chunk(2)
-        guided = without + GUIDANCE * (with_caption - without)
-        loss: torch.Tensor = (
-            (with_caption - target).square().mean()
-            + 0.5 * (without - target).square().mean()
-            + (0.15 * signal.to(device) * (guided - target).square()).mean()
-        )
-        return loss
+            velocity = unet(*batch.twice(device), states).sample.float()
+        return guided_loss(velocity, batch.target.repeat(2, 1, 1, 1).to(device), batch.signal.to(device))
 
     modules = nn.ModuleDict({"unet": unet, "text": text})
     modules.load_state_dict(run_stage("unet", work, modules, loss_of, steps=steps, rate=1e-3))

@@ -56,7 +56,7 @@ def test_one_bit_of_a_bundle_that_was_good(home: Path) -> None:
 def test_a_file_is_read_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     original = hashes._hash
-    monkeypatch.setattr(hashes, "_hash", lambda file: (read.append(file), original(file))[1])
+    monkeypatch.setattr(hashes, "_hash", lambda file, spans: (read.append(file), original(file, spans))[1])
     use(home)
     assert len(read) == 2
     read.clear()

@@ -1,4 +1,4 @@
-"""Makes ``compressing`` importable beside the tests."""
+"""Makes ``compressing`` and ``reports`` importable beside the tests."""
 
 import sys
 from pathlib import Path

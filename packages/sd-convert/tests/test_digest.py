@@ -25,6 +25,37 @@ def test_the_hash_of_a_file_is_its_sha256(file: Path) -> None:
     assert FileHashes()(file) == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def test_of_a_file_only_the_spans_that_are_asked_for(file: Path) -> None:
+    content, spans = file.read_bytes(), ((3, 9), (20, 21))
+    expected = hashlib.sha256(content[3:9] + content[20:21]).hexdigest()
+    assert FileHashes()(file, spans) == expected
+    hashes = FileHashes()
+    assert hashes(file) != hashes(file, spans) == expected
+
+
+def test_what_other_networks_have_in_the_same_file_is_not_read(file: Path) -> None:
+    """Of a single file of gigabytes, one part."""
+    entries = open_weights([file]).entries
+    parts = [LazyWeights({name: entry}) for name, entry in entries.items()]
+    before = [digest(part) for part in parts]
+    content = bytearray(file.read_bytes())
+    content[entries["b"].start] ^= 1
+    file.write_bytes(content)
+    assert [digest(part) == was for part, was in zip(parts, before, strict=True)] == [
+        name != "b" for name in entries
+    ]
+    asked: list[tuple[int, int]] = []
+
+    class Watching(FileHashes):
+        def __call__(self, file: Path, spans: tuple[tuple[int, int], ...] = ()) -> str:
+            asked.extend(spans)
+            return super().__call__(file, spans)
+
+    entry = entries["a"]
+    digest(LazyWeights({"first": entry.part(0, 2), "second": entry.part(1, 2)}), Watching())
+    assert asked == [(entry.start, entry.stop)]
+
+
 def test_a_copy_elsewhere_has_the_same_digest(file: Path) -> None:
     before = digest(open_weights([file]))
     assert digest(open_weights([file.rename(file.with_name("b.safetensors"))])) == before

@@ -253,3 +253,16 @@ def test_zeros_in_a_shape_of_another_rank():
     compiled = compile_program(program({"x": ("fp32", None, None)}, [rows], ["y"]))
     found = compiled.run({"x": MATRIX})["y"]
     np.testing.assert_array_equal(found, MATRIX.reshape(1, 1, 3, 8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("depth_to_space", 3), ("pixel_shuffle", 3), ("space_to_depth", 5)]
+)
+def test_tensors_without_elements_are_numpys(kind, size):
+    """OpenVINO wants 0 channels to be a multiple of 9, and says otherwise."""
+    name = "upscale_factor" if kind == "pixel_shuffle" else "block_size"
+    shape = call(kind, "y", ("fp32", None, None, None, None), x="x", **{name: tensor(np.int32(size))})
+    made = program({"x": ("fp32", 2, None, 5, 5)}, [shape], ["y"])
+    x = {"x": np.zeros((2, 0, 5, 5), np.float32)}
+    expected = reference.compile_program(made).run(x)["y"]
+    assert compile_program(made).run(x)["y"].shape == expected.shape

@@ -19,7 +19,7 @@ from sd_mil import (
     Variable,
     write_package,
 )
-from sd_mil.format.unweighted import encode_unweighted, read_unweighted
+from sd_mil.format import Unweighted, encode_unweighted
 from sd_mil.ir.tensors import Tensor
 
 VECTOR = TensorType("fp32", (12,))
@@ -80,7 +80,8 @@ def test_it_comes_back_and_nothing_is_read(tmp_path):
         opened.append(Counted(source, 3, dtype, shape))
         return opened[-1]
 
-    package = read_unweighted(content, "unet", opening)
+    unweighted = Unweighted(content, "unet", opening)
+    package = unweighted.package()
     assert [one.source for one in opened] == ["unet.weight"]  # once, as it is in the file once
     assert not opened[0].reads
     assert package.description == PORTS
@@ -90,9 +91,21 @@ def test_it_comes_back_and_nothing_is_read(tmp_path):
     assert opened[0].reads == tensor.reads == ["unet.weight"]
 
 
+def test_it_is_written_without_being_decoded(tmp_path, monkeypatch):
+    content = encode_unweighted(program(Counted("w", 3)), PORTS, version=7, source_of=lambda one: one.source)
+    unweighted = Unweighted(content, "net", lambda source, *_: Counted(source, 5))
+    monkeypatch.setattr("sd_mil.format.unweighted.read_specification", None)
+    assert unweighted.description == PORTS
+    written = unweighted.write(tmp_path / "other.mlpackage", identity="net")
+    expected = write_package(tmp_path / "expected.mlpackage", program(Counted("w", 5)), PORTS, identity="net")
+    assert (written.sha256, written.bytes) == (expected.sha256, expected.bytes)
+    weights = tmp_path / "other.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+    assert unweighted.weight_bytes == weights.stat().st_size
+
+
 def test_other_weights_of_the_same_shape(tmp_path):
     content = encode_unweighted(program(Counted("w", 3)), PORTS, version=7, source_of=lambda one: one.source)
-    package = read_unweighted(content, "net", lambda source, *_: Counted(source, 5))
+    package = Unweighted(content, "net", lambda source, *_: Counted(source, 5)).package()
     written = write_package(tmp_path / "other.mlpackage", package.program, package.description)
     expected = write_package(tmp_path / "expected.mlpackage", program(Counted("w", 5)), PORTS)
     assert written.sha256 == expected.sha256
@@ -101,10 +114,10 @@ def test_other_weights_of_the_same_shape(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no", b"\x0a\x00", b"\x12\x00"])
 def test_something_else(content):
     with pytest.raises(SdMilError, match="expected"):
-        read_unweighted(content, "net", lambda *_: Counted("w", 1))
+        Unweighted(content, "net", lambda *_: Counted("w", 1)).package()
 
 
 def test_a_damaged_one():
     content = encode_unweighted(program(Counted("w", 3)), PORTS, version=7, source_of=lambda one: one.source)
     with pytest.raises(PackageError, match="expected"):
-        read_unweighted(content[:-20], "net", lambda source, *_: Counted(source, 3))
+        Unweighted(content[:-20], "net", lambda source, *_: Counted(source, 3)).package()

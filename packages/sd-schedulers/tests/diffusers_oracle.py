@@ -73,6 +73,7 @@ def theirs(
     *,
     image: float | None = None,
     timesteps: list[int] | None = None,
+    sigmas: list[float] | None = None,
     eta: float | None = None,
     mu: float | None = None,
 ) -> Course:
@@ -82,7 +83,9 @@ def theirs(
     arguments: dict[str, Any] = {} if mu is None else {"mu": mu}
     if name in ("lcm", "tcd") and image is not None:
         arguments["strength"] = image
-    if timesteps is None:
+    if sigmas is not None:
+        scheduler.set_timesteps(sigmas=sigmas)
+    elif timesteps is None:
         scheduler.set_timesteps(count, **arguments)
     else:
         scheduler.set_timesteps(timesteps=list(timesteps), **arguments)

@@ -1,13 +1,15 @@
 """Strict JSON to frozen dataclasses, and back. The dataclasses *are* the schema.
 
-A field may be ``str``, ``int``, ``float``, ``Literal``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]``
-or another dataclass. Nothing is coerced but an integer where a float is due; unknown and missing fields are
-errors. Rules that a type cannot say live in the dataclass' ``__post_init__``, which raises
-:class:`ManifestError` with a path relative to itself; the reader puts the way to it in front.
+A field may be ``str``, ``int``, ``float``, ``bytes`` (base64 in JSON), ``Literal``, ``X | None``,
+``tuple[X, ...]``, ``Mapping[str, X]`` or another dataclass. Nothing is coerced but an integer where a float
+is due; unknown and missing fields are errors. Rules that a type cannot say live in the dataclass'
+``__post_init__``, which raises :class:`ManifestError` with a path relative to itself; the reader puts the way
+to it in front.
 """
 
 from __future__ import annotations
 
+import binascii
 import dataclasses
 import json
 import math
@@ -140,7 +142,16 @@ def _decode_literal(choices: tuple[Json, ...], value: Json, where: str) -> Json:
 def _decode_scalar(kind: type, value: Json, where: str) -> Json:
     if kind is float and type(value) is int:
         return float(value)
+    if kind is bytes:
+        return _decode_bytes(_expect(str, value, where), where)
     return _expect(kind, value, where)
+
+
+def _decode_bytes(text: str, where: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # also of letters beyond ASCII
+        raise ManifestError(where, "base64", Literally(str(error))) from None
 
 
 _NAMED = {
@@ -167,4 +178,6 @@ def encode(value: object) -> Json:
         return [encode(item) for item in value]
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return binascii.b2a_base64(value, newline=False).decode("ascii")
     return value

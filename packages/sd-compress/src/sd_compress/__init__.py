@@ -1,8 +1,16 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
 from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
-from .compress import Assign, CompressedProgram, WeightReport, compress
-from .errors import CompressionError, RecipeError, UnsuitableError, UnsupportedFormError
+from .calibration import Calibrated, Collecting, Hessian, collect_hessians, measure_gains
+from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
+from .errors import (
+    BudgetError,
+    CalibrationError,
+    CompressionError,
+    RecipeError,
+    UnsuitableError,
+    UnsupportedFormError,
+)
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
 from .packages import (
     COMPRESSED_ROLES,
@@ -15,10 +23,13 @@ from .packages import (
 )
 from .palettes import optimal_palette
 from .palettize import palettize
+from .plan import Plan, plan_for_bits, plan_for_bytes, plan_for_snr
+from .quality import signal_to_noise, smallest_plan
 from .raising import with_target
 from .recipe import (
     Recipe,
     Selection,
+    check_names,
     check_patterns,
     format_recipe,
     parse_recipe,
@@ -27,17 +38,27 @@ from .recipe import (
     with_schemes,
 )
 from .scheme_json import scheme_from_json, scheme_to_json
-from .schemes import Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .storage import StorageReport, StorageRow, storage, storage_of
+from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
+from .snr import SignalToNoise
+from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
+from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
     "COMPRESSED_ROLES",
+    "PALETTE_BITS",
     "Assign",
+    "BudgetError",
     "BundleReport",
+    "Calibrated",
+    "CalibrationError",
+    "Candidate",
+    "Collecting",
     "CompressedProgram",
     "CompressionError",
     "Granularity",
+    "Hessian",
     "Joint",
     "Keep",
     "Linear",
@@ -48,38 +69,55 @@ __all__ = [
     "PerChannel",
     "PerGroupedChannel",
     "PerTensor",
+    "Plan",
     "Prune",
     "Recipe",
     "RecipeError",
     "Scheme",
     "Selection",
+    "Sensitivity",
+    "SignalToNoise",
     "StorageReport",
     "StorageRow",
+    "StoredWeight",
     "UnsuitableError",
     "UnsupportedFormError",
     "Weight",
     "WeightReport",
     "apple_recipe",
+    "check_names",
     "check_patterns",
+    "check_recipe",
     "chosen_components",
+    "collect_hessians",
     "compress",
     "compress_bundle",
     "compress_package",
     "describe_compression",
     "format_apple_recipe",
     "format_recipe",
+    "measure_gains",
     "optimal_palette",
     "palettize",
     "parse_apple_recipe",
     "parse_recipe",
+    "plan_for_bits",
+    "plan_for_bytes",
+    "plan_for_snr",
     "read_any_recipe",
     "read_recipe",
     "scheme_from_json",
     "scheme_to_json",
+    "sensitivities",
+    "signal_to_noise",
+    "smallest_plan",
     "storage",
     "storage_of",
+    "stored_weights",
+    "target_named",
     "uniform_recipe",
     "weights_of",
+    "widths_for",
     "with_schemes",
     "with_target",
 ]

@@ -17,7 +17,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _compiled(signature: str) -> Callable[[_F], _F]:
+def compiled(signature: str) -> Callable[[_F], _F]:
     """Compile for these types; keep the result on the disk where there is a place for it."""
 
     def decorate(function: _F) -> _F:
@@ -30,7 +30,7 @@ def _compiled(signature: str) -> Callable[[_F], _F]:
     return decorate
 
 
-@_compiled("i8[::1](u2[::1])")
+@compiled("i8[::1](u2[::1])")
 def count_words(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
     """How often each of 65,536 words occurs. Two tables, since neighbours are often equal."""
     even, odd = np.zeros(1 << 16, np.int64), np.zeros(1 << 16, np.int64)
@@ -42,7 +42,7 @@ def count_words(words: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
     return even + odd
 
 
-@_compiled("void(u2[::1], u1[::1], u1[::1])")
+@compiled("void(u2[::1], u1[::1], u1[::1])")
 def translate(
     words: npt.NDArray[np.uint16], table: npt.NDArray[np.uint8], result: npt.NDArray[np.uint8]
 ) -> None:
@@ -51,7 +51,7 @@ def translate(
         result[index] = table[words[index]]
 
 
-@_compiled("Tuple((f8[::1], i4[:, ::1]))(f8[::1], f8[::1], f8[::1], i8, f8)")
+@compiled("Tuple((f8[::1], i4[:, ::1]))(f8[::1], f8[::1], f8[::1], i8, f8)")
 def best_prefixes(
     weight: Floats,
     first: Floats,

@@ -80,11 +80,9 @@ def compress(
         UnsupportedFormError: a scheme that the program's target cannot decode.
         CompressionError: ``assign`` is given, but a scheme prunes first, which it does not know of.
     """
-    check_names(recipe, [program])
-    weights = [
-        one for one in weights_of(program) if not isinstance(recipe.schemes.get(one.name, _KEEP), Keep)
-    ]
-    _check_schemes(program, weights, recipe, assign)
+    check_recipe(program, recipe)
+    weights = _changing(program, recipe)
+    _check_schemes(weights, recipe, assign)
     names = frozenset(_defined(program))
     spool = Spool(folder)
 
@@ -138,10 +136,27 @@ def _joint(weight: Weight, values: Array, scheme: Joint) -> Sparse:
     return Sparse(mask, pruned, quantized(weight, pruned, scheme.then, mask))
 
 
-def _check_schemes(program: Program, weights: Iterable[Weight], recipe: Recipe, assign: Assign) -> None:
+def check_recipe(program: Program, recipe: Recipe) -> None:
+    """Refuse a recipe that :func:`compress` would refuse, before anything is done.
+
+    Raises:
+        RecipeError: the recipe names weights that the program lacks; all of them are listed.
+        UnsupportedFormError: a scheme that the program's target cannot decode.
+    """
+    check_names(recipe, [program])
+    for weight in _changing(program, recipe):
+        target = target_of(program.functions[weight.function].opset)
+        check_supported(weight.name, recipe.schemes[weight.name], target)
+
+
+def _changing(program: Program, recipe: Recipe) -> list[Weight]:
+    weights = weights_of(program)
+    return [weight for weight in weights if not isinstance(recipe.schemes.get(weight.name, _KEEP), Keep)]
+
+
+def _check_schemes(weights: Iterable[Weight], recipe: Recipe, assign: Assign) -> None:
     for weight in weights:
         scheme = recipe.schemes[weight.name]
-        check_supported(weight.name, scheme, target_of(program.functions[weight.function].opset))
         is_joint = isinstance(scheme, Joint) and isinstance(scheme.then, Palettize)
         if is_joint and assign is not optimal_palette:
             raise CompressionError(f"{weight.name}: expected a palette without pruning, got {scheme}")

@@ -37,6 +37,26 @@ class StorageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """One weight, by the name under which the network's operations take it.
+
+    ``op`` is the type of the operation that takes it first, empty for one that the program returns; the other
+    fields are those of :class:`StorageRow`.
+    """
+
+    name: str
+    op: str
+    encoding: str
+    shape: tuple[int, ...]
+    stored_bytes: int
+
+    @property
+    def elements(self) -> int:
+        """Its numbers when decompressed."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
 class StorageReport:
     """A package's weights by encoding, largest first.
 
@@ -56,8 +76,7 @@ def storage(package: Package) -> StorageReport:
     """Count the weights of ``package`` that lie in its weight files; small inline constants are left out.
 
     A blob that several weights share is counted with the first of them, and weights that several functions
-    share once. Nothing is read but the program: the
-    weights stay on disk.
+    share once. Nothing is read but the program: the weights stay on disk.
 
     Example:
         >>> report = storage(sd_mil.read_package("unet.mlpackage"))  # doctest: +SKIP
@@ -69,7 +88,8 @@ def storage(package: Package) -> StorageReport:
 
 def storage_of(program: Program, file_bytes: int = 0) -> StorageReport:
     """As :func:`storage`, of a program that may not have been written yet."""
-    counted = list(_weights(program))
+    weights = stored_weights(program)
+    counted = [StorageRow(one.encoding, 1, one.elements, one.stored_bytes) for one in weights]
     encodings = dict.fromkeys(row.encoding for row in counted)
     rows = [_summed(name, [row for row in counted if row.encoding == name]) for name in encodings]
     rows.sort(key=lambda row: -row.stored_bytes)
@@ -88,10 +108,12 @@ def _summed(encoding: str, rows: tuple[StorageRow, ...] | list[StorageRow]) -> S
 _Definitions: TypeAlias = Mapping[str, Operation]
 
 
-def _weights(program: Program) -> Iterator[StorageRow]:
-    """A row for each tensor in a weight file that the network's operations take or the program returns.
+def stored_weights(program: Program) -> Iterator[StoredWeight]:
+    """Each tensor in a weight file that the network's operations take or the program returns, in their order.
 
-    What one function has in common with an earlier one is counted there.
+    Compressed or not, a weight has one name: that of what the operation takes. Those without (constants that
+    stand in the operation itself) are called after the operation and its parameter. What one function has in
+    common with an earlier one is counted there.
     """
     blobs: set[Hashable] = set()
     for name, function in program.functions.items():
@@ -99,30 +121,33 @@ def _weights(program: Program) -> Iterator[StorageRow]:
         operations = list(program.operations(name))
         defined = {out.name: op for op in operations if _is_stored(op) for out in op.outputs}
         seen: set[str] = set()
-        for argument in _uses(function.body):
+        for place, op, argument in _uses(function.body):
             if isinstance(argument, Reference):
                 if argument.name in seen or argument.name not in defined:
                     continue
                 seen.add(argument.name)
             constants = [one for one in _constants(argument, defined, set()) if one.stored]
             if any(storage_key(one) not in earlier for one in constants):
-                elements = math.prod(size or 0 for size in _type_of(argument, defined).shape)
+                shape = tuple(size or 0 for size in _type_of(argument, defined).shape)
                 stored = sum(_stored_once(one, blobs) for one in constants)
-                yield StorageRow(_encoding(argument, defined), 1, elements, stored)
+                label = argument.name if isinstance(argument, Reference) else place
+                yield StoredWeight(label, op, _encoding(argument, defined), shape, stored)
 
 
 def _is_stored(operation: Operation) -> bool:
     return operation.type == "const" or operation.type.startswith("constexpr_")
 
 
-def _uses(block: Block) -> Iterator[Argument]:
+def _uses(block: Block) -> Iterator[tuple[str, str, Argument]]:
+    """Every argument, the operation and parameter that it is for, and the type of the operation."""
     for operation in block.operations:
         if not _is_stored(operation):
-            for arguments in operation.inputs.values():
-                yield from arguments
+            for parameter, arguments in operation.inputs.items():
+                for argument in arguments:
+                    yield f"{operation.name}.{parameter}", operation.type, argument
         for inner in operation.blocks:
             yield from _uses(inner)
-    yield from (Reference(name) for name in block.outputs)
+    yield from ((name, "", Reference(name)) for name in block.outputs)
 
 
 def _constants(argument: Argument, defined: _Definitions, visited: set[int]) -> Iterator[Constant]:

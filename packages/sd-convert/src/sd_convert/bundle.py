@@ -26,11 +26,10 @@ from sd_bundle import PortSpec as BundlePort
 
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import PortSpec
-from .components import ComponentKind
+from .components import ComponentKind, Ports
 from .errors import IncompleteCheckpointError
 from .facts import Facts, Sizes
 from .folder import check_link
-from .lowered import LoweredComponent
 from .options import ConversionOptions
 from .origins import weight_sources
 
@@ -78,21 +77,21 @@ def provenance(
 
 def bundle_component(
     kind: ComponentKind,
-    lowered: LoweredComponent,
+    ports: Ports,
     package: str,
     options: ConversionOptions,
     *,
     size: ImageSize,
 ) -> BundleComponent:
-    """The manifest's entry for ``lowered`` in the package of that file name; ``size`` of the picture."""
+    """The manifest's entry for a network in the package of that file name; ``size`` is the picture's."""
     implementation = options.attention_implementation if kind.rewrites_attention else None
     return BundleComponent.of_package(
         package,
         name=kind.name,
         role=kind.role,
         size=size,
-        inputs=map(_bundle_port, lowered.inputs),
-        outputs=map(_bundle_port, lowered.outputs),
+        inputs=map(_bundle_port, ports.inputs),
+        outputs=map(_bundle_port, ports.outputs),
         attention_implementation=cast("AttentionImplementation | None", implementation),
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,

@@ -24,7 +24,7 @@ from typing import Any, Final
 from sd_bundle import FileHashes
 from sd_bundle.drafts import replacing
 
-from .lowered import LoweredComponent, pack, unpack
+from .lowered import LoweredComponent, PackedComponent, pack, unpack
 from .weights import LazyWeights
 
 _FORMAT: Final = 1  # of the files
@@ -63,7 +63,7 @@ class ConversionCache:
         """sha256 of files, remembered here while their sizes and times stay the same."""
         return _hashes_in(self.folder)
 
-    def component(self, key: str, weights: LazyWeights) -> LoweredComponent | None:
+    def component(self, key: str, weights: LazyWeights) -> PackedComponent | None:
         """The component kept under ``key``, with tensors of ``weights``, if it is good for these."""
         content = self.read(key)
         try:

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import TypeAlias
 
 from sd_bundle import BundleComponent, Draft, FileHashes, new_bundle
-from sd_mil import write_package
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
@@ -20,7 +19,7 @@ from .checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, chosen_parts, load_libraries
 from .facts import chosen_sizes
 from .limits import check_space, limits_named
-from .lowered import LoweredComponent
+from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
 from .metadata import model_version, package_name
 from .options import ConversionOptions
@@ -123,11 +122,12 @@ def _load(kinds: Iterable[ComponentKind]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose program is there, after ``seconds``, and whose package is being written."""
+    """A component whose ``program`` is there, after ``seconds``, and whose package is being written."""
 
     component: str
     path: Path
     prepared: PreparedComponent
+    program: LoweredComponent | PackedComponent
     seconds: float
     written: Future[float]
 
@@ -164,37 +164,32 @@ class _Work:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
         package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
-        entry = bundle_component(part.kind, prepared.lowered, package, options, size=size)
-        prepared, entry = self._transformed(prepared, entry)
-        pending = sum(job.prepared.lowered.weight_bytes for job in self.jobs if not job.written.done())
-        check_space(self.draft.folder, pending + prepared.lowered.weight_bytes)
+        entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
+        program, entry = self._transformed(prepared.program, entry)
+        pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
+        check_space(self.draft.folder, pending + program.weight_bytes)
         path = self.draft.add_component(entry)
-        written = writing.submit(lambda: self._write(prepared.lowered, path, writing.check))
+        written = writing.submit(lambda: self._write(program, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(part.name, path, prepared, perf_counter() - began, written))
+        self.jobs.append(_Job(part.name, path, prepared, program, perf_counter() - began, written))
 
     def _transformed(
-        self, prepared: PreparedComponent, entry: BundleComponent
-    ) -> tuple[PreparedComponent, BundleComponent]:
+        self, program: LoweredComponent | PackedComponent, entry: BundleComponent
+    ) -> tuple[LoweredComponent | PackedComponent, BundleComponent]:
         if self.transform is None:
-            return prepared, entry
-        done = self.transform(entry, prepared.lowered.program)
+            return program, entry
+        lowered = program.lowered()
+        done = self.transform(entry, lowered.program)
         for relative, content in done.files.items():
             self.draft.add_file(relative, content)
-        lowered = replace(prepared.lowered, program=done.program)
-        return replace(prepared, lowered=lowered), replace(entry, compression=done.compression)
+        return replace(lowered, program=done.program), replace(entry, compression=done.compression)
 
-    def _write(self, lowered: LoweredComponent, path: Path, check: Callable[[], None]) -> float:
+    def _write(
+        self, program: LoweredComponent | PackedComponent, path: Path, check: Callable[[], None]
+    ) -> float:
         """Write a package; the seconds that it took."""
         began = perf_counter()
-        written = write_package(
-            path,
-            lowered.program,
-            lowered.description,
-            version=lowered.specification,
-            identity=lowered.name,
-            check=check,
-        )
+        written = program.write(path, check)
         for relative, sha256 in written.sha256.items():
             self.draft.add_hash(f"{path.name}/{relative}", sha256)
         return perf_counter() - began

@@ -14,6 +14,7 @@ from typing import Any, Final
 from .checkpoint import Checkpoint, Config, Request
 from .documents import read_json
 from .errors import NotACheckpointError, UnsupportedArchitectureError
+from .facts.vae import SCALING_FACTOR
 from .folder import weight_names
 from .hub import Repository
 from .single_file.detect import Place
@@ -33,7 +34,6 @@ _PLACES: Final = (
 _RESNET: Final = re.compile(
     r"(encoder\.down|decoder\.up)_blocks\.(\d+)\.resnets\.(\d+)\.conv2\.weight", re.ASCII
 )
-_DEFAULT_SCALING_FACTOR: Final = 0.18215
 
 
 def with_vae(
@@ -112,7 +112,7 @@ def read_vae_file(file: Path, base: Config | None) -> tuple[Config, Source, str]
 
 
 def _with_factor(config: dict[str, Any], base: Config | None) -> dict[str, Any]:
-    return {**config, "scaling_factor": (base or {}).get("scaling_factor", _DEFAULT_SCALING_FACTOR)}
+    return {**config, "scaling_factor": (base or {}).get("scaling_factor", SCALING_FACTOR)}
 
 
 def _diffusers_config(entries: Mapping[str, TensorEntry], file: Path) -> dict[str, Any]:

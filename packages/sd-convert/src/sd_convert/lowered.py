@@ -13,14 +13,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
 
 import numpy as np
-from sd_mil import Description, Port, Program, SdMilError
-from sd_mil.format import encode_unweighted, layout_of, read_unweighted
+from sd_mil import Description, Program, SdMilError, write_package
+from sd_mil.format import Check, Unweighted, WrittenPackage, encode_unweighted, layout_of
 
 from .checkpoint_tensors import CheckpointTensor
-from .component import PortDType, PortSpec, Tensors
+from .component import Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,13 @@ class LoweredComponent:
     folded: Mapping[str, str]
 
     @property
-    def inputs(self) -> tuple[PortSpec, ...]:
-        """Its input ports."""
-        return tuple(map(_port, self.description.inputs))
-
-    @property
-    def outputs(self) -> tuple[PortSpec, ...]:
-        """Its output ports."""
-        return tuple(map(_port, self.description.outputs))
-
-    @property
     def weight_bytes(self) -> int:
         """The size of the weights in the package, which is nearly all of it."""
         return layout_of(self.program).size
+
+    def lowered(self) -> LoweredComponent:
+        """Itself: see :class:`PackedComponent`."""
+        return self
 
     @property
     def operations(self) -> dict[str, int]:
@@ -58,9 +52,45 @@ class LoweredComponent:
         kinds = Counter(operation.type for operation in self.program.operations())
         return dict((kinds - Counter(const=kinds["const"])).most_common())
 
+    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
+        """Write the package; ``check`` is called before each piece of the weights and may raise to stop.
+
+        Raises: see :func:`sd_mil.write_package`.
+        """
+        version, name = self.specification, self.name
+        return write_package(
+            path, self.program, self.description, version=version, identity=name, check=check
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PackedComponent:
+    """The same as it was kept: it can be written without decoding its program."""
+
+    name: str
+    unweighted: Unweighted
+    specification: int
+    folded: Mapping[str, str]
+
+    @property
+    def weight_bytes(self) -> int:
+        """See :class:`LoweredComponent`."""
+        return self.unweighted.weight_bytes
+
+    def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
+        """See :class:`LoweredComponent`."""
+        return self.unweighted.write(path, identity=self.name, check=check)
+
     def fits(self, tensors: Tensors) -> bool:
         """Whether the tensors in the program are the same in ``tensors``."""
         return all(tensor_hash(tensors, name) == sha for name, sha in self.folded.items())
+
+    def lowered(self) -> LoweredComponent:
+        """The component with its program."""
+        package = self.unweighted.package()
+        return LoweredComponent(
+            self.name, package.program, package.description, self.specification, self.folded
+        )
 
 
 def tensor_hash(tensors: Tensors, name: str) -> str:
@@ -91,7 +121,7 @@ def pack(lowered: LoweredComponent, names: Mapping[str, str] | None = None) -> b
     return json.dumps(header).encode() + b"\n" + program
 
 
-def unpack(content: bytes, weights: Tensors) -> LoweredComponent:
+def unpack(content: bytes, weights: Tensors) -> PackedComponent:
     """The component that was packed, with tensors of ``weights``.
 
     Raises:
@@ -101,14 +131,9 @@ def unpack(content: bytes, weights: Tensors) -> LoweredComponent:
     try:
         header = json.loads(head)
         name, folded, specification = (header[key] for key in ("name", "folded", "specification"))
-        package = read_unweighted(
+        unweighted = Unweighted(
             program, name, lambda source, dtype, shape: CheckpointTensor(source, weights, dtype, shape)
         )
     except (ValueError, TypeError, KeyError, RecursionError, SdMilError) as error:
         raise ValueError(f"expected a packed component, got {error}") from error
-    return LoweredComponent(name, package.program, package.description, specification, folded)
-
-
-def _port(port: Port) -> PortSpec:
-    shape = tuple(size for size in port.shape if size is not None)
-    return PortSpec(port.name, shape, cast(PortDType, port.dtype), port.description)
+    return PackedComponent(name, unweighted, specification, folded)

@@ -8,10 +8,9 @@ from typing import Final
 
 from .cache import ConversionCache
 from .checkpoint import Checkpoint
-from .component import Component, PortSpec
-from .components import KINDS, ComponentKind, Part, chosen_parts
+from .component import PortSpec
+from .components import KINDS, ComponentKind, Part, Ports, chosen_parts
 from .facts import chosen_sizes
-from .lowered import LoweredComponent
 from .metadata import model_version, package_name
 from .options import ConversionOptions
 from .precision import Precision
@@ -91,22 +90,24 @@ def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:
     wanted = programs.wanted(part)
     cached, precision = programs.cached(wanted), wanted.precision
-    component = cached.lowered if cached else programs.component(part, precision)
+    ports = programs.ports(part, precision or Precision("float16"))
     return ComponentPlan(
         name=part.name,
         package=package_name(model_version(part.facts, programs.options), part.name),
-        inputs=component.inputs,
-        outputs=component.outputs,
+        inputs=ports.inputs,
+        outputs=ports.outputs,
         variant=part.variant,
         checkpoint_bytes=part.weights.bytes,
-        package_bytes=_package_bytes(component, precision),
+        package_bytes=cached.program.weight_bytes
+        if cached
+        else _package_bytes(programs, part, ports, precision),
         precision=None if precision is None else precision.dtype,
         is_reused=cached is not None,
     )
 
 
-def _package_bytes(component: Component | LoweredComponent, precision: Precision | None) -> int:
-    if isinstance(component, LoweredComponent):
-        return component.weight_bytes
+def _package_bytes(programs: Programs, part: Part, ports: Ports, precision: Precision | None) -> int:
+    """That of the network's parameters, which is built for it, so that what is refused is refused now."""
+    component = part.build(ports, part.metadata(programs.options, {}))
     parameters: int = sum(tensor.numel() for tensor in component.module.state_dict().values())
     return parameters * (4 if precision is not None and precision.dtype == "float32" else 2)

@@ -7,13 +7,11 @@ from dataclasses import astuple, dataclass
 from typing import cast
 
 from .cache import ConversionCache, entry_key
-from .component import Component
 from .components import Part, Ports
 from .components.fit import FittedWeights
 from .facts import Sizes
-from .lowered import LoweredComponent
+from .lowered import LoweredComponent, PackedComponent
 from .memory import collect
-from .metadata import Metadata
 from .options import ConversionOptions
 from .precision import Precision, check_precision, known_precision
 
@@ -32,11 +30,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class PreparedComponent:
-    """A component's program, the precision that it is for, and whether both came from the cache."""
+    """A component's program, the precision that it is for, and the ports that go with it."""
 
-    lowered: LoweredComponent
+    program: LoweredComponent | PackedComponent
     precision: Precision
-    is_cached: bool
+    ports: Ports
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether both came from the cache."""
+        return isinstance(self.program, PackedComponent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class Programs:
         if self.cache is None or wanted.key is None or wanted.precision is None:
             return None
         found = self.cache.component(wanted.key, wanted.part.weights)
-        return None if found is None else PreparedComponent(found, wanted.precision, is_cached=True)
+        ports = self.ports(wanted.part, wanted.precision)
+        return None if found is None else PreparedComponent(found, wanted.precision, ports)
 
     def lowered(self, wanted: Wanted) -> PreparedComponent:
         """The component's program, made anew, and kept.
@@ -75,7 +79,8 @@ class Programs:
 
         part = wanted.part
         precision = wanted.precision or check_precision(part, self.sizes, self.options, self.cache)
-        component = self.component(part, precision)
+        ports = self.ports(part, precision)
+        component = part.build(ports, part.metadata(self.options, precision.notes))
         lowered = lower_component(
             component,
             attention=self.options.attention_implementation,
@@ -87,22 +92,19 @@ class Programs:
             names = cast(FittedWeights, component.weights).names
             self.cache.keep(self._key(part, precision), lowered, names)
         collect()
-        return PreparedComponent(lowered, precision, is_cached=False)
+        return PreparedComponent(lowered, precision, ports)
 
-    def component(self, part: Part, precision: Precision | None) -> Component:
-        """The network in a precision; in float16 where that is not known."""
-        return part.build(*self._said(part, precision or Precision("float16")))
-
-    def _said(self, part: Part, precision: Precision) -> tuple[Ports, Metadata]:
-        return part.ports(self.sizes, precision.dtype), part.metadata(self.options, precision.notes)
+    def ports(self, part: Part, precision: Precision) -> Ports:
+        """The component's ports in that precision."""
+        return part.ports(self.sizes, precision.dtype)
 
     def _key(self, part: Part, precision: Precision) -> str:
         """Of everything that a program follows from, but the elements of its weights."""
-        ports, metadata = self._said(part, precision)
+        ports = self.ports(part, precision)
         facts = {
             "origin": part.origin,
             "ports": [[astuple(port) for port in side] for side in (ports.inputs, ports.outputs)],
-            "metadata": metadata,
+            "metadata": part.metadata(self.options, precision.notes),
             "attention": self.options.attention_implementation if part.kind.rewrites_attention else None,
             "target": self.options.target,
             "precision": precision.dtype,

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sd_mil import write_package
-
 from .choice import chooser
 from .component import Component, Weights
 from .coreml import import_coremltools
@@ -63,9 +61,7 @@ def write_component(
     lowered = lower_component(
         component, attention=attention, compute_unit=compute_unit, target=target, precision=precision
     )
-    written = write_package(
-        path, lowered.program, lowered.description, version=lowered.specification, identity=lowered.name
-    )
+    written = lowered.write(path)
     return WrittenPackage(path, written.bytes, time.perf_counter() - begun, lowered.operations)
 
 

@@ -44,6 +44,7 @@ from sd_bundle import (
 
 from sd_runtime.conditioning.residuals import Port, zero_residuals
 from sd_runtime.denoiser import Steer
+from sd_runtime.drawing import DEFAULTS
 from sd_runtime.errors import (
     EngineError,
     ImageTextError,
@@ -53,20 +54,26 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
-from sd_runtime.model import FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
+from sd_runtime.recipes import NONE as NO_RECIPE
+from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.settings import ImageSettings
 from sd_runtime.user_image import read_image
 
 __all__ = [
+    "DEFAULTS",
+    "NO_RECIPE",
+    "RECIPES",
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
     "BundleError",
     "Chunk",
+    "ChunkedModel",
     "Compression",
     "ComputeUnit",
     "ConditioningFacts",
@@ -101,6 +108,7 @@ __all__ = [
     "PredictionType",
     "PromptTruncatedWarning",
     "Provenance",
+    "Recipe",
     "Request",
     "Rng",
     "Role",

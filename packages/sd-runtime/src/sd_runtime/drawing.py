@@ -5,18 +5,22 @@ Nothing is loaded; given pictures are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sd_bundle import Bundle, MissingComponentError, ModelFacts
-from sd_schedulers import resolve, schedule_type
+from sd_schedulers import resolve, spacing_named
 
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
+from sd_runtime.recipes import NONE, prepared
 from sd_runtime.request import SCORES, SIZES, Request
+from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
 from sd_runtime.settings import ImageSettings
+from sd_runtime.tasks import image_to_image, inpainting, instruct
 from sd_runtime.tasks.refine import START, check_refiner
 from sd_runtime.tasks.task import Task
 from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
@@ -30,13 +34,32 @@ SDXL_GUIDANCE_SCALE: Final = 5.0
 EMBEDDED_GUIDANCE_SCALE: Final = 8.5
 STEPS: Final = 20
 CONSISTENCY_STEPS: Final = 4
+ALIGNED_STEPS: Final = 10
 AESTHETIC_SCORE: Final = 6.0
 NEGATIVE_AESTHETIC_SCORE: Final = 2.5
+
+#: Those above and those of the tasks, by name: what help texts quote.
+DEFAULTS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "steps": STEPS,
+        "consistency_steps": CONSISTENCY_STEPS,
+        "guidance_scale": GUIDANCE_SCALE,
+        "sdxl_guidance_scale": SDXL_GUIDANCE_SCALE,
+        "embedded_guidance_scale": EMBEDDED_GUIDANCE_SCALE,
+        "strength": image_to_image.STRENGTH,
+        "refiner_strength": image_to_image.REFINER_STRENGTH,
+        "inpainting_strength": inpainting.STRENGTH,
+        "image_guidance_scale": instruct.IMAGE_GUIDANCE_SCALE,
+        "aesthetic_score": AESTHETIC_SCORE,
+        "negative_aesthetic_score": NEGATIVE_AESTHETIC_SCORE,
+        "refiner_start": START,
+    }
+)
 
 #: The fields of a request that belong to tasks, and what a request with one of them counts on.
 TASK_OPTIONS: Final = {
     "image": "a task that starts from an image",
-    "mask": "a model that draws from text, or one for inpainting,",
+    "mask": "an image to paint a part of, and a model that does,",
     "strength": "an image to start from",
     "image_guidance_scale": "an InstructPix2Pix model",
 }
@@ -71,6 +94,7 @@ def drawing_of(
     request: Request, bundle: Bundle, tasks: Sequence[Task], *, engine: str, precision: str
 ) -> Drawing:
     """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`."""
+    request = prepared(request, bundle)
     task = task_of(request, bundle, tasks)
     _check_fit(request, task, bundle.manifest.model)
     image = None if request.image is None else prepare_image(request.image, bundle.manifest.model.image)
@@ -82,9 +106,7 @@ def drawing_of(
         negative_prompt=request.negative_prompt,
         seed=request.seed,
         rng=request.rng,
-        scheduler=scheduler,
-        schedule_type=schedule_type(scheduler, bundle.noise_config()),
-        num_inference_steps=request.num_inference_steps or _steps(model, scheduler),
+        num_inference_steps=steps_stated(request) or _steps(request, scheduler),
         guidance_scale=_or(request.guidance_scale, _guidance_scale(model)),
         width=model.image.width,
         height=model.image.height,
@@ -97,8 +119,12 @@ def drawing_of(
         original_size=request.original_size,
         crop_top_left=request.crop_top_left,
         target_size=request.target_size,
+        recipe=None if request.recipe == NONE else request.recipe,
+        **scheduling_of(request, scheduler, bundle.noise_config()),
     )
-    complete = replace(settings, **_of_task(request, task, model), **_of_refiner(request, model))
+    own = {**_of_task(request, task, model), **_of_refiner(request, model)}
+    complete = replace(settings, **own)
+    check_scheduling(complete, bundle)
     return Drawing(complete, task, image, mask, request.refiner, request.steer)
 
 
@@ -167,13 +193,15 @@ def _refuse_unless(fits: bool, request: Request, names: Sequence[str], wanted: s
     for name in names:
         value = getattr(request, name)
         if not fits and value is not None:
-            shown = f"{name} {value!r}" if isinstance(value, int | float | str | tuple) else "one"
+            shown = f"{name} {value!r}" if isinstance(value, int | float | str | tuple) else name
             raise SettingsError(f"expected {wanted} for {name}, got {shown} without")
 
 
-def _steps(model: ModelFacts, scheduler: str) -> int:
-    is_few = scheduler in ("lcm", "tcd") or model.denoiser.distillation == "lcm"
-    return CONSISTENCY_STEPS if is_few else STEPS
+def _steps(request: Request, scheduler: str) -> int:
+    """The tables of Align Your Steps have ten; consistency models need few."""
+    if request.spacing is not None and spacing_named(request.spacing).name == ALIGN_YOUR_STEPS:
+        return ALIGNED_STEPS
+    return CONSISTENCY_STEPS if scheduler in ("lcm", "tcd") else STEPS
 
 
 def _guidance_scale(model: ModelFacts) -> float:

@@ -161,10 +161,13 @@ def open_model(
     *,
     engine: str | Engine = "auto",
     precision: Precision | None = None,
+    prepare: Callable[[Package], Package] | None = None,
 ) -> Model:
     """Load the packages of ``component`` into ``engine``.
 
     Core ML runs it on the compute unit that the component was converted for, unless the engine names another.
+    What ``prepare`` makes of a package is loaded in its place: a compressed one, say. It has to have the same
+    ports.
 
     Raises:
         UnsupportedBundleError: the component is for several picture sizes; ``Bundle.at_size`` chooses.
@@ -175,11 +178,19 @@ def open_model(
     """
     resolved = resolve_engine(engine, precision)
     variant = component.variant
-    models = tuple(_open_chunk(bundle, chunk, component.compute_unit, resolved) for chunk in variant.chunks)
+    models = tuple(
+        _open_chunk(bundle, chunk, component.compute_unit, resolved, prepare) for chunk in variant.chunks
+    )
     return models[0] if len(models) == 1 else ChunkedModel(variant, models)
 
 
-def _open_chunk(bundle: Bundle, chunk: Chunk, compute_unit: ComputeUnit, engine: Engine) -> Model:
+def _open_chunk(
+    bundle: Bundle,
+    chunk: Chunk,
+    compute_unit: ComputeUnit,
+    engine: Engine,
+    prepare: Callable[[Package], Package] | None,
+) -> Model:
     from sd_mil import MLModel, read_package
     from sd_mil.engines import CoreML
 
@@ -187,6 +198,8 @@ def _open_chunk(bundle: Bundle, chunk: Chunk, compute_unit: ComputeUnit, engine:
         engine = replace(engine, compute_unit=compute_unit)
     with bundle.unchanged(chunk.package):
         package = read_package(bundle.checked_folder(chunk.package))
+        if prepare is not None:
+            package = prepare(package)
         _check_ports(package, chunk)
         return MLModel(package, engine, function_name=chunk.function)
 

@@ -6,6 +6,7 @@ setting.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sd_bundle import ManifestError, decode, encode, parse_json
 from sd_bundle.drafts import replacing
-from sd_schedulers import sampler_name
+from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
 from sd_runtime.settings import ImageSettings
@@ -60,6 +61,7 @@ def webui_text(settings: ImageSettings) -> str:
         "Size": f"{settings.width}x{settings.height}",
         "Model": settings.model,
         "Denoising strength": settings.strength,
+        _ETA.get(settings.scheduler, "Eta"): _own_eta(settings),
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
         "RNG": _WEBUI_RNG.get(settings.rng),
@@ -69,6 +71,16 @@ def webui_text(settings: ImageSettings) -> str:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in pairs.items() if value is not None))
     return "\n".join(lines)
+
+
+#: It has two, for the samplers in timesteps and for those of k-diffusion.
+_ETA = {"ddim": "Eta DDIM"}
+
+
+def _own_eta(settings: ImageSettings) -> float | None:
+    """Where it is not the scheduler's own."""
+    known = SCHEDULERS.get(settings.scheduler)
+    return None if known is not None and settings.eta == known.eta else settings.eta
 
 
 #: It has no numpy generator; torch's on the processor it calls CPU.
@@ -82,18 +94,23 @@ def _quoted(value: object) -> str:
 
 
 def read_settings(path: str | Path) -> ImageSettings:
-    """The settings inside a PNG that :meth:`GeneratedImage.save` wrote.
+    """The settings inside a PNG that :meth:`GeneratedImage.save` wrote, also before there were some of them.
 
     Raises:
         ImageTextError: not a PNG, no settings in it, or settings that are not whole.
     """
     text = _stored_text(Path(path))
     try:
-        return decode(ImageSettings, parse_json(text))
+        found = parse_json(text)
+        return decode(ImageSettings, {**_LATER, **found} if isinstance(found, dict) else found)
     except ManifestError as error:
         raise ImageTextError(
             f"{path}: expected {error.expected} at {error.where} of its text, got {error.got!r}"
         ) from None
+
+
+#: What a picture has that was drawn before a setting was.
+_LATER = {field.name: None for field in dataclasses.fields(ImageSettings) if field.default is None}
 
 
 def _stored_text(path: Path) -> str:

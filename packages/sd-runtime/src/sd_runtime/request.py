@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import Rng, draw_noise
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 SIZES: Final = ("original_size", "crop_top_left", "target_size")
 SCORES: Final = ("aesthetic_score", "negative_aesthetic_score")
-_FINITE: Final = ("guidance_scale", "image_guidance_scale", *SCORES)
+_FINITE: Final = ("guidance_scale", "image_guidance_scale", "eta", "mu", *SCORES)
 _SHARES: Final = ("strength", "refiner_start")
 
 
@@ -31,6 +32,12 @@ class SamplingOptions(TypedDict, total=False):
     num_inference_steps: int | None
     guidance_scale: float | None
     scheduler: str | None
+    spacing: str | None
+    timesteps: Sequence[int] | None
+    sigmas: Sequence[float] | None
+    eta: float | None
+    mu: float | None
+    recipe: str | None
     rng: Rng
     task: str | None
     image: Image | str | Path | None
@@ -62,6 +69,16 @@ class Request:
             for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no negative prompt.
             Turbo models want 0.
         scheduler: a name that sd_schedulers knows; by default the one that the bundle names.
+        spacing: how to spread the steps over the noise, a name in ``sd_schedulers.SPACINGS``; by default as
+            the bundle's scheduler config has it.
+        timesteps: where to evaluate instead, of the training timesteps, falling; their number is that of the
+            steps.
+        sigmas: where to stop instead, as noise levels, falling, one more than there are steps: the last is
+            where to end, usually 0.
+        eta: how much of the noise to add anew at each step, from 0 to 1, with schedulers that have it.
+        mu: the shift of the noise levels to a resolution, of flow-matching models (``flow_mu``).
+        recipe: a name in :data:`~sd_runtime.RECIPES`, which says what is not said here, or ``none``; by
+            default what the bundle asks for.
         task: the name of one of the pipeline's tasks; by default what the pictures below ask for.
         image: a PIL image or a file to start from, to repaint or to change; stretched to the model's size if
             it has another.
@@ -87,6 +104,12 @@ class Request:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     scheduler: str | None = None
+    spacing: str | None = None
+    timesteps: Sequence[int] | None = None
+    sigmas: Sequence[float] | None = None
+    eta: float | None = None
+    mu: float | None = None
+    recipe: str | None = None
     task: str | None = None
     image: Image | str | Path | None = None
     mask: Image | str | Path | None = None
@@ -111,6 +134,8 @@ class Request:
             _check_share(name, getattr(self, name))
         for name in SIZES:
             _check_size(name, getattr(self, name))
+        for name, kind in (("timesteps", int), ("sigmas", float)):
+            object.__setattr__(self, name, _listed(name, getattr(self, name), kind))
         if self.refiner_start == 1:
             raise SettingsError("expected refiner_start below 1, got 1: leave the refiner out")
 
@@ -137,6 +162,19 @@ def _check_steps(steps: int | None) -> None:
 def _check_finite(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
         raise SettingsError(f"expected a finite {name}, got {value!r}")
+
+
+def _listed(name: str, values: Sequence[Any] | None, kind: type[int] | type[float]) -> tuple[Any, ...] | None:
+    """``values`` as they cannot be changed any more."""
+    if values is None:
+        return None
+    wanted = "whole numbers" if kind is int else "finite numbers"
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not math.isfinite(value):
+            raise SettingsError(f"expected {name} to be {wanted}, got {value!r} among them")
+    if len(values) < (1 if kind is int else 2):
+        raise SettingsError(f"expected {name} for at least one step, got {list(values)!r}")
+    return tuple(kind(value) for value in values)
 
 
 def _check_share(name: str, value: float | None) -> None:

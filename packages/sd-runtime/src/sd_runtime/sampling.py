@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
-from sd_schedulers import NoiseSchedule, Resumed, Step, sample
+from sd_schedulers import Resumed, Step, sample
 
 from sd_runtime.conditioning.conditions import conditions
 from sd_runtime.conditioning.prompt import EncodedText, Prompts
@@ -13,6 +13,7 @@ from sd_runtime.denoiser import Denoiser, Steer, guided_denoiser, unsteered
 from sd_runtime.drawing import Drawing
 from sd_runtime.models import Models
 from sd_runtime.noise import NoiseStream
+from sd_runtime.scheduling import noise_schedule, sampler_arguments
 from sd_runtime.settings import ImageSettings
 from sd_runtime.tasks.refine import START, refined
 from sd_runtime.tasks.task import Begun, Given
@@ -55,7 +56,7 @@ def _begun(drawing: Drawing, models: Models, noise: NoiseStream) -> Begun:
         Given(
             settings=drawing.settings,
             model=models.bundle.manifest.model,
-            schedule=NoiseSchedule.from_config(models.bundle.noise_config()),
+            schedule=noise_schedule(drawing.settings, models.bundle),
             noise=noise,
             image=drawing.image,
             mask=drawing.mask,
@@ -74,14 +75,16 @@ def _sampled(
     steer: Steer = unsteered,
     end: float = 1.0,
 ) -> Iterator[Step]:
+    bundle = models.bundle
+    schedule, facts = noise_schedule(settings, bundle), bundle.manifest.model
     steps = sample(
         settings.scheduler,
         begun.around(_denoiser(begun, texts, settings, models, steer)),
         begun.start,
-        NoiseSchedule.from_config(models.bundle.noise_config()),
-        num_inference_steps=settings.num_inference_steps,
+        schedule,
         end=end,
-        step_noise=noise.endless(models.bundle.manifest.model.latent_shape),
+        step_noise=noise.endless(facts.latent_shape),
+        **sampler_arguments(settings, schedule, facts),
     )
     return map(begun.shown, steps)
 

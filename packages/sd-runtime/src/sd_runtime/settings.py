@@ -17,8 +17,9 @@ class ImageSettings:
     ``mode`` is the name of the task: ``text-to-image``, ``image-to-image``, ``inpainting``,
     ``instruct-pix2pix``, or that of one from outside. ``width`` and ``height`` are in pixels;
     ``original_size``, ``crop_top_left`` and ``target_size`` are (height, width). ``schedule_type`` is the web
-    UI's name for the spacing of noise levels, where the bundle asks for one that it knows. Given pictures are
-    known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
+    UI's name for the spacing of noise levels, where it knows one. ``spacing``, ``timesteps`` and ``sigmas``
+    are what was asked for in place of the bundle's own; ``recipe``, where some of the others come from. Given
+    pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
     """
 
     prompt: str
@@ -34,6 +35,12 @@ class ImageSettings:
     engine: str
     precision: str
     schedule_type: str | None = None
+    spacing: str | None = None
+    timesteps: tuple[int, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    eta: float | None = None
+    mu: float | None = None
+    recipe: str | None = None
     mode: str = "text-to-image"
     image_sha256: str | None = None
     mask_sha256: str | None = None

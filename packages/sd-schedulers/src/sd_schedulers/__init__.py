@@ -2,6 +2,14 @@
 
 from sd_schedulers.errors import ScheduleError
 from sd_schedulers.flow_match_euler import flow_mu
+from sd_schedulers.named_spacings import (
+    SPACINGS,
+    Spacing,
+    align_your_steps,
+    at_timesteps,
+    spacing_named,
+    with_spacing,
+)
 from sd_schedulers.prediction import Level, Prediction, mix
 from sd_schedulers.registry import SCHEDULERS, check_config, register, resolve, sample
 from sd_schedulers.sampling import Model, Sampler, Scheduler, Step
@@ -14,6 +22,7 @@ from sd_schedulers.webui import sampler_name, schedule_type
 __all__ = [
     "ALIGN_YOUR_STEPS",
     "SCHEDULERS",
+    "SPACINGS",
     "ConfigKeys",
     "DDPMSchedule",
     "EDMSchedule",
@@ -28,9 +37,12 @@ __all__ = [
     "Sampler",
     "ScheduleError",
     "Scheduler",
+    "Spacing",
     "Span",
     "Start",
     "Step",
+    "align_your_steps",
+    "at_timesteps",
     "check_config",
     "flow_mu",
     "mix",
@@ -39,4 +51,6 @@ __all__ = [
     "sample",
     "sampler_name",
     "schedule_type",
+    "spacing_named",
+    "with_spacing",
 ]

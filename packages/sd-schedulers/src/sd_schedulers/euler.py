@@ -53,6 +53,8 @@ def _grid(schedule: DDPMSchedule, span: Span) -> SigmaGrid:
     final = final_sigma(schedule.settings, schedule.sigmas())
     linear = schedule.settings.choice("interpolation_type", "linear", ("linear", "log_linear")) == "linear"
     grid = level_grid(schedule, span)
+    if span.sigmas is not None:
+        return grid
     if linear:
         return SigmaGrid(grid.timesteps, (*grid.sigmas[:-1], final))
     # One level more than timesteps, so that the last of them is where the last step ends.
@@ -88,4 +90,5 @@ EULER = Scheduler(
     sampler=euler,
     aliases=("EulerDiscrete",),
     takes_timesteps=True,
+    takes_sigmas=True,
 )

@@ -57,4 +57,5 @@ HEUN = Scheduler(
     sampler=heun,
     aliases=("HeunDiscrete",),
     takes_timesteps=True,
+    takes_sigmas=True,
 )

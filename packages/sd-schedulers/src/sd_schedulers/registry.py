@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
@@ -27,7 +28,7 @@ from sd_schedulers.lms import LMS
 from sd_schedulers.pndm import PNDM
 from sd_schedulers.prediction import Float32
 from sd_schedulers.sampling import Model, Scheduler, Step, checked, drawn
-from sd_schedulers.schedule import NoiseSchedule
+from sd_schedulers.schedule import FlowSchedule, NoiseSchedule
 from sd_schedulers.spacing import check_step_count
 from sd_schedulers.start import FromImage, FromNoise, Resumed, Span, Start
 from sd_schedulers.tcd import TCD
@@ -122,6 +123,7 @@ def sample(
     end: float = 1.0,
     step_noise: Iterable[Float32] = (),
     timesteps: Sequence[int] | None = None,
+    sigmas: Sequence[float] | None = None,
     eta: float | None = None,
     mu: float | None = None,
 ) -> Iterator[Step]:
@@ -132,9 +134,10 @@ def sample(
     timesteps, as diffusers' ``denoising_end``. ``step_noise`` is unit noise too, an array for every step,
     asked for as it is needed: the stochastic schedulers add it, the others ask for none.
 
-    ``timesteps``, ``num_inference_steps`` of them, stand for the config's spacing (``ALIGN_YOUR_STEPS``);
-    ``eta`` is how much of the noise to add anew, from 0 to 1 (``ddim``, by default 0; ``tcd``, 0.3); ``mu``
-    is the shift of a flow-matching config with ``use_dynamic_shifting`` (:func:`flow_mu`).
+    ``timesteps``, ``num_inference_steps`` of them, stand for the config's spacing (``ALIGN_YOUR_STEPS``); so
+    do ``sigmas``, one more of them, which fall to where the last step ends (0). ``eta`` is how much of the
+    noise to add anew, from 0 to 1 (``ddim``, by default 0; ``tcd``, 0.3); ``mu`` is the shift of a
+    flow-matching config with ``use_dynamic_shifting`` (:func:`flow_mu`).
 
     The last step's ``latent`` is the result. The config and the arguments are checked at the call; the model
     runs as steps are asked for, so progress, preview and stopping early are the caller's ``for`` loop.
@@ -153,8 +156,9 @@ def sample(
         end,
         drawn(step_noise, shape),
         timesteps=_checked_timesteps(scheduler, timesteps, num_inference_steps, schedule),
+        sigmas=_checked_sigmas(scheduler, sigmas, num_inference_steps, timesteps),
         eta=_checked_eta(scheduler, eta),
-        mu=_checked_mu(scheduler, mu),
+        mu=_checked_mu(scheduler, mu, schedule),
     )
     return scheduler.steps(checked(model), schedule, span)
 
@@ -175,6 +179,27 @@ def _checked_timesteps(
     return tuple(timesteps)
 
 
+def _checked_sigmas(
+    scheduler: Scheduler[Any],
+    sigmas: Sequence[float] | None,
+    count: int,
+    timesteps: Sequence[int] | None,
+) -> tuple[float, ...] | None:
+    if sigmas is None:
+        return None
+    _refuse_unless(scheduler.takes_sigmas, scheduler, "sigmas")
+    if timesteps is not None:
+        raise ScheduleError("expected timesteps or sigmas, got both")
+    finite = all(math.isfinite(sigma) for sigma in sigmas)
+    falls = finite and all(later < before for before, later in pairwise(sigmas))
+    if len(sigmas) != count + 1 or not falls or sigmas[-1] < 0:
+        raise ScheduleError(
+            f"expected {count + 1} sigmas (num_inference_steps, and where the last ends), falling, down to 0 "
+            f"or above, got {sigmas!r}"
+        )
+    return tuple(map(float, sigmas))
+
+
 def _checked_eta(scheduler: Scheduler[Any], eta: float | None) -> float:
     if eta is None:
         return scheduler.eta or 0.0
@@ -184,10 +209,12 @@ def _checked_eta(scheduler: Scheduler[Any], eta: float | None) -> float:
     return float(eta)
 
 
-def _checked_mu(scheduler: Scheduler[Any], mu: float | None) -> float | None:
+def _checked_mu(scheduler: Scheduler[Any], mu: float | None, schedule: NoiseSchedule) -> float | None:
     if mu is None:
         return None
     _refuse_unless(scheduler.takes_mu, scheduler, "mu")
+    if not isinstance(schedule, FlowSchedule):
+        raise ScheduleError(f"expected a flow-matching schedule with mu, got {type(schedule).__name__}")
     if not -100 <= mu <= 100:
         raise ScheduleError(f"expected mu from -100 to 100, got {mu!r}")
     return float(mu)

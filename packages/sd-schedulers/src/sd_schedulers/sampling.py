@@ -51,7 +51,7 @@ class Scheduler(Generic[S]):
     ``diffusers`` is the class whose configs and results these are, None for one that diffusers lacks; that
     name finds the scheduler too, as ``aliases`` do. ``forms`` are the noise schedules that it integrates.
     ``eta`` is the default of the argument of that name, None where the scheduler has none;
-    ``takes_timesteps`` and ``takes_mu`` say which others it takes.
+    ``takes_timesteps``, ``takes_sigmas`` and ``takes_mu`` say which others it takes.
     """
 
     name: str
@@ -62,6 +62,7 @@ class Scheduler(Generic[S]):
     aliases: tuple[str, ...] = ()
     eta: float | None = None
     takes_timesteps: bool = False
+    takes_sigmas: bool = False
     takes_mu: bool = False
 
     def steps(self, model: Model, schedule: NoiseSchedule, span: Span) -> Iterator[Step]:

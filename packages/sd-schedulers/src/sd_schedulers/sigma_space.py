@@ -38,11 +38,13 @@ def level_timesteps(schedule: DDPMSchedule, span: Span) -> Float64:
 def level_grid(
     schedule: DDPMSchedule, span: Span, *, bounded: bool = True, rounds_karras: bool = False
 ) -> SigmaGrid:
-    """Noise levels at the timesteps, or respaced between the ends of these, and then 0.
+    """Noise levels at the timesteps, or respaced between the ends of these, and then 0; or the given ones.
 
     Raises:
         ScheduleError: given timesteps, and a config that respaces.
     """
+    if span.sigmas is not None:
+        return _given_grid(schedule, span.sigmas)
     timesteps = level_timesteps(schedule, span)
     table = schedule.sigmas()
     sigmas = np.interp(timesteps, np.arange(len(table)), table)
@@ -56,6 +58,11 @@ def level_grid(
     if rounds_karras and schedule.settings.flag("use_karras_sigmas", default=False):
         timesteps = timesteps.round()
     return SigmaGrid.of(timesteps, other, 0.0)
+
+
+def _given_grid(schedule: DDPMSchedule, sigmas: tuple[float, ...]) -> SigmaGrid:
+    levels = np.array(sigmas[:-1], np.float32).astype(np.float64)
+    return SigmaGrid.of(schedule.timesteps_of(levels), levels, sigmas[-1])
 
 
 def refuse_given_timesteps(span: Span) -> None:

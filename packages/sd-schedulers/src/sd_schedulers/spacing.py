@@ -22,7 +22,7 @@ from sd_schedulers.settings import Settings
 
 Float64: TypeAlias = npt.NDArray[np.float64]
 
-SPACINGS: Final = ("leading", "linspace", "trailing")
+TIMESTEP_SPACINGS: Final = ("leading", "linspace", "trailing")
 KARRAS_RHO: Final = 7.0
 #: Both parameters of the beta distribution.
 BETA_SHAPE: Final = 0.6
@@ -86,7 +86,7 @@ def spaced_timesteps(
     total = schedule.num_train_timesteps
     reached = total - unreached
     check_step_count(schedule, count)
-    match schedule.settings.choice("timestep_spacing", default, SPACINGS):
+    match schedule.settings.choice("timestep_spacing", default, TIMESTEP_SPACINGS):
         case "leading":
             stops = count + without_last
             offset = schedule.settings.count("steps_offset", 0, low=-total, high=total)

@@ -67,8 +67,8 @@ Start: TypeAlias = FromNoise | FromImage | Resumed
 class Span:
     """What to run of ``count`` steps: from ``start`` to ``end``, a share of the training timesteps.
 
-    ``timesteps``, ``eta`` and ``mu`` are those of :func:`~sd_schedulers.sample`, for the schedulers that
-    take them.
+    ``timesteps``, ``sigmas``, ``eta`` and ``mu`` are those of :func:`~sd_schedulers.sample`, for the
+    schedulers that take them.
     """
 
     count: int
@@ -78,6 +78,7 @@ class Span:
     timesteps: tuple[int, ...] | None = None
     eta: float = 0.0
     mu: float | None = None
+    sigmas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an end outside the schedule."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from sdc.calibration_options import Wanted, Work, calibration_options
 from sdc.schemes import scheme_asked, scheme_options, schemes_by_pattern
 
 if TYPE_CHECKING:
-    from sd_compress import BundleReport, PackageReport, Recipe
+    from sd_compress import BundleReport, PackageReport, Plan, Recipe, Selection
     from sd_mil import Program
 
+#: How far the outputs of a package are from those of another.
+Decibels: TypeAlias = Callable[[Path, Path], "str | None"]
 _EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -24,6 +28,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.argument("model", type=_EXISTING)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write it.")
 @scheme_options
+@calibration_options
 @click.option("--recipe", type=_EXISTING, help="A recipe, or a recipe file of Apple's mixed-bit analysis.")
 @click.option("--recipe-name", metavar="NAME", help="Which of the recipes in Apple's file.")
 @click.option("--components", metavar="A,B", help="Of a bundle; by default the UNet and the text encoders.")
@@ -71,14 +76,23 @@ def command(
     \b
     sdc compress bundle -o small --nbits 6
     sdc compress unet.mlpackage -o small.mlpackage --nbits 4 --group-size 16 --target iOS18
+    sdc compress bundle -o small --target-size 600MB --calibrate prompts.txt
     """
     from sd_bundle import open_bundle
     from sd_compress import Recipe, check_patterns, chosen_components, compress_bundle, compress_package
     from sd_mil import read_package
 
     selection = {"select": select, "exclude": exclude, "op_types": op_types, "min_elements": min_elements}
-    chosen = _recipe(recipe, recipe_name, selection, overrides, asked)
     is_bundle = (model / "manifest.json").is_file()
+    wanted = Wanted.taken_from(asked, is_bundle=is_bundle)
+    chosen: Recipe | Callable[[Program], Recipe]
+    if wanted.budget is None:
+        chosen = _recipe(recipe, recipe_name, selection, overrides, asked)
+    else:
+        _refuse_beside_budget({**asked, "recipe": recipe, "recipe_name": recipe_name, "weight": overrides})
+        chosen = Recipe({})
+    if wanted.calibrate is not None:
+        _refuse_without_palettes(asked)
     if components is not None and not is_bundle:
         raise click.UsageError("--components: not an option for a package")
     names, packages = components.split(",") if components else None, [model]
@@ -91,14 +105,24 @@ def command(
     check_patterns(patterns, [read_package(path).program for path in packages] if patterns else [])
     given: dict[str, Any] = {"target": target, "overwrite": overwrite}
     began = time.perf_counter()
-    with _bar() as tell:
+    with ExitStack() as stack:
+        show = stack.enter_context(_bar())
+        parts = tuple(part.name for part in chosen_components(bundle, names)) if is_bundle else ()
+        kinds, whole = _selection(selection), bundle if is_bundle else None
+        work = Work(model, packages, whole, parts, chosen, kinds, target, output, show)
+        prepared = stack.enter_context(wanted.prepared(work))
+        given |= {"assign": prepared.assign, "progress": _in_millions(show)}
         if is_bundle:
             report: BundleReport | PackageReport = compress_bundle(
-                model, output, chosen, components=names, progress=tell, **given
+                model, output, prepared.recipe, components=names, **given
             )
         else:
-            report = compress_package(model, output, chosen, progress=tell, **given)
-    print_compression(model, output, report, time.perf_counter() - began, seed if measure else None)
+            report = compress_package(model, output, prepared.recipe, **given)
+        random_runs = partial(_decibels, seed=seed)
+        decibels = random_runs if prepared.calibration is None else prepared.decibels
+        print_compression(model, output, report, time.perf_counter() - began, decibels if measure else None)
+    for plan in prepared.plans:
+        print_plan(plan)
 
 
 def _recipe(
@@ -127,35 +151,67 @@ def _recipe(
 def _uniform(
     selection: dict[str, Any], overrides: tuple[str, ...], asked: dict[str, Any]
 ) -> Callable[[Program], Recipe]:
-    from sd_compress import Selection, uniform_recipe, with_schemes
+    from sd_compress import uniform_recipe, with_schemes
 
-    scheme, changed, default = scheme_asked(asked), schemes_by_pattern(overrides), Selection()
-    kinds, fewest = selection["op_types"], selection["min_elements"]
-    selected = Selection(
+    scheme, changed, selected = scheme_asked(asked), schemes_by_pattern(overrides), _selection(selection)
+    return lambda program: with_schemes(uniform_recipe(program, scheme, selected), changed)
+
+
+def _selection(selection: dict[str, Any]) -> Selection:
+    from sd_compress import Selection
+
+    default, kinds, fewest = Selection(), selection["op_types"], selection["min_elements"]
+    return Selection(
         names=selection["select"] or default.names,
         without=selection["exclude"],
         kinds=tuple(kinds.split(",")) if kinds else default.kinds,
         fewest_elements=default.fewest_elements if fewest is None else fewest,
     )
-    return lambda program: with_schemes(uniform_recipe(program, scheme, selected), changed)
+
+
+def _refuse_beside_budget(asked: dict[str, Any]) -> None:
+    """A plan chooses a table for each weight; nothing else may say how weights are stored."""
+    if given := [name for name, value in asked.items() if value not in (None, False, ())]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')}: not an option beside a budget")
+
+
+def _refuse_without_palettes(asked: dict[str, Any]) -> None:
+    others = {"dtype", "mode", "granularity", "block_size", "sparsity", "n_m"}
+    if asked["method"] not in (None, "palettize") or any(asked[name] is not None for name in others):
+        raise click.UsageError("--calibrate: it finds palettes, which no other method has")
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int, str], None]]:
+def _bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that shows what is done now, and how many of how many steps of it."""
     from sdc.console import progress
 
     with progress() as bar:
         task = bar.add_task("reading", total=None)
 
-        def tell(package: str, done: int, total: int, _: str) -> None:
-            million = 10**6
-            bar.update(task, description=package, completed=done // million, total=max(1, total // million))
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=max(1, total))
 
-        yield tell
+        yield show
+
+
+def _in_millions(show: Callable[[str, int, int], None]) -> Callable[[str, int, int, str], None]:
+    return lambda package, done, total, _: show(package, done // 10**6, total // 10**6)
+
+
+def print_plan(plan: Plan) -> None:
+    """What was planned, and by how much another recipe could be better at most."""
+    from sdc.console import console
+
+    console().print(
+        f"planned {len(plan.schemes)} weights: {plan.bits_per_weight:.2f} bits each, "
+        f"within {plan.gap:.2%} of the best recipe",
+        soft_wrap=True,
+    )
 
 
 def print_compression(
-    model: Path, output: Path, report: BundleReport | PackageReport, seconds: float, seed: int | None
+    model: Path, output: Path, report: BundleReport | PackageReport, seconds: float, decibels: Decibels | None
 ) -> None:
     """A row for each package, what was left as it is, and what it took."""
     from sd_compress import BundleReport
@@ -179,7 +235,7 @@ def print_compression(
             f"{one.before.total.bits_per_weight:.2f} to {one.bits_per_weight:.2f}",
             size(one.bytes_before),
             size(one.bytes_after),
-            "" if seed is None else _decibels(before, after, seed),
+            "" if decibels is None else decibels(before, after) or "",
             f"{one.seconds:.1f}",
         )
     out = console()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 import click
 
 from sdc.engines import engine_options
+from sdc.sampling_options import WithDefaults, options, sampling_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,69 +39,37 @@ _LAST_SEED = 2**32 - 1
 _PICTURE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several click options as one decorator, first one first in the help."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_sampling_options = _options(
-    click.option("--negative-prompt", default="", help="What not to draw."),
-    click.option(
-        "--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
-    ),
-    click.option(
-        "--num-inference-steps", type=int, help="Sampling steps; by default 20, with LCM and TCD 4."
-    ),
-    click.option(
-        "--guidance-scale",
-        type=float,
-        help="How far to follow the prompt; up to 1 is off, as Turbo models want it. By default 7.5, "
-        "SDXL 5, LCM 8.5.",
-    ),
-    click.option(
-        "--scheduler",
-        metavar="NAME",
-        help="ddim, euler, dpmpp_2m, unipc, ..., or a class of diffusers (EulerDiscreteScheduler); a name "
-        "that is none lists all. By default the bundle's own.",
-    ),
-    click.option(
-        "--rng",
-        type=click.Choice(["numpy", "torch"]),
-        default="numpy",
-        show_default=True,
-        help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU.",
-    ),
-)
-_picture_options = _options(
+_picture_options = options(
     click.option(
         "--image",
         type=_PICTURE,
-        help="A picture to start from; for inpainting and InstructPix2Pix models, the one to change.",
+        help="A picture to start from; with a mask, or for InstructPix2Pix models, the one to change.",
     ),
-    click.option("--mask", type=_PICTURE, help="Inpainting models: what is white in it is painted anew."),
+    click.option("--mask", type=_PICTURE, help="What is white in it is painted anew."),
     click.option(
         "--strength",
+        cls=WithDefaults,
         type=float,
-        help="How much of the schedule runs on the picture, 0 to 1; by default 0.8, refiners 0.3, "
-        "inpainting 1.",
+        help="How much of the schedule runs on the picture, 0 to 1; by default {strength:g}, refiners "
+        "{refiner_strength:g}, with a mask {inpainting_strength:g}.",
     ),
     click.option(
         "--image-guidance-scale",
+        cls=WithDefaults,
         type=float,
-        help="InstructPix2Pix models: how far to follow the picture; by default 1.5.",
+        help="InstructPix2Pix models: how far to follow the picture; by default {image_guidance_scale:g}.",
     ),
 )
-_xl_options = _options(
+_xl_options = options(
     click.option(
         "--refiner", type=click.Path(path_type=Path), help="A bundle of SDXL's refiner, to draw the end."
     ),
-    click.option("--refiner-start", type=float, help="Where it takes over, 0 to 1; by default 0.8."),
+    click.option(
+        "--refiner-start",
+        cls=WithDefaults,
+        type=float,
+        help="Where it takes over, 0 to 1; by default {refiner_start:g}.",
+    ),
     click.option(
         "--original-size",
         metavar="WIDTHxHEIGHT",
@@ -116,11 +85,17 @@ _xl_options = _options(
         callback=_pair("x"),
         help="What SDXL is told of the picture's own size.",
     ),
-    click.option("--aesthetic-score", type=float, help="What the refiner is told to reach; by default 6."),
+    click.option(
+        "--aesthetic-score",
+        cls=WithDefaults,
+        type=float,
+        help="What the refiner is told to reach; by default {aesthetic_score:g}.",
+    ),
     click.option(
         "--negative-aesthetic-score",
+        cls=WithDefaults,
         type=float,
-        help="What the refiner is told to avoid; by default 2.5.",
+        help="What the refiner is told to avoid; by default {negative_aesthetic_score:g}.",
     ),
 )
 
@@ -140,7 +115,7 @@ _xl_options = _options(
 @click.option(
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
 )
-@_sampling_options
+@sampling_options
 @_picture_options
 @_xl_options
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
@@ -158,7 +133,7 @@ def command(
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
-    **options: Any,
+    **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a PNG that carries its settings as text."""
     from sd_runtime import Pipeline
@@ -171,13 +146,13 @@ def command(
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
     pipeline = Pipeline.open(bundle, engine=engine, precision=precision, reduce_memory=True)
     if refiner is not None:
-        options["refiner"] = Pipeline.open(refiner, engine=engine, precision=precision, reduce_memory=True)
+        asked["refiner"] = Pipeline.open(refiner, engine=engine, precision=precision, reduce_memory=True)
     for name, path in (("image", image), ("mask", mask)):
         if path is not None:
-            options[name] = _read(path, pipeline)
+            asked[name] = _read(path, pipeline)
     for index in range(image_count):
         target = numbered(output, seed + index) if image_count > 1 else output
-        drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **options)
+        drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **asked)
         drawn.save(target)
         _say(drawn, target)
     console().print(
@@ -226,7 +201,8 @@ def _say(drawn: GeneratedImage, target: Path) -> None:
     from sdc.console import console
 
     flag = "; black, because the safety checker flagged it" if drawn.flagged else ""
-    console().print(f"wrote {target} (seed {drawn.settings.seed}){flag}", soft_wrap=True)
+    recipe = f", recipe {drawn.settings.recipe}" if drawn.settings.recipe else ""
+    console().print(f"wrote {target} (seed {drawn.settings.seed}{recipe}){flag}", soft_wrap=True)
 
 
 def _check_seeds(first: int, count: int) -> None:

@@ -126,10 +126,7 @@ def package_facts(package: Package) -> dict[str, Any]:
         },
         "default_function": program.default_function,
         "compute_precision": _compute_precision(package),
-        "unsupported": {
-            engine: dict(missing)
-            for engine, missing in unsupported_operations(program, program.default_function).items()
-        },
+        "unsupported": dict(unsupported_operations(program, program.default_function)),
         "weights": [
             {
                 "encoding": row.encoding,
@@ -292,9 +289,8 @@ def _print_program(out: Console, facts: dict[str, Any]) -> None:
     from sdc.console import size, styled, table
 
     out.print("computes in: " + ", ".join(facts["compute_precision"]))
-    for engine, missing in facts["unsupported"].items():
-        if missing:
-            out.print(styled(f"not run by the {engine} engine: {', '.join(missing)}", "red"))
+    if facts["unsupported"]:
+        out.print(styled(f"neither engine runs: {', '.join(facts['unsupported'])}", "red"))
     weights = table("weights", "tensors", "elements", "size", "bits")
     for row in facts["weights"]:
         bits = f"{row['bits_per_weight']:.2f}"

@@ -75,9 +75,8 @@ def print_report(report: VerificationReport) -> None:
 
     rows = table("component", "output", "dB", "max error", "s")
     for row in report.rows:
-        rows.add_row(
-            row.component, row.output, f"{row.psnr:.1f}", f"{row.max_error:.2e}", f"{row.seconds:.1f}"
-        )
+        network = f"{row.component} {row.size}" if row.size else row.component
+        rows.add_row(network, row.output, f"{row.psnr:.1f}", f"{row.max_error:.2e}", f"{row.seconds:.1f}")
     console().print(rows)
     verdict = "passed" if report.passed else "FAILED"
     console().print(f"{verdict}: every output needs {report.min_psnr:g} dB or more", soft_wrap=True)

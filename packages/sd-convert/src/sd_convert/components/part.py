@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -113,26 +112,24 @@ def chosen_parts(
     """The components to convert, in the usual order.
 
     Raises:
-        OptionsError: one was asked for that the checkpoint was not opened with.
+        OptionsError: one that the checkpoint was not opened with, or that is of none of ``kinds``.
     """
-    known = {kind.name: kind for kind in kinds}
-    _check_named(options, tuple(known))
-    for name in options.components or ():
+    kinds, asked = tuple(kinds), options.components or checkpoint.components
+    _check_named(options, [kind.name for kind in kinds])
+    for name in asked:
         if name not in checkpoint.networks:
             raise OptionsError(
                 f"components: expected those of {checkpoint.name} as opened "
                 f"({', '.join(checkpoint.components)}), got {name!r}"
             )
-    names = [name for name in checkpoint.components if name in (options.components or known)]
-    if not names:
-        raise OptionsError(
-            f"components: expected at least one of {', '.join(known)}, got a checkpoint without"
-        )
+    if not asked:
+        raise OptionsError(f"components: expected at least one in {checkpoint.name}, got none")
+    chosen = [kind_named(name, kinds) for name in checkpoint.components if name in asked]
     facts = read_facts(checkpoint)
-    return tuple(part_of(known[name], checkpoint, facts) for name in names)
+    return tuple(part_of(kind, checkpoint, facts) for kind in chosen)
 
 
-def _check_named(options: ConversionOptions, known: tuple[str, ...]) -> None:
+def _check_named(options: ConversionOptions, known: Sequence[str]) -> None:
     """Refuse options for a component that there is not, which would have no effect."""
     for name in (entry.rpartition("=")[0] for entry in options.compute_precision):
         if name not in ("", *known):
@@ -168,10 +165,10 @@ def source_hash(function: Callable[..., Any]) -> str:
     Raises:
         OptionsError: there is none, as of what was typed in: nothing tells when it changes.
     """
-    file = inspect.getsourcefile(function.func if isinstance(function, partial) else function)
-    if file is None or not Path(file).is_file():
+    code = getattr(function.func if isinstance(function, partial) else function, "__code__", None)
+    if code is None or not Path(code.co_filename).is_file():
         raise OptionsError(f"{function}: expected a function of a file, so that its programs can be kept")
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return hashlib.sha256(Path(code.co_filename).read_bytes()).hexdigest()
 
 
 def _port(name: str, shape: tuple[int, ...], dtype: PortDType, descriptions: Mapping[str, str]) -> PortSpec:

@@ -27,7 +27,6 @@ _PIPELINES: Final = (
 )
 _REQUIRED: Final = ("_class_name", "model_type")
 _OTHER_NETWORKS: Final = ("text_encoder_3", "transformer", "prior", "decoder", "depth_estimator")
-_DEFAULT_CROSS_ATTENTION_DIM: Final = 1280
 _ACTIVATIONS: Final = ("silu", "swish", "mish", "gelu", "relu")
 
 _TEXT_ENCODER: Final[Mapping[str, Collection[Any]]] = {
@@ -119,18 +118,6 @@ def check_text_width(width: int, expected: int | None, *, where: str) -> None:
     """
     if expected not in (None, width):
         raise _unsupported(where, "cross_attention_dim", width, (expected,))
-
-
-def text_width(unet: Mapping[str, Any], *, where: str) -> int:
-    """Channels of the hidden states that a UNet takes; errors as :func:`check_pipeline`."""
-    key = "cross_attention_dim" if unet.get("encoder_hid_dim") is None else "encoder_hid_dim"
-    value = unet.get(key, _DEFAULT_CROSS_ATTENTION_DIM)
-    distinct = list(dict.fromkeys(value)) if isinstance(value, list) else [value]
-    if len(distinct) != 1 or type(distinct[0]) is not int:
-        raise UnsupportedArchitectureError(
-            f"{where}: {key}: expected one number of channels, got {value!r:.200}; supported: {SUPPORTED}"
-        )
-    return distinct[0]
 
 
 def check_vae(config: Mapping[str, Any], *, where: str) -> None:

@@ -11,12 +11,12 @@ from sd_bundle import TimeIds
 from sd_convert.families import TASKS, TIME_ID_COUNTS, TaskKind
 
 from .section import Section
-from .supported import text_width
 
 # diffusers' own defaults, for configs that leave the key out
 _CHANNELS: Final = 4
 _WIDTHS: Final = (320, 640, 1280, 1280)
 _LAYERS: Final = 2
+_TEXT_WIDTH: Final = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def unet_facts(config: Section, *, pooled_width: Callable[[], int]) -> UNetFacts
     return UNetFacts(
         task=task_of(config),
         channels=config.count("out_channels", _CHANNELS),
-        text_width=text_width(config.values, where=config.where),
+        text_width=_text_width(config),
         time_ids=time_ids,
         pooled_width=pooled,
         guidance_width=_guidance_width(config),
@@ -75,6 +75,16 @@ def task_of(config: Section) -> TaskKind:
     if channels not in tasks:
         raise config.unexpected("in_channels", " or ".join(map(str, tasks)))
     return tasks[channels]
+
+
+def _text_width(config: Section) -> int:
+    """Channels of the hidden states that it takes, which have to be the same in all of its blocks."""
+    key = "cross_attention_dim" if config.values.get("encoder_hid_dim") is None else "encoder_hid_dim"
+    value = config.values.get(key, _TEXT_WIDTH)
+    widths = set(_numbers(config, key, value if isinstance(value, list | tuple) else [value]))
+    if len(widths) != 1:
+        raise config.unexpected(key, "one number of channels")
+    return widths.pop()
 
 
 def _conditions(config: Section, pooled_width: Callable[[], int]) -> tuple[TimeIds, int]:

@@ -13,7 +13,7 @@ from .section import Section
 _CHANNELS: Final = 4
 _BLOCKS: Final = 1
 _TINY_BLOCKS: Final = 4
-_SCALING_FACTOR: Final = 0.18215
+SCALING_FACTOR: Final = 0.18215
 
 TINY: Final = "AutoencoderTiny"
 
@@ -46,7 +46,7 @@ def vae_facts(config: Section) -> AutoencoderFacts:
         kind=kind,
         channels=config.count("latent_channels", _CHANNELS),
         factor=_tiny_factor(config) if is_tiny else _halvings(config, "block_out_channels", _BLOCKS),
-        scaling_factor=config.number("scaling_factor", 1.0 if is_tiny else _SCALING_FACTOR),
+        scaling_factor=config.number("scaling_factor", 1.0 if is_tiny else SCALING_FACTOR),
         shift_factor=config.number("shift_factor", 0.0),
         encodes="latents" if is_tiny else "moments",
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sd_mil.analysis.matching import computed, key
 from sd_mil.analysis.subjects import Subject
 from sd_mil.engines.reference import Event
 from sd_mil.engines.reference.engine import Reference
-from sd_mil.ir.program import Operation, Program, TensorType
+from sd_mil.ir.program import Operation, TensorType
+from sd_mil.rewriting.outputs import returning
 
 #: Values that an engine is asked for at once: 256 MiB of fp32, so that memory stays bounded.
 _BATCH_ELEMENTS = 1 << 26
@@ -38,16 +38,10 @@ def _from_outputs(
     subject: Subject, arrays: Mapping[str, Any], state: Mapping[str, Any] | None, batch: Sequence[Operation]
 ) -> Iterator[Event]:
     names = tuple(variable.name for operation in batch for variable in operation.outputs)
-    compiled = subject.engine.compile(_returning(subject.program, names))
+    compiled = subject.engine.compile(returning(subject.program, names))
     results = compiled.run(dict(arrays), None if state is None else dict(state))
     for operation in batch:
         yield Event(operation, {}, tuple(results[variable.name] for variable in operation.outputs))
-
-
-def _returning(program: Program, names: tuple[str, ...]) -> Program:
-    main = program.main
-    function = replace(main, body=replace(main.body, outputs=names))
-    return replace(program, functions={**program.functions, program.default_function: function})
 
 
 def _batches(operations: Sequence[Operation]) -> Iterator[list[Operation]]:

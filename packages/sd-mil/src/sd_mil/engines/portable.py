@@ -14,7 +14,7 @@ from sd_mil.errors import (
     UnsupportedModelError,
     load_error,
 )
-from sd_mil.ir.program import Program
+from sd_mil.ir.program import Program, StateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,11 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
         PackageError: the program contradicts itself.
     """
     from sd_mil.engines.hybrid import compile_in_parts
-    from sd_mil.engines.hybrid.states import states_as_values
     from sd_mil.engines.openvino import compiled
+    from sd_mil.rewriting import join_recurrences
 
-    functional, _ = states_as_values(program)
-    if functional is program:
+    program = join_recurrences(program)
+    if not any(isinstance(one.type, StateType) for one in program.main.inputs):
         try:
             return compiled.compile_program(program, precision=precision)
         except UnsupportedModelError:

@@ -5,16 +5,19 @@ A compiled model holds the same program as text: text -> compiled -> package. Wr
 streams: a tensor is read when it is written, and forgotten.
 """
 
+from sd_mil.format.blob_writer import Check
 from sd_mil.format.package import read_model, read_package
-from sd_mil.format.unweighted import encode_unweighted, read_unweighted
-from sd_mil.format.writer import encode_model, layout_of, write_package
+from sd_mil.format.unweighted import Unweighted, encode_unweighted
+from sd_mil.format.writer import WrittenPackage, encode_model, layout_of, write_package
 
 __all__ = [
+    "Check",
+    "Unweighted",
+    "WrittenPackage",
     "encode_model",
     "encode_unweighted",
     "layout_of",
     "read_model",
     "read_package",
-    "read_unweighted",
     "write_package",
 ]

@@ -63,12 +63,23 @@ def write_package(
         ValueError: a tensor has another size than it declares.
         OSError: the disk is full.
     """
-    root = Path(path)
     layout = layout_of(program)
-    small = {
-        _MODEL: encode_model(program, description, layout, version=version),
-        "Manifest.json": f"{json.dumps(_manifest(identity), indent=4)}\n".encode(),
-    }
+    model = encode_model(program, description, layout, version=version)
+    return write_encoded(path, model, layout, identity=identity, check=check)
+
+
+def write_encoded(
+    path: str | os.PathLike[str],
+    model: bytes,
+    layout: BlobLayout,
+    *,
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """As :func:`write_package`, of a model that was encoded with ``layout``."""
+    root = Path(path)
+    manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
+    small = {_MODEL: model, "Manifest.json": manifest}
     with _appearing(root) as folder:
         (folder / _WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():

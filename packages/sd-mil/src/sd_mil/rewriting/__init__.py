@@ -9,7 +9,9 @@ from sd_mil.rewriting.decoding import decode_constants
 from sd_mil.rewriting.folding import fold_constants
 from sd_mil.rewriting.integers import compute_in_integers
 from sd_mil.rewriting.merge_heads import merge_heads
+from sd_mil.rewriting.outputs import returning
 from sd_mil.rewriting.passes import Pass, PassError, Property, rewrites
+from sd_mil.rewriting.recurrences import join_recurrences
 from sd_mil.rewriting.rows import compute_in_rows
 from sd_mil.rewriting.standardise import standardise
 from sd_mil.rewriting.unused import drop_unused
@@ -21,6 +23,8 @@ __all__ = [
     "Property",
     "compute_in_integers",
     "decode_constants",
+    "join_recurrences",
+    "returning",
     "rewrite",
     "rewrites",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sd_mil.ir.program import Argument, Operation, Program, Reference, TensorType
+from sd_mil.ir.program import Argument, Block, Operation, Program, Reference, TensorType
 from sd_mil.ir.uses import with_operations
 from sd_mil.rewriting.passes import rewrites
 from sd_mil.rewriting.properties import CASTS_UNREAD, IN_ORDER
@@ -22,7 +22,19 @@ def drop_casts(program: Program) -> Program:
     A cast that the program returns keeps its name. Blocks inside of operations are left alone, and so is what
     they read.
     """
-    body = program.main.body
+    operations, _ = _dropped(program.main.body)
+    return with_operations(program, operations)
+
+
+def without_casts(block: Block) -> Block:
+    """The block, in which nothing reads a cast between float types, and none is returned."""
+    operations, sources = _dropped(block)
+    outputs = tuple(sources.get(name, name) for name in block.outputs)
+    return replace(block, operations=tuple(operations), outputs=outputs)
+
+
+def _dropped(body: Block) -> tuple[list[Operation], dict[str, str]]:
+    """The operations, and what is read in the place of each cast."""
     dtypes = {one.name: one.type.dtype for one in body.inputs if isinstance(one.type, TensorType)}
     sources: dict[str, str] = {}
     operations: list[Operation] = []
@@ -39,7 +51,7 @@ def drop_casts(program: Program) -> Program:
                 *_FLOATS
             }:
                 sources[output.name] = argument.name
-    return with_operations(program, operations)
+    return operations, sources
 
 
 def _reading(operation: Operation, sources: dict[str, str]) -> Operation:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, MutableMapping
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from sd_mil.engines import reference
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.protocol import Precision
 from sd_mil.errors import EngineError, PackageError, PredictionError, UnsupportedOpError, load_error
@@ -48,7 +50,7 @@ class CompiledProgram:
         ``indexed``: the operations of which a last output says whether an index was out of range. ``sizes``:
         of a model whose sizes follow from its inputs'.
         """
-        self._indexed, self._sizes = indexed, sizes
+        self._program, self._indexed, self._sizes = program, indexed, sizes
         self._inputs = program.main.inputs
         self._outputs = program.main.outputs
         self._types = output_types(program)
@@ -69,6 +71,8 @@ class CompiledProgram:
             PackageError: an operation fails for these inputs, or memory does not suffice.
         """
         _check_names({**inputs, **(state or {})}, self._inputs)
+        if self._sizes is not None and any(0 in np.shape(array) for array in inputs.values()):
+            return self._of_nothing(inputs)
         try:
             return self._results(inputs)
         except (RuntimeError, MemoryError) as error:
@@ -89,6 +93,11 @@ class CompiledProgram:
                 name: np.asarray(results[position]).astype(NUMPY_DTYPES[self._types[name].dtype])
                 for position, name in enumerate(self._outputs)
             }
+
+    def _of_nothing(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What comes of tensors without elements: in numpy, because not all of OpenVINO's operations know."""
+        given = {one.name: _as_computed(inputs[one.name], one) for one in self._inputs}
+        return reference.compile_program(self._program).run(given)
 
     def _refuse_outside(self, violations: Array) -> None:
         for where, count in zip(self._indexed, violations.tolist(), strict=True):
@@ -124,7 +133,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
 
     refuse_unsupported(program)
     refuse_truncated(mapped_files(program))
-    core = _core(openvino, precision)
+    core = _checked_core(openvino, precision)
     integers = compute_in_integers(program)
     layers = None if integers is program else "int8" if sums_are_exact() else precision
     rewritten = rewrite(decode_constants(integers, default_cache()))
@@ -170,9 +179,15 @@ def _reason(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _core(openvino: ModuleType, precision: str) -> openvino.Core:
+@cache
+def _core(kind: type[openvino.Core]) -> openvino.Core:
+    """One for the process: it takes as long to make as a small program to compile, and serves all threads."""
+    return kind()
+
+
+def _checked_core(openvino: ModuleType, precision: str) -> openvino.Core:
     try:
-        core = openvino.Core()
+        core = _core(openvino.Core)
         _check_arithmetic(core, precision)
     except RuntimeError as error:  # its plug-ins are libraries that it loads now
         raise load_error("OpenVINO", error) from error

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Translator: TypeAlias = "Callable[[Call], Output | Sequence[Output]]"
 Function = TypeVar("Function", bound=Translator)
 
-_TRANSLATORS: dict[str, Translator] = {}
+#: By type; filled by importing :mod:`sd_mil.engines.openvino.ops`.
+TRANSLATORS: dict[str, Translator] = {}
 
 
 def translate(*types: str) -> Callable[[Function], Function]:
@@ -22,11 +23,11 @@ def translate(*types: str) -> Callable[[Function], Function]:
 
     def register(function: Function) -> Function:
         for name in types:
-            if name in _TRANSLATORS:
+            if name in TRANSLATORS:
                 raise RuntimeError(
-                    f"MIL op {name!r} is translated twice: by {_TRANSLATORS[name]} and {function}"
+                    f"MIL op {name!r} is translated twice: by {TRANSLATORS[name]} and {function}"
                 )
-            _TRANSLATORS[name] = function
+            TRANSLATORS[name] = function
         return function
 
     return register
@@ -34,9 +35,4 @@ def translate(*types: str) -> Callable[[Function], Function]:
 
 def find_translator(op_type: str) -> Translator | None:
     """The function that translates ``op_type``, or None."""
-    return _TRANSLATORS.get(op_type)
-
-
-def translated_types() -> tuple[str, ...]:
-    """Every MIL op type that has a translator, sorted."""
-    return tuple(sorted(_TRANSLATORS))
+    return TRANSLATORS.get(op_type)

@@ -63,8 +63,6 @@ class SizeCheck:
         if shapes in self._checked:
             self._checked.move_to_end(shapes)
             return
-        if any(0 in shape for shape in shapes):  # nothing comes of nothing, and not every operation knows it
-            return
         parameters = self._model.inputs
         self._model.reshape(
             {one: PartialShape(list(shape)) for one, shape in zip(parameters, shapes, strict=True)}

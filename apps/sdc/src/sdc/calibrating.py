@@ -1,0 +1,241 @@
+"""``--calibrate`` and budgets of ``sdc compress``: from prompts to palettes, and to a recipe."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from sd_bundle import Bundle
+    from sd_compress import Assign, Hessian, Plan, Recipe, Selection, Sensitivity
+    from sd_mil import Program
+    from sd_mil.engines import ProgramEngine
+
+    from sdc.recording import Runs
+
+#: Is told what is done now, and how many of how many steps of that.
+Tell: TypeAlias = Callable[[str, int, int], None]
+
+#: Steps of a calibration picture, and how many of its runs of each network are looked at.
+STEPS: Final = 8
+#: Seeds of the pictures that quality is measured on are this far from those of calibration.
+_OTHER_SEEDS: Final = 1_000_000
+#: Pictures that quality is measured on, and runs that gains are measured with.
+_MEASURED, _GAIN_RUNS = 2, 2
+
+#: Prompts that differ in what is shown and how, for bundles of which nothing is known.
+PROMPTS: Final = (
+    "a photograph of an astronaut riding a horse on a beach at sunset",
+    "a watercolour painting of a small village in the mountains, soft light",
+    "portrait of an old fisherman with a grey beard, studio lighting, highly detailed",
+    "a bowl of fresh fruit on a wooden table, still life, oil on canvas",
+    "a futuristic city at night in the rain, neon signs, wide angle",
+    "a cartoon fox reading a book under a tree, flat colours",
+)
+
+
+#: No network but that of the demo checkpoint draws so few pixels.
+_DEMO_PIXELS: Final = 128
+
+
+def default_prompts(bundle: Bundle) -> list[str]:
+    """Captions that the demo checkpoint knows for a bundle of it, varied prompts for others."""
+    image = bundle.at_size().manifest.model.image
+    if max(image.width, image.height) > _DEMO_PIXELS:
+        return list(PROMPTS)
+    from sdc.demo.captions import seen_captions
+
+    return [str(caption) for caption in seen_captions()[::13]]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found out while the bundle drew.
+
+    ``hessians`` and ``gains`` are by the name of the weight; ``measured`` are runs of other pictures.
+    """
+
+    hessians: Mapping[str, Hessian]
+    gains: Mapping[str, float]
+    measured: Runs
+
+    def assign(self) -> Assign:
+        """Who finds palettes."""
+        from sd_compress import Calibrated, optimal_palette
+
+        return Calibrated(self.hessians, optimal_palette)
+
+    def signal_to_noise(self, package: str, before: Program, after: Program) -> float:
+        """How far the outputs of a package are from what they were, in dB, on runs not calibrated with."""
+        from sd_compress import signal_to_noise
+
+        return signal_to_noise(before, after, self.measured[package])
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrating:
+    """How a bundle is calibrated; ``memory`` bounds all Hessians of a package, in bytes."""
+
+    bundle: Bundle
+    components: tuple[str, ...]
+    prompts: Sequence[str]
+    folder: Path
+    tell: Tell
+    memory: int
+
+    def run(self, *, gains: bool) -> Calibration:
+        """Draw the prompts, collect Hessians, and measure ``gains`` if they are wanted.
+
+        Raises:
+            sd_compress.CalibrationError: the networks overflow, or two of their weights have one name.
+        """
+        runs = self._record(self.prompts, 0)
+        measured = self._record(self.prompts[:_MEASURED], _OTHER_SEEDS)
+        hessians: dict[str, Hessian] = {}
+        found: dict[str, float] = {}
+        for package, inputs in runs.items():
+            _add(hessians, self._hessians(package, inputs))
+            if gains:
+                found |= self._gains(package, inputs)
+        return Calibration(hessians, found, measured)
+
+    def _record(self, prompts: Sequence[str], seed: int) -> Runs:
+        from sdc.recording import Recording
+
+        recording = Recording(self.components, STEPS, STEPS, seed, self._engine(), self.folder)
+        return recording.record(self.bundle, prompts, lambda done: self.tell("drawing", done, len(prompts)))
+
+    def _hessians(self, package: str, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Hessian]:
+        from sd_compress import Collecting, collect_hessians
+
+        return collect_hessians(
+            program_of(self.bundle, package),
+            inputs,
+            Collecting(memory=self.memory, engine=self._engine()),
+            folder=self.folder,
+            progress=lambda done, total: self.tell(f"inputs of {package}", done, total),
+        )
+
+    def _gains(self, package: str, inputs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        from sd_compress import measure_gains
+
+        return measure_gains(
+            program_of(self.bundle, package),
+            inputs[:: max(1, len(inputs) // _GAIN_RUNS)][:_GAIN_RUNS],
+            engine=self._engine(),
+            progress=lambda done, total: self.tell(f"gains of {package}", done, total),
+        )
+
+    def _engine(self) -> ProgramEngine:
+        from sd_mil.engines import OpenVINO
+
+        return OpenVINO()
+
+
+def _add(hessians: dict[str, Hessian], others: Mapping[str, Hessian]) -> None:
+    from sd_compress import CalibrationError
+
+    if both := sorted(hessians.keys() & others.keys()):
+        raise CalibrationError(f"expected weights of different names in all packages, got {both[0]!r} twice")
+    hessians |= others
+
+
+def program_of(bundle: Bundle, package: str) -> Program:
+    """The program of a package, with the function that the bundle draws with as its default one."""
+    from sd_mil import read_package
+
+    program = read_package(bundle.checked_folder(package)).program
+    chunks = (chunk for one in bundle.at_size().manifest.components for chunk in one.variant.chunks)
+    names = [chunk.function for chunk in chunks if chunk.package == package and chunk.function]
+    return replace(program, default_function=names[0]) if names else program
+
+
+@contextmanager
+def calibration_folder(given: Path | None, output: Path) -> Iterator[Path]:
+    """Where what is found out is kept: as it is if the user named it, until success if not."""
+    folder = given or output.with_name(f"{output.name}.calibration")
+    yield folder
+    if given is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a recipe is planned for, one of: bytes of the whole model, bits for each element, dB."""
+
+    size: float | None = None
+    bits: float | None = None
+    snr: float | None = None
+
+
+#: What a compressed weight takes in its file beside what is counted: records, padding, its line in the
+#: recipe.
+_OVERHEAD: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """Recipes for programs, by their packages' names, in ``model_bytes`` of files."""
+
+    programs: Mapping[str, Program]
+    selection: Selection
+    calibration: Calibration | None
+    model_bytes: int
+    tell: Tell
+
+    def recipe(self, budget: Budget) -> tuple[Recipe, tuple[Plan, ...]]:
+        """The recipe for a budget, and the plans that it is made of: for dB one for each package.
+
+        Raises:
+            sd_compress.BudgetError: it cannot be met; the message names the nearest that can.
+            sd_compress.CalibrationError: dB without a calibration, which they are measured with.
+        """
+        from sd_compress import Recipe, plan_for_bits, plan_for_bytes
+
+        weights = {name: self._sensitivities(name) for name in self.programs}
+        every = [one for several in weights.values() for one in several]
+        if budget.snr is not None:
+            plans = tuple(self._good_enough(name, several, budget.snr) for name, several in weights.items())
+        elif budget.bits is not None:
+            plans = (plan_for_bits(every, budget.bits),)
+        else:
+            kept = sum(one.candidates[0].stored_bytes for one in every)
+            rest = self.model_bytes - kept + _OVERHEAD * len(every)
+            plans = (plan_for_bytes(every, (budget.size or 0) - rest, beside=rest),)
+        return Recipe({name: scheme for plan in plans for name, scheme in plan.schemes.items()}), plans
+
+    def _sensitivities(self, package: str) -> tuple[Sensitivity, ...]:
+        from sd_compress import optimal_palette, sensitivities, weights_of, widths_for
+
+        program, known = self.programs[package], self.calibration
+        found = {one.name: one for one in weights_of(program) if self.selection.has(one)}
+        return sensitivities(
+            tuple(found.values()),
+            {} if known is None else known.hessians,
+            optimal_palette,
+            gains=None if known is None else known.gains,
+            schemes=widths_for(program),
+            compensated=known is not None,
+            progress=lambda done, total: self.tell(f"sensitivities of {package}", done, total),
+        )
+
+    def _good_enough(self, package: str, weights: Sequence[Sensitivity], snr: float) -> Plan:
+        from sd_compress import CalibrationError, Recipe, compress, smallest_plan
+
+        known, program = self.calibration, self.programs[package]
+        if known is None:
+            raise CalibrationError("expected a calibration to measure noise with, got none")
+        tried: list[float] = []
+
+        def measure(plan: Plan) -> float:
+            self.tell(f"recipes for {package}", len(tried), len(tried) + 1)
+            made = compress(program, Recipe(plan.schemes), assign=known.assign()).program
+            tried.append(known.signal_to_noise(package, program, made))
+            return tried[-1]
+
+        plan, _ = smallest_plan(weights, snr, measure)
+        return plan

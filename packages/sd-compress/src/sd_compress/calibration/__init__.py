@@ -1,0 +1,18 @@
+"""Compression that knows what a weight's inputs are: Hessians, and palettes that keep the outputs close."""
+
+from sd_compress.calibration.collecting import Collecting, collect_hessians
+from sd_compress.calibration.gains import measure_gains
+from sd_compress.calibration.hessians import Hessian
+from sd_compress.calibration.inputs import Patches, inputs_of
+from sd_compress.calibration.palettes import Calibrated, improved
+
+__all__ = [
+    "Calibrated",
+    "Collecting",
+    "Hessian",
+    "Patches",
+    "collect_hessians",
+    "improved",
+    "inputs_of",
+    "measure_gains",
+]

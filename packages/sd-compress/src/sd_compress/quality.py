@@ -1,0 +1,71 @@
+"""What compression does to the outputs, measured, and the smallest recipe that is good enough by that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy.typing as npt
+from sd_mil import Program
+from sd_mil.engines import OpenVINO, ProgramEngine
+
+from .errors import BudgetError
+from .plan import Plan, plan_for_snr
+from .sensitivity import Sensitivity
+from .snr import SignalToNoise
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+#: A measured quality this far above the one asked for, in dB, is near enough.
+_NEAR: Final = 0.25
+_ATTEMPTS: Final = 6
+#: Of what is asked for, from one attempt to the next, in dB.
+_LARGEST_STEP: Final = 12.0
+
+
+def signal_to_noise(
+    program: Program, other: Program, inputs: Sequence[Arrays], engine: ProgramEngine | None = None
+) -> float:
+    """How far the outputs of ``other`` are from those of ``program`` over ``inputs``: the worst one, in dB.
+
+    Only outputs of floating point count; infinite where not a bit differs.
+
+    Raises:
+        EngineError: the engine does not run them.
+    """
+    chosen, found = engine or OpenVINO(), SignalToNoise()
+    reference = chosen.compile(program)
+    expected = [reference.run(arrays) for arrays in inputs]
+    del reference
+    compiled = chosen.compile(other)
+    for arrays, results in zip(inputs, expected, strict=True):
+        floats = {name: value for name, value in results.items() if value.dtype.kind == "f"}
+        found.add(floats, compiled.run(arrays))
+    return min((math.inf if one is None else one for one in found.decibels().values()), default=math.inf)
+
+
+def smallest_plan(
+    weights: Sequence[Sensitivity], snr: float, measure: Callable[[Plan], float]
+) -> tuple[Plan, float]:
+    """The smallest plan found whose measured signal to noise is at least ``snr`` dB, and what that is.
+
+    What is measured differs from what is expected by much the same for all plans of a network, so that asking
+    for as much more as was missing, or less as was too much, leads there in a few attempts.
+
+    Raises:
+        BudgetError: none is that good.
+    """
+    asked, best, most = snr, None, -math.inf
+    for _ in range(_ATTEMPTS):
+        plan = plan_for_snr(weights, asked)
+        got = measure(plan)
+        most = max(most, got)
+        if got >= snr and (best is None or plan.stored_bytes < best[0].stored_bytes):
+            best = plan, got
+        if snr <= got < snr + _NEAR or plan.noise == 0:
+            break
+        asked += min(max(snr - got, -_LARGEST_STEP), _LARGEST_STEP) + _NEAR / 2
+    if best is None:
+        raise BudgetError(f"expected at most {most:.1f} dB, the best that was measured, got {snr:g} dB")
+    return best
