@@ -49,6 +49,13 @@ def test_engine(tmp_path):
     assert [row[0] for row in table] == packages
 
 
+def test_compression_report(bundle):
+    small = ["--prompts", "2", "--pictures", "1", "--steps", "2", "--correlation", "2", "--mixed"]
+    lines = run("compression_report", "--bundle", bundle, *small, "--widths", "2").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["16 bits", "2 bits", "2 bits, calibrated"]
+
+
 def test_sizes():
     assert "sd_mil" in run("size")
 
