@@ -24,12 +24,11 @@ from sdc.calibrating import (
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
-    from sd_compress import Assign, Plan, Selection
-    from sd_compress.packages import RecipeFor
+    from sd_compress import Assign, Plan, RecipeFor, Selection
     from sd_mil import Program
 
 #: Bytes of all Hessians of a package.
-_MEMORY: Final = 3 * 10**9
+_MEMORY: Final = 5 * 10**9 // 2
 
 
 def _size(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -74,9 +73,9 @@ _OPTIONS = (
     ),
     click.option(
         "--calibration-memory",
-        metavar="3GB",
+        metavar="2GB",
         callback=_size,
-        help="What the statistics of a network's inputs may take; by default 3GB.",
+        help="What the statistics of a network's inputs may take; by default 2.5GB.",
     ),
 )
 

@@ -44,7 +44,7 @@ class Collecting:
     more. ``engine``: what runs the program.
     """
 
-    memory: int = 3 * 10**9
+    memory: int = 5 * 10**9 // 2
     values: int = 10**9
     rows: int = 512
     engine: ProgramEngine = field(default_factory=OpenVINO)

@@ -1,0 +1,119 @@
+"""``sdc compress --calibrate`` and budgets: on the text encoder of the demo, which is small."""
+
+import json
+
+import pytest
+from sd_bundle import open_bundle
+from sd_mil import read_package
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red circle on a blue background\n\n")
+    return path
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_palettes_are_calibrated_while_the_bundle_draws(sdc, bundle, prompts, tmp_path):
+    kept, common = tmp_path / "kept", ("--components", "text_encoder", "--nbits", 4)
+    done = sdc(
+        "compress",
+        bundle,
+        "-o",
+        tmp_path / "small",
+        *common,
+        "--calibrate",
+        prompts,
+        "--calibration-folder",
+        kept,
+    )
+    assert done.status == 0, done.err
+    assert sdc("compress", bundle, "-o", tmp_path / "plain", *common, "--no-measure").status == 0
+    assert {path.suffix for path in kept.rglob("*") if path.is_file()} == {".npz"}
+    component = open_bundle(tmp_path / "small").component("text_encoder")
+    assert component.compression.methods == ("palettization",)
+    kinds = [
+        [one.type for one in read_package(tmp_path / name / component.package).program.operations()]
+        for name in ("small", "plain")
+    ]
+    assert kinds[0] == kinds[1]
+    weights = [next((tmp_path / name / component.package).rglob("weight.bin")) for name in ("small", "plain")]
+    assert weights[0].stat().st_size == weights[1].stat().st_size
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+
+
+@pytest.mark.parametrize("budget", [("--target-bits", 3.5), ("--target-size", "9.2MB")])
+def test_a_budget_is_kept(sdc, bundle, tmp_path, budget):
+    done = sdc(
+        "compress",
+        bundle,
+        "-o",
+        tmp_path / "small",
+        *budget,
+        "--no-measure",
+        "--components",
+        "text_encoder,unet",
+    )
+    if budget[0] == "--target-size":
+        assert size_of(tmp_path / "small") <= 9.2e6
+    assert done.status == 0, done.err
+    assert "within" in done.out
+    recipe = json.loads((tmp_path / "small/recipes/unet.json").read_text())["weights"]
+    assert len({one.get("nbits") for one in recipe.values()}) > 1
+    assert not (tmp_path / "small.calibration").exists()
+
+
+def test_a_quality_is_measured_on_other_pictures(sdc, bundle, prompts, tmp_path):
+    common = ("--components", "text_encoder", "--min-snr", 30, "--calibrate", prompts)
+    done = sdc("compress", bundle, "-o", tmp_path / "small", *common)
+    assert done.status == 0, done.err
+    row = next(line for line in done.out.splitlines() if line.split()[:1] == ["text_encoder"])
+    assert float(row.split()[-2]) >= 30
+    assert size_of(tmp_path / "small") < size_of(bundle)
+    assert not (tmp_path / "small.calibration").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--min-snr", 20), "--min-snr: it needs --calibrate"),
+        (("--target-bits", 4, "--target-size", "5MB"), "expected one of --target-size"),
+        (("--target-bits", 4, "--nbits", 6), "--nbits: not an option beside a budget"),
+        (("--target-bits", 4, "--weight", "*=6"), "--weight: not an option beside a budget"),
+        (("--target-size", "small"), "expected a size such as 600MB"),
+        (("--target-bits", 0.01), r"expected a budget of at least"),
+        (("--target-size", "1MB"), r"expected a budget of at least"),
+        (("--nbits", 4, "--calibration-folder", "x"), "--calibration-folder: it needs --calibrate"),
+        (("--method", "linear", "--calibrate"), "--calibrate: it finds palettes"),
+        (("--nbits", 4, "--calibrate", "nowhere.txt"), "expected a text file of prompts"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(sdc, bundle, tmp_path, given, said):
+    done = sdc("compress", bundle, "-o", tmp_path / "small", "--no-measure", *given)
+    assert done.status != 0
+    assert said in done.err
+    assert done.err.strip().count("\n") <= 3  # click's usage takes a few
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe\x00", b"a" * (2**20 + 1)])
+def test_files_that_hold_no_prompts_are_refused(sdc, bundle, tmp_path, content):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    done = sdc("compress", bundle, "-o", tmp_path / "small", "--nbits", 4, "--calibrate", path)
+    assert done.status == 1
+    assert "prompts" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_a_package_cannot_draw_prompts(sdc, bundle, prompts, tmp_path):
+    package = bundle / open_bundle(bundle).component("unet").package
+    done = sdc("compress", package, "-o", tmp_path / "s.mlpackage", "--nbits", 4, "--calibrate", prompts)
+    assert done.status != 0
+    assert "expected a bundle" in done.err
