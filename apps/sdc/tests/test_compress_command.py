@@ -27,10 +27,6 @@ def test_a_bundle(sdc, converted, tmp_path):
     assert "peak memory" in done.out
     assert set(encodings(tmp_path / "small")) == {"constexpr_lut_to_dense"}
     assert not encodings(tmp_path / "small", "text_encoder")
-    drawn = sdc(
-        "generate", tmp_path / "small", "--prompt", "a red circle", "--num-inference-steps", 1, "-o", tmp_path
-    )
-    assert drawn.status == 0, drawn.err
 
 
 def test_a_recipe_and_other_schemes_for_some(sdc, converted, tmp_path):
