@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sd_compress import Palettize, Recipe, compress, format_recipe, storage, uniform_recipe
@@ -226,6 +226,7 @@ def test_a_bundle_that_cannot_draw(sdc, checkpoint, tmp_path) -> None:
     assert "expected a bundle that draws from text" in done.err
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(0, 60))
 def test_samples_are_few_and_evenly_spread(limit: int, count: int) -> None:
     samples = Samples(limit)

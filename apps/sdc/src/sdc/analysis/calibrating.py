@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sdc.analysis.settings import FromRecipe, Setting, Uniform
 from sdc.analysis.subjects import BundleSubject, Watch
 
 if TYPE_CHECKING:
-    from sd_compress import Assign, Hessian
+    from sd_compress import Assign
     from sd_compress import Sensitivity as Candidates
     from sd_compress.report import Sensitivity
     from sd_mil import Program
-    from sd_mil.engines import ProgramEngine
 
-#: Predictions of each network that are kept for every prompt.
-RUNS: Final = 4
-#: Inputs on which the gain of each layer is measured.
-_GAIN_INPUTS: Final = 2
-#: Between the seeds of what is drawn to calibrate and those of what is drawn to measure.
-_OTHER_SEEDS: Final = 100_000
+    from sdc.calibrating import Calibration as Known
+    from sdc.calibrating import Tell
+
+#: Bytes that the Hessians of a package may take.
+_MEMORY: Final = 3 * 10**9
 _METHOD: Final = "calibrated palettization"
 
 
@@ -82,80 +82,41 @@ def calibrate(
     """Draw ``prompts``, and learn from what the components are given meanwhile.
 
     Raises:
-        sd_compress.CalibrationError: the network overflows, or does not fit what it is given.
+        sd_compress.CalibrationError: the network overflows, or two of its weights have one name.
     """
-    from sd_compress import Calibrated, optimal_palette
     from sd_mil import read_package
-    from sd_mil.engines import OpenVINO, ProgramEngine
 
-    from sdc.recording import Recording
+    from sdc.calibrating import Calibrating
 
-    engine = subject.engine if isinstance(subject.engine, ProgramEngine) else OpenVINO()
-    drawing = subject.drawing
-    seed = (drawing.seed + _OTHER_SEEDS) % 2**31
-    recording = Recording(subject.components, drawing.num_inference_steps, RUNS, seed, engine)
-    watch("drawing")
-    runs = recording.record(
-        subject.bundle, prompts, lambda done: watch(f"drew {done} of {len(prompts)} prompts")
+    def tell(words: str, done: int, total: int) -> None:
+        watch(f"{words}, {done} of {total}")
+
+    with tempfile.TemporaryDirectory(prefix="sdc-analyze-") as folder:
+        calibrating = Calibrating(subject.bundle, subject.components, prompts, Path(folder), tell, _MEMORY)
+        known = calibrating.run(gains=True)
+    candidates = {
+        component: tuple(
+            candidate
+            for folder in subject.folders(component)
+            for candidate in _candidates(read_package(folder).program, known, widths, tell)
+        )
+        for component in subject.components
+    }
+    return Calibration(dict.fromkeys(subject.components, known.assign()), candidates)
+
+
+def _candidates(
+    program: Program, known: Known, widths: Sequence[Uniform], tell: Tell
+) -> tuple[Candidates, ...]:
+    """Of the weights that are compressed at one of the widths."""
+    from sd_compress import Palettize, Selection, optimal_palette, sensitivities, weights_of
+
+    selection = Selection()
+    return sensitivities(
+        [weight for weight in weights_of(program) if selection.has(weight)],
+        known.hessians,
+        optimal_palette,
+        gains=known.gains,
+        schemes=[Palettize(width.bits) for width in widths],
+        progress=lambda done, total: tell("sensitivities", done, total),
     )
-    assigns: dict[str, Assign] = {}
-    candidates: dict[str, tuple[Candidates, ...]] = {}
-    for component in subject.components:
-        hessians: dict[str, Hessian] = {}
-        for folder in subject.folders(component):
-            program, inputs = read_package(folder).program, runs[folder.name]
-            known = _Learning(component, program, inputs, engine, watch)
-            hessians |= known.hessians()
-            candidates[component] = (*candidates.get(component, ()), *known.candidates(hessians, widths))
-        assigns[component] = Calibrated(hessians, optimal_palette)
-    return Calibration(assigns, candidates)
-
-
-@dataclass(frozen=True)
-class _Learning:
-    """One package, and what it was given."""
-
-    component: str
-    program: Program
-    inputs: Sequence[Mapping[str, object]]
-    engine: ProgramEngine
-    watch: Watch
-
-    def hessians(self) -> dict[str, Hessian]:
-        from sd_compress import Collecting, collect_hessians
-
-        return collect_hessians(
-            self.program,
-            self.inputs,  # type: ignore[arg-type]
-            Collecting(engine=self.engine),
-            progress=lambda done, total: self.watch(f"Hessians of {self.component}, {done} of {total} runs"),
-        )
-
-    def candidates(
-        self, hessians: Mapping[str, Hessian], widths: Sequence[Uniform]
-    ) -> tuple[Candidates, ...]:
-        """Of the weights that are compressed at one of the widths."""
-        from sd_compress import (
-            Palettize,
-            Selection,
-            measure_gains,
-            optimal_palette,
-            sensitivities,
-            weights_of,
-        )
-
-        selection = Selection()
-        gains = measure_gains(
-            self.program,
-            self.inputs[:: max(1, len(self.inputs) // _GAIN_INPUTS)][:_GAIN_INPUTS],  # type: ignore[arg-type]
-            engine=self.engine,
-            progress=lambda done, total: self.watch(f"gains of {self.component}, {done} of {total}"),
-        )
-        return sensitivities(
-            [weight for weight in weights_of(self.program) if selection.has(weight)],
-            hessians,
-            optimal_palette,
-            gains=gains,
-            schemes=[Palettize(width.bits) for width in widths],
-            progress=lambda done, total: self.watch(f"sensitivities of {self.component}, {done} of {total}"),
-        )
