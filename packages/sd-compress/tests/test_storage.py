@@ -185,7 +185,7 @@ def test_what_functions_share_is_counted_once() -> None:
     one = package(const("a", blob), uses="a").program.main
     two = package(const("a", blob), const("b", own), uses="a b").program.main
     made = Program({"main": one, "other": two})
-    assert storage_of(made).rows == (StorageRow("fp32", 1, 5, 20), StorageRow("fp16", 1, 10, 20))
+    assert storage_of(made).rows == (StorageRow("fp16", 1, 10, 20), StorageRow("fp32", 1, 5, 20))
 
 
 def test_what_nothing_uses_is_no_weight() -> None:
