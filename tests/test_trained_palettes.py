@@ -67,6 +67,18 @@ def test_k_means_of_four_clusters_has_no_error(package):
         assert np.array_equal(np.float16(centroids)[labels], value.ravel())
 
 
+def test_plain_palettization_of_two_bits_loses_nothing(package):
+    from sd_compress import Palettize, palettize, uniform_recipe
+    from sd_mil import read_package
+    from sd_mil.rewriting import decode_constants
+
+    program = read_package(package).program
+    recipe = uniform_recipe(program, Palettize(NBITS))
+    before, after = large_weights(program), large_weights(decode_constants(palettize(program, recipe)))
+    assert recipe.schemes.keys() == before.keys()
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its temporary folders
 def test_coremltools_stores_it_in_two_bits_without_loss(package, tmp_path):
     import coremltools as ct

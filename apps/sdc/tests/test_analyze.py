@@ -6,6 +6,7 @@ import io
 import math
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from sd_compress import Palettize, Recipe, compress, format_recipe, storage, uni
 from sd_compress.report import Candidate, OutputSnr, Part, Report, read_report
 from sd_mil import MLModel, read_package
 from sd_runtime import Pipeline, open_bundle, open_model
-from sdc.analysis.analysis import analyze, chosen
+from sdc.analysis.analysis import analyze, check_outputs, chosen
 from sdc.analysis.recording import Recorder, Sample, Samples
 from sdc.analysis.settings import FromRecipe, widths
 from sdc.analysis.subjects import BundleSubject, Drawing
@@ -176,6 +177,7 @@ def test_a_single_package(sdc, converted, tmp_path) -> None:
         (["--bits", "3"], "iOS18"),
         (["--bits", ""], "no width and no recipe was given"),
         (["--components", "unet,elephant"], "elephant"),
+        (["--components", "vae_encoder"], "expected components that draw"),
         (["--report", "missing/r.html"], "existing folder"),
         (["--prompts", "empty.txt"], "expected prompts, one in each line, got none"),
         (["--recipe", "other.json"], "another model"),
@@ -235,6 +237,18 @@ def test_samples_are_few_and_evenly_spread(limit: int, count: int) -> None:
     assert kept == list(range(0, count, stride))[: len(kept)]
     assert len(kept) == len(range(0, count, stride))
     assert len(kept) >= min(count, (limit + 1) // 2)
+
+
+def test_what_returns_no_numbers_is_not_taken_for_perfect() -> None:
+    class Labels:
+        def predict(self, _):
+            return {"label": "cat", "probabilities": {"cat": 1.0}, "index": np.array([1])}
+
+    samples = Samples(2)
+    Recorder(Labels(), samples).predict({"x": np.zeros(1)})
+    assert [dict(sample.outputs) for sample in samples] == [{}]
+    with pytest.raises(click.ClickException, match="expected floating point outputs of net"):
+        check_outputs({"net": samples})
 
 
 def candidate(name: str, kind: str, size: int, snr: float | None) -> Candidate:

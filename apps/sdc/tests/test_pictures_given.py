@@ -1,5 +1,6 @@
 """``sdc generate`` with pictures: what it says, and what it refuses in one line."""
 
+import numpy as np
 import pytest
 from PIL import Image
 from sd_runtime import read_settings
@@ -26,11 +27,25 @@ def test_a_picture_is_resized_and_said_so(sdc, converted, tmp_path, photo):
     assert len(settings.image_sha256) == 64
 
 
+def test_a_part_is_painted_anew_and_the_rest_is_kept(sdc, converted, tmp_path, photo):
+    mask = Image.new("L", (128, 128))
+    mask.paste(255, (0, 0, 64, 128))
+    mask.save(tmp_path / "mask.png")
+    done = sdc(
+        *("generate", PROMPT, "-i", converted, "-o", tmp_path / "x.png"),
+        *("--image", photo, "--mask", tmp_path / "mask.png", "--num-inference-steps", 4),
+    )
+    assert done.status == 0, done.err
+    assert read_settings(tmp_path / "x.png").mode == "inpainting"
+    with Image.open(tmp_path / "x.png") as drawn:
+        kept = np.asarray(drawn, float)[:, 72:]
+    assert np.abs(kept.mean(axis=(0, 1)) - (30, 60, 200)).max() < 30  # as the VAE has it
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--mask", "photo.jpg"), "its UNet takes 9 channels"),
-        (("--image", "photo.jpg", "--mask", "photo.jpg"), "convert an inpainting checkpoint"),
+        (("--mask", "photo.jpg"), "expected an image to paint a part of"),
         (("--image", "broken.png"), "expected a whole picture"),
         (("--image", "absent.png"), "does not exist"),
         (("--image", "photo.jpg", "--strength", 2), "strength above 0 and up to 1"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sd_compress import StorageRow, storage
+from sd_compress import StorageRow, storage, storage_of
 from sd_mil import (
     Argument,
     Block,
@@ -180,6 +180,14 @@ def test_a_shared_blob_is_counted_once() -> None:
     assert report.rows == (StorageRow("fp16", 2, 20, 20),)
 
 
+def test_what_functions_share_is_counted_once() -> None:
+    blob, own = stored("fp16", 10), stored("fp32", 5)
+    one = package(const("a", blob), uses="a").program.main
+    two = package(const("a", blob), const("b", own), uses="a b").program.main
+    made = Program({"main": one, "other": two})
+    assert storage_of(made).rows == (StorageRow("fp32", 1, 5, 20), StorageRow("fp16", 1, 10, 20))
+
+
 def test_what_nothing_uses_is_no_weight() -> None:
     report = storage(package(const("a", stored("fp16", 10)), const("b", inline("fp16", 2)), uses="b"))
     assert report.rows == ()
@@ -270,4 +278,4 @@ def test_what_coremltools_compressed(
 def test_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     exec(compile(block, str(README), "exec"), {})  # noqa: S102
-    assert capsys.readouterr().out.split() == ["fp16", "16", "32", "B", "16.00", "bits"]
+    assert capsys.readouterr().out == "4-bit palette: 1 weight, 2080 B, 4.06 bits\n"

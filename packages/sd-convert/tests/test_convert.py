@@ -34,7 +34,7 @@ from sd_convert.components import build_component
 from sd_mil import read_package
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-MACHINE = sys.modules["sd_convert.lowered"]
+MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
 UNET_ONLY = ConversionOptions(components=("unet",))
 
 
@@ -316,22 +316,22 @@ def test_a_failure_in_the_middle_leaves_the_previous_bundle(
 
 
 def stop_at_second_component(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
-    original = MACHINE.write_package
+    original = MACHINE._Work._write
 
-    def write(path: Path, *rest: Any, **options: Any) -> object:
-        if options["identity"] == "vae_decoder":
+    def write(work: Any, prepared: Any, path: Path, check: Any) -> object:
+        if path.name.endswith("_vae_decoder.mlpackage"):
             path.mkdir()
             (path / "half").write_bytes(b"written")
             raise error
-        return original(path, *rest, **options)
+        return original(work, prepared, path, check)
 
-    monkeypatch.setattr(MACHINE, "write_package", write)
+    monkeypatch.setattr(MACHINE._Work, "_write", write)
 
 
 def test_an_output_that_exists_is_refused_before_any_work(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MACHINE, "write_package", None)
+    monkeypatch.setattr(MACHINE._Work, "_write", None)
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle/mine.txt").write_text("mine")
     for overwrite in (False, True):  # what is no bundle is not even overwritten

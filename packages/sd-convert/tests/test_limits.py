@@ -84,7 +84,7 @@ def test_a_failure_behind_the_back_ends_the_work(
     def write(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(MACHINE, "write_package", write)
+    monkeypatch.setattr(MACHINE._Work, "_write", write)
     with pytest.raises(NotEnoughSpaceError, match="No space left on device"):
         convert(open_checkpoint(tiny), tmp_path / "out/bundle")
     assert not (tmp_path / "out").exists()
@@ -120,7 +120,7 @@ def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_pa
     (tmp_path / "out").mkdir()
     child = os.fork()
     if not child:
-        MACHINE.write_package = write_for_ever  # type: ignore[attr-defined]
+        MACHINE._Work._write = write_for_ever  # type: ignore[attr-defined]
         convert(checkpoint, tmp_path / "out/bundle", HALVES, cache=cache)
     while not any((tmp_path / "out").glob(".bundle.*.partial/*/half")):
         time.sleep(0.02)
@@ -132,7 +132,7 @@ def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_pa
     assert any(part.is_reused for part in report.components)
 
 
-def write_for_ever(path: Path, *_: object, **__: object) -> None:
+def write_for_ever(_: object, __: object, path: Path, *___: object) -> None:
     (path / "half").mkdir(parents=True)
     time.sleep(60)
     os._exit(1)

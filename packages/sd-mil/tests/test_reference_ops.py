@@ -247,3 +247,11 @@ def test_parameters_that_are_ignored_or_limited_are_spelt_right():
         parameters = inspect.signature(entry.function).parameters
         assert not entry.ignored & parameters.keys(), name
         assert entry.choices.keys() <= parameters.keys() | entry.ignored, name
+
+
+def test_places_in_nothing_are_bounded_too():
+    """A tensor without elements, a thousand million times as wide: the places alone would take gigabytes."""
+    from sd_mil.engines.reference.ops.resizing import upsample_nearest_neighbor
+
+    with pytest.raises(ValueError, match="more than 1073741824 elements"):
+        upsample_nearest_neighbor(np.zeros((0, 3, 5, 1), np.float32), 2.0, 1e9)

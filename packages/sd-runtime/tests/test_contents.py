@@ -58,7 +58,7 @@ def test_a_file_is_read_once(
 ) -> None:
     read: list[Path] = []
     original = hashes._hash
-    monkeypatch.setattr(hashes, "_hash", lambda file: (read.append(file), original(file))[1])
+    monkeypatch.setattr(hashes, "_hash", lambda file, spans: (read.append(file), original(file, spans))[1])
     use(home)
     assert read
     read.clear()

@@ -95,8 +95,13 @@ def test_defaults(model: Any, kind: Any, options: Any, expected: Any) -> None:
     [
         ({"task": "inpainting"}, {}, "an image for the inpainting model org/toy"),
         ({"task": "inpainting"}, {"image": PICTURE}, "a mask for the inpainting model"),
+        (
+            {"task": "instruct-pix2pix"},
+            {"image": PICTURE, "mask": MASK},
+            "a model that does, for mask, got mask",
+        ),
         ({"task": "instruct-pix2pix"}, {}, "an image for the instruct-pix2pix model"),
-        ({}, {"mask": MASK}, "a model that draws from text, or one for inpainting, for mask"),
+        ({}, {"mask": MASK}, "an image to paint a part of, and a model that does, for mask"),
         ({}, {"strength": 0.5}, "an image to start from for strength"),
         ({}, {"image": PICTURE, "strength": 1.5}, "strength above 0 and up to 1"),
         ({}, {"image": PICTURE, "strength": float("nan")}, "finite strength"),

@@ -24,8 +24,7 @@ from sdc.calibrating import (
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
-    from sd_compress import Assign, Plan, Selection
-    from sd_compress.packages import RecipeFor
+    from sd_compress import Assign, Plan, RecipeFor, Selection
     from sd_mil import Program
 
 #: Bytes of all Hessians of a package.

@@ -74,8 +74,11 @@ def best_prefixes(
             break
     pending = np.empty((64, 4), np.int64)
     for layer in range(1, intervals):
+        reached = size
+        while costs[reached] == np.inf:
+            reached -= 1
         longer = np.full(size + 1, np.inf)
-        pending[0] = layer + 1, size, layer, size - 1
+        pending[0] = layer + 1, size, layer, min(reached, size - 1)
         count = 1
         while count:
             count -= 1

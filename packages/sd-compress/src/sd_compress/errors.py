@@ -6,6 +6,7 @@
     ├── BudgetError           a size or a quality that no recipe has; the message names the nearest
     ├── CalibrationError      inputs to calibrate with that cannot be used
     ├── RecipeError           a recipe that is malformed, or that does not fit the program
+    ├── TrainingError         a network that cannot be trained in tables of few values
     ├── UnsuitableError       a weight that a scheme cannot be applied to, and that is kept as it is
     └── UnsupportedFormError  weights in a form that the deployment target does not have
 """
@@ -27,6 +28,10 @@ class CalibrationError(CompressionError):
 
 class RecipeError(CompressionError):
     """A recipe that cannot be read, or that belongs to another model."""
+
+
+class TrainingError(CompressionError):
+    """A weight that cannot have tables to be trained in; the message names it and what was expected."""
 
 
 class UnsupportedFormError(CompressionError):

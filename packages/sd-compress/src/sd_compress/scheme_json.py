@@ -47,7 +47,7 @@ def scheme_from_json(value: object, where: str = "$") -> Scheme:
     """
     fields = dict(_object(value, where))
     method = fields.pop("method", None)
-    if method not in _METHODS:
+    if not isinstance(method, str) or method not in _METHODS:
         raise RecipeError(f"{where}.method: expected one of {', '.join(_METHODS)}, got {method!r}")
     kind = _METHODS[method]
     if kind is Joint:

@@ -41,7 +41,9 @@ class Palettize:
 
     def __post_init__(self) -> None:
         """Refuse widths that no table has, and combinations that no decoder has."""
-        check(self.nbits in PALETTE_BITS, "nbits", f"one of {PALETTE_BITS}", self.nbits)
+        check(
+            is_count(self.nbits) and self.nbits in PALETTE_BITS, "nbits", f"one of {PALETTE_BITS}", self.nbits
+        )
         check(is_count(self.vector_size), "vector_size", "a positive integer", self.vector_size)
         is_flag = isinstance(self.per_channel_scale, bool)
         check(is_flag, "per_channel_scale", "true or false", self.per_channel_scale)

@@ -76,8 +76,7 @@ def storage(package: Package) -> StorageReport:
     """Count the weights of ``package`` that lie in its weight files; small inline constants are left out.
 
     A blob that several weights share is counted with the first of them, and weights that several functions
-    share once. Nothing is read but the program: the
-    weights stay on disk.
+    share once. Nothing is read but the program: the weights stay on disk.
 
     Example:
         >>> report = storage(sd_mil.read_package("unet.mlpackage"))  # doctest: +SKIP

@@ -12,11 +12,18 @@ import numpy.typing as npt
 from sd_bundle import VaeFacts
 
 from sd_runtime.model import LoadedModel
+from sd_runtime.models import Models
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Float: TypeAlias = npt.NDArray[np.float32]
+
+
+def decoded(latent: Float, models: Models) -> Image:
+    """The picture of ``latent`` (1, C, h, w), as it is diffused."""
+    picture = decode_latent(models.only("image_decoder"), latent, models.bundle.manifest.model.vae)
+    return to_image(to_pixels(picture))
 
 
 def decode_latent(decoder: LoadedModel, latent: Float, vae: VaeFacts) -> Float:

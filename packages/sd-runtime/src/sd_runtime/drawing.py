@@ -59,7 +59,7 @@ DEFAULTS: Final[Mapping[str, float]] = MappingProxyType(
 #: The fields of a request that belong to tasks, and what a request with one of them counts on.
 TASK_OPTIONS: Final = {
     "image": "a task that starts from an image",
-    "mask": "a model that draws from text, or one for inpainting,",
+    "mask": "an image to paint a part of, and a model that does,",
     "strength": "an image to start from",
     "image_guidance_scale": "an InstructPix2Pix model",
 }
@@ -193,7 +193,7 @@ def _refuse_unless(fits: bool, request: Request, names: Sequence[str], wanted: s
     for name in names:
         value = getattr(request, name)
         if not fits and value is not None:
-            shown = f"{name} {value!r}" if isinstance(value, int | float | str | tuple) else "one"
+            shown = f"{name} {value!r}" if isinstance(value, int | float | str | tuple) else name
             raise SettingsError(f"expected {wanted} for {name}, got {shown} without")
 
 

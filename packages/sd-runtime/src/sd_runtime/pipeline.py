@@ -17,7 +17,7 @@ from sd_bundle import Bundle, BundleComponent, ImageSize, Role, open_bundle
 from sd_schedulers import Step
 
 from sd_runtime.conditioning.prompt import Prompts
-from sd_runtime.decoding import decode_latent, to_image, to_pixels
+from sd_runtime.decoding import decoded
 from sd_runtime.drawing import Drawing, drawing_of
 from sd_runtime.model import Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.models import Models
@@ -103,7 +103,7 @@ class Pipeline:
             SettingsError: a value makes no sense, or has no meaning for this model.
             UserImageError: the image or the mask cannot be read.
             MissingComponentError: the bundle lacks a network that the task runs.
-            sd_schedulers.ScheduleError: no scheduler of that name.
+            sd_schedulers.ScheduleError: no scheduler of that name, or one that does not honour a setting.
             TypeError: no option of that name.
         """
         return self._drawing(prompt, options).settings
@@ -134,8 +134,7 @@ class Pipeline:
 
     def decode(self, latent: npt.NDArray[np.float32]) -> Image:
         """The picture of ``latent``, (1, C, h, w) as a step has it."""
-        picture = decode_latent(self.models.only("image_decoder"), latent, self.bundle.manifest.model.vae)
-        return to_image(to_pixels(picture))
+        return decoded(latent, self.models)
 
     def finish(
         self, latent: npt.NDArray[np.float32], settings: ImageSettings, *, check_safety: bool = True

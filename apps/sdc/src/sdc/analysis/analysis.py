@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+import click
+
 from sdc.analysis.calibrating import Calibration
 from sdc.analysis.candidates import Looked, look_at, look_at_original
 from sdc.analysis.recording import Samples
@@ -42,6 +44,7 @@ def analyze(
     ``calibration`` knows how sensitive each layer is.
 
     Raises:
+        click.ClickException: a component returns nothing that could be measured.
         sd_compress.CompressionError: a scheme does not fit the model.
         sd_bundle.BundleError, sd_mil.SdMilError: the model is damaged, or the engine cannot run it.
     """
@@ -50,6 +53,7 @@ def analyze(
     began = time.perf_counter()
     samples = {component: Samples(MOST_SAMPLES) for component in subject.components}
     original, arithmetic = look_at_original(subject, samples, _named("original", watch))
+    check_outputs(samples)
     looked = [original, *_looked(subject, settings, samples, watch)]
     candidates = tuple(one.candidate for one in looked)
     drawing = subject.drawing
@@ -71,6 +75,16 @@ def analyze(
         seconds=time.perf_counter() - began,
         peak_memory=peak_memory(),
     )
+
+
+def check_outputs(samples: Mapping[str, Samples]) -> None:
+    """Without numbers to compare, every candidate would seem to be as good as the original."""
+    for component, kept in samples.items():
+        if not any(sample.outputs for sample in kept):
+            raise click.ClickException(
+                f"expected floating point outputs of {component} to measure, got none: it returns others, or "
+                "was not run"
+            )
 
 
 def _looked(

@@ -93,8 +93,8 @@ def look_at(
     """
     from sd_compress.report import Candidate
 
-    with tempfile.TemporaryDirectory(prefix="sdc-analyze-") as name, own_cache(Path(name)):
-        attempt = Attempt(subject, setting, samples, unchanged, watch, Path(name))
+    with _scratch() as folder, own_cache(folder):
+        attempt = Attempt(subject, setting, samples, unchanged, watch, folder)
         pictures = _drawn(subject, attempt, watch)
         for component in subject.components:
             if component not in attempt.parts:
@@ -102,6 +102,13 @@ def look_at(
         parts = tuple(attempt.parts[component] for component in subject.components)
         candidate = Candidate(setting.name, setting.kind, setting.method, parts, pictures)
         return Looked(candidate, attempt.stored)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A temporary folder; on Windows mapped files cannot be removed, and are left to the system."""
+    with tempfile.TemporaryDirectory(prefix="sdc-analyze-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def _drawn(subject: Subject, attempt: Attempt, watch: Watch) -> tuple[bytes, ...]:

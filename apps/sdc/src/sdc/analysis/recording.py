@@ -15,7 +15,7 @@ Arrays: TypeAlias = "Mapping[str, npt.NDArray[Any]]"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prediction: inputs and outputs by the names of their ports."""
+    """One prediction: inputs by the names of their ports, and outputs that are floating point."""
 
     inputs: Arrays
     outputs: Arrays
@@ -59,5 +59,10 @@ class Recorder:
     def predict(self, inputs: Arrays, /) -> Arrays:
         """Run once."""
         outputs = self.model.predict(inputs)
-        self.samples.add(Sample(dict(inputs), dict(outputs)))
+        self.samples.add(Sample(dict(inputs), {name: one for name, one in outputs.items() if _is_float(one)}))
         return outputs
+
+
+def _is_float(output: object) -> bool:
+    """Not so are labels, pictures, and the probabilities of classifiers, which are dictionaries."""
+    return getattr(getattr(output, "dtype", None), "kind", "") == "f"

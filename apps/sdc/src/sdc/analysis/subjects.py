@@ -82,8 +82,13 @@ class BundleSubject:
             click.ClickException: the bundle does not draw from text.
             sd_bundle.MissingComponentError: no component of such a name.
         """
-        for component in self.components:
-            self.bundle.component(component)
+        for name in self.components:
+            component = self.bundle.component(name)
+            if component.role not in _DRAWING_ROLES:
+                raise click.ClickException(
+                    f"expected components that draw ({', '.join(_DRAWING_ROLES)}), got {name} "
+                    f"({component.role}); its package can be analysed alone: {component.packages[0]}"
+                )
         missing = [role for role in _DRAWING_ROLES if not self.bundle.components(role)]  # type: ignore[arg-type]
         task = self.bundle.manifest.model.task
         if missing or task != "text-to-image":
@@ -116,7 +121,7 @@ class BundleSubject:
         return open_model(self.bundle, component, engine=self.engine, prepare=prepared)
 
     def exercise(self, open_model: Callable[[str], Model], watch: Watch) -> tuple[bytes, ...]:
-        """Draw every prompt; components that drawing does not need are opened, and that is all."""
+        """Draw every prompt."""
         from sd_runtime import Pipeline
 
         def opened(component: BundleComponent) -> Model:

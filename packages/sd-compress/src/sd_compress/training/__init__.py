@@ -8,7 +8,8 @@ try:
 except ModuleNotFoundError as missing:
     raise ImportError('sd_compress.training needs torch: pip install "sd-compress[train]"') from missing
 
-from .errors import TrainingError
+from sd_compress.errors import TrainingError
+
 from .palettized import MIN_ELEMENTS, Select, finalize, is_large_layer, prepare
 from .tables import LearnedTables
 

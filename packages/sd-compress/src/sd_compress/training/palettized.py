@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .errors import TrainingError
+from sd_compress.errors import TrainingError
+from sd_compress.schemes import PALETTE_BITS
+
 from .tables import LearnedTables
 
 #: Which layers to palettize, by their name in the network and the layer itself; each has a ``weight``.
@@ -40,15 +42,15 @@ def prepare(
 
     Args:
         network: of floating point weights.
-        nbits: 1 to 8.
+        nbits: one of ``PALETTE_BITS``.
         group_size: output channels that share a table; None gives one table to the whole weight.
         select: which layers; the large convolutions and linear layers if not given.
 
     Raises:
         TrainingError: nothing is selected, or a weight cannot have such tables. The network is as it was.
     """
-    if not 1 <= nbits <= 8:
-        raise TrainingError(f"nbits: expected 1 to 8, got {nbits}")
+    if nbits not in PALETTE_BITS:
+        raise TrainingError(f"nbits: expected one of {PALETTE_BITS}, got {nbits}")
     chosen = {name: layer for name, layer in network.named_modules() if select(name, layer)}
     if not chosen:
         raise TrainingError(f"no layer of {type(network).__name__} is selected; see select=")

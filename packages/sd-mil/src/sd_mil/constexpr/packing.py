@@ -18,6 +18,8 @@ from sd_mil.constexpr.codec import Array
 _WORD_BITS = {1: 8, 2: 8, 3: 12, 4: 8, 6: 12, 8: 8}
 #: Words that are looked up at a time, so that what is temporary stays in the cache. Even: see ``_words``.
 _CHUNK = 1 << 15
+#: Groups of eight elements that are packed at a time.
+_EIGHTS = 1 << 12
 #: Types that copy a whole word of results at once, by their size in bytes.
 _WIDE = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
 
@@ -60,16 +62,23 @@ def pack(values: Array, bits: int) -> Array:
     True
     """
     flat = values.reshape(-1).astype(np.uint8, copy=False)
-    packed = np.empty((-(-flat.size // 8), bits), np.uint8)  # eight elements become as many bytes as bits
-    for start in range(0, len(packed), _CHUNK):
-        part = flat[8 * start : 8 * (start + _CHUNK)]
-        eights = np.pad(part, (0, -part.size % 8)).view("<u8")
-        words = np.zeros(len(eights), "<u8")
-        for position in range(8):
-            element = eights >> np.uint64(8 * position) & np.uint64((1 << bits) - 1)
-            words |= element << np.uint64(bits * position)
-        packed[start : start + _CHUNK] = words.view(np.uint8).reshape(-1, 8)[:, :bits]
-    return packed.reshape(-1)[: -(-flat.size * bits // 8)]
+    packed = np.empty(-(-flat.size // 8), f"V{bits}")  # eight elements become as many bytes as bits
+    low_bytes = np.dtype({"names": ["low"], "formats": [packed.dtype], "itemsize": 8})
+    for start in range(0, len(packed), _EIGHTS):
+        part = flat[8 * start : 8 * (start + _EIGHTS)]
+        words = _squeezed(np.pad(part, (0, -part.size % 8)).view("<u8"), bits)
+        packed[start : start + _EIGHTS] = words.view(low_bytes)["low"]
+    return packed.view(np.uint8)[: -(-flat.size * bits // 8)]
+
+
+def _squeezed(words: Array, bits: int) -> Array:
+    """The low ``bits`` of eight bytes, moved together: of two neighbours, of two pairs, of two fours."""
+    words = words & np.uint64(((1 << bits) - 1) * 0x0101_0101_0101_0101)
+    for width in (8, 16, 32):
+        used = bits * width // 8
+        low = sum(((1 << used) - 1) << place for place in range(0, 64, 2 * width))
+        words = words & np.uint64(low) | words >> np.uint64(width - used) & np.uint64(low << used)
+    return words
 
 
 def _word_table(table: Array, bits: int) -> Array:

@@ -11,6 +11,9 @@ from sd_mil.ir.limits import check_computed
 
 SAMPLING_MODES = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
+#: Of its float and its integer, while they are computed: as many as ``x`` has elements, of nothing too.
+_BYTES_OF_A_PLACE = 32
+
 
 @op("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(
@@ -34,7 +37,7 @@ def resize_nearest_neighbor(x: Array, target_size_height: Array, target_size_wid
 
 def _nearest(x: Array, size: int, axis: int, *, offset: float) -> Array:
     check_counts("sizes", size, least=1)
-    check_computed(x.size // max(1, x.shape[axis]), size)
+    check_computed(max(_BYTES_OF_A_PLACE // 4, x.size // max(1, x.shape[axis])), size)
     sources = np.floor((np.arange(size) + offset) * (x.shape[axis] / size)).astype(np.int64)
     return np.asarray(np.take(x, np.minimum(sources, x.shape[axis] - 1), axis=axis))
 
@@ -85,7 +88,7 @@ def resize(
     check_counts("sizes", *shape)
     for axis, size in zip(range(-count, 0), shape[len(shape) - count :].tolist(), strict=True):
         target = size or x.shape[axis]
-        check_computed(x.size // max(1, x.shape[axis]), target)
+        check_computed(max(_BYTES_OF_A_PLACE // 4, x.size // max(1, x.shape[axis])), target)
         if interpolation_mode == "LINEAR":
             x = _interpolate(x, _grid(x.shape[axis], target, sampling_mode), axis)
         elif sampling_mode == "DEFAULT":
@@ -98,7 +101,9 @@ def resize(
 
 def _bilinear(x: Array, height: int, width: int, mode: str) -> Array:
     check_counts("sizes", height, width, least=1)
-    check_computed(*x.shape[:-2], max(height, x.shape[-2]), max(width, x.shape[-1]))
+    check_computed(
+        *(max(1, size) for size in x.shape[:-2]), max(height, x.shape[-2]), max(width, x.shape[-1])
+    )
     tall = _interpolate(x, _grid(x.shape[-2], height, mode), -2)
     return _interpolate(tall, _grid(x.shape[-1], width, mode), -1)
 
