@@ -49,19 +49,18 @@ def test_engine(tmp_path):
     assert [row[0] for row in table] == packages
 
 
-<<<<<<< HEAD
 def test_compression():
     pytest.importorskip("coremltools")
     lines = run("bench_compress", "--quick", "--schemes", "palette of 4 bits,half pruned").splitlines()
     assert [line.split()[0] for line in lines] == ["scheme", "palette", "half"]
     assert all(line.endswith("x") for line in lines[1:])
-=======
+
+
 def test_compression_report(bundle):
     small = ["--prompts", "2", "--pictures", "1", "--steps", "2", "--correlation", "2", "--mixed"]
     lines = run("compression_report", "--bundle", bundle, *small, "--widths", "2").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["16 bits", "2 bits", "2 bits, calibrated"]
->>>>>>> w/calibrate
 
 
 def test_sizes():
