@@ -298,6 +298,6 @@ def test_coremltools_reads_the_same_description(tmp_path):
     assert (first.type.imageType.width, first.type.imageType.height) == (6, 4)
     assert [(one.width, one.height) for one in first.type.imageType.enumeratedSizes.sizes] == [(6, 4), (8, 8)]
     array = second.type.multiArrayType
-    assert (second.shortDescription, second.type.isOptional, array.doubleDefaultValue) == ("words", True, 2)
+    assert (second.shortDescription, second.type.isOptional, array.floatDefaultValue) == ("words", True, 2)
     limits = [(one.lowerBound, one.upperBound) for one in array.shapeRange.sizeRanges]
     assert (list(array.shape), limits) == ([1, 3], [(1, 2), (3, -1)])

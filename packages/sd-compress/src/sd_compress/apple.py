@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from sd_mil import Program
@@ -90,7 +90,8 @@ def apple_recipe(program: Program, bits: Mapping[str, int]) -> Recipe:
     for weight in weights_of(program):
         if weight.kind in LAYERS and len(weight.shape) > 1:
             by_module.setdefault(_SUFFIX.sub("", weight.name), []).append(weight)
-    found = {module: by_module.get(_identifier(module), []) for module in bits}
+    prefix = _prefix(by_module, [_identifier(module) for module in bits])
+    found = {module: by_module.get(prefix + _identifier(module), []) for module in bits}
     problems = [
         module if not weights else f"{module} ({' and '.join(one.name for one in weights)})"
         for module, weights in found.items()
@@ -130,6 +131,16 @@ def _bits(scheme: Scheme) -> int | None:
 
 def _scheme(bits: int) -> Scheme:
     return Keep() if bits == _UNCOMPRESSED else Palettize(bits)
+
+
+def _prefix(names: Collection[str], modules: Collection[str]) -> str:
+    """What precedes the modules' paths in ``names``: converters wrap a network (``unet_``), or do not.
+
+    The prefix under which most are found, the shortest of those.
+    """
+    ends = {one for module in modules for one in names if one.endswith(f"_{module}")}
+    prefixes = {"", *(one.removesuffix(module) for one in ends for module in modules)} - ends
+    return min(prefixes, key=lambda prefix: (-sum(prefix + one in names for one in modules), len(prefix)))
 
 
 def _identifier(module: str) -> str:

@@ -136,6 +136,7 @@ def test_an_operation_that_is_not_lowered_is_reported_with_its_module(as_compone
 
 def test_attention_that_cannot_be_rewritten_is_refused(as_component, tmp_path):
     plain = as_component(nn.Linear(2, 2), {"x": torch.zeros(1, 2)}, name="unet")
+    plain = dataclasses.replace(plain, rewrites_attention=True)
     with pytest.raises(LoweringError, match="unet: expected a module that one of 1 rules takes"):
         write_component(plain, tmp_path / "net.mlpackage")
 
