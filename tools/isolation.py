@@ -3,7 +3,7 @@
     uv run python tools/isolation.py [PACKAGE ...]
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
-only what it declares (and what runs the tests), at the locked versions; the app's tests are only imported. For
+only what it declares (and what runs the tests), at the locked versions; the app's are imported only. For
 the packages that must stay free of the conversion stack, the environment is also checked not to hold it.
 """
 
