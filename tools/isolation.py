@@ -27,6 +27,8 @@ INFERENCE_ONLY = (
     "sd-compress",
     "sd-controlnet",
 )
+#: Where some extras bring what must not be needed: the others.
+EXTRAS = {"sd-compress": ("report",), "sd-controlnet": ()}
 _STACK_CHECK = (
     "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
 )
@@ -48,10 +50,13 @@ def check(name: str, folder: Path, environment: Path) -> None:
     """Make the environment, install the package with its locked dependencies, run its tests."""
     python = environment / "bin" / "python"
     requirements = environment.with_suffix(".txt")
-    export = ["uv", "export", "--quiet", "--locked", "--no-dev", "--no-hashes", "--all-extras"]
-    if name in ("sd-controlnet", "sd-compress"):  # their extras bring what must not be needed
-        export.remove("--all-extras")
-    run(*export, "--no-editable", "--package", name, "--output-file", requirements)
+    export = ["uv", "export", "--quiet", "--locked", "--no-dev", "--no-hashes"]
+    extras = (
+        [part for extra in EXTRAS[name] for part in ("--extra", extra)]
+        if name in EXTRAS
+        else ["--all-extras"]
+    )
+    run(*export, *extras, "--no-editable", "--package", name, "--output-file", requirements)
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
     fresh = [part for member in members() for part in ("--refresh-package", member)]
