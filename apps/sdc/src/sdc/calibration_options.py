@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -202,13 +201,3 @@ class Prepared:
     plans: tuple[Plan, ...]
     assign: Assign
     calibration: Calibration | None
-
-    def decibels(self, before: Path, after: Path) -> str | None:
-        """Signal to noise of a package on other pictures than calibration had; None if there was none."""
-        from sd_mil import read_package
-
-        if self.calibration is None:
-            return None
-        programs = (read_package(path).program for path in (before, after))
-        measured = self.calibration.signal_to_noise(before.name, *programs)
-        return "equal" if math.isinf(measured) and measured > 0 else f"{measured:.1f}"

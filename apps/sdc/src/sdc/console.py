@@ -6,6 +6,7 @@ by the terminal, as escape sequences that recolour, retitle or overwrite what ot
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -113,3 +114,8 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def decibels(value: float | None) -> str:
+    """``41.2``, or ``equal`` where not a bit differs: None, or infinite."""
+    return "equal" if value is None or value == math.inf else f"{value:.1f}"

@@ -15,6 +15,7 @@ from .errors import BudgetError
 from .knapsack import Choice, Option, least_loss
 from .schemes import Scheme
 from .sensitivity import Candidate, Sensitivity
+from .snr import decibels
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,6 @@ class Plan:
     def snr(self) -> float:
         """Signal to noise that is expected of the output, in dB."""
         return decibels(self.noise)
-
-
-def decibels(noise: float) -> float:
-    """Of noise over signal; infinite without noise."""
-    return -10 * math.log10(noise) if noise > 0 else math.inf
 
 
 def plan_for_bytes(weights: Sequence[Sensitivity], stored_bytes: float, *, beside: float = 0) -> Plan:

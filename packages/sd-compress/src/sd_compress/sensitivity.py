@@ -20,6 +20,7 @@ from .calibration.rounding import remaining_noise
 from .compress import Assign
 from .errors import UnsuitableError
 from .schemes import PALETTE_BITS, Keep, Palette, Palettize, Scheme
+from .snr import decibels
 from .targets import needed, target_of
 from .weights import Weight
 
@@ -37,6 +38,11 @@ class Candidate:
     scheme: Scheme
     stored_bytes: int
     noise: float
+
+    @property
+    def snr(self) -> float:
+        """Signal to noise if this weight alone is stored so, in dB."""
+        return decibels(self.noise)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,3 +51,8 @@ def _decibels(signal: float, noise: float) -> float | None:
     if signal == 0 or not math.isfinite(signal) or not math.isfinite(noise):
         return _LEAST
     return max(_LEAST, 10 * math.log10(signal / noise))
+
+
+def decibels(noise: float) -> float:
+    """Of noise over signal; infinite without noise."""
+    return -10 * math.log10(noise) if noise > 0 else math.inf

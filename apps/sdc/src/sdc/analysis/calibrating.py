@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def _by_width(weight: Candidates) -> Iterator[tuple[str, float]]:
 
     for candidate in weight.candidates:
         if isinstance(candidate.scheme, Palettize) and candidate.noise > 0:
-            yield str(candidate.scheme.nbits), -10 * math.log10(candidate.noise)
+            yield str(candidate.scheme.nbits), candidate.snr
 
 
 def calibrate(

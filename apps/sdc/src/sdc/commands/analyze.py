@@ -319,10 +319,9 @@ def _label(candidate: Candidate, found: Report) -> str:
 
 
 def _numbers(part: Part, candidate: Candidate) -> tuple[str, ...]:
-    from sdc.console import size
+    from sdc.console import decibels, size
 
-    snr = "equal" if part.snr is None else f"{part.snr:.1f}"
-    compared = "–" if candidate.kind == "original" else snr
+    compared = "–" if candidate.kind == "original" else decibels(part.snr)
     return part.component, f"{part.bits_per_weight:.2f}", size(part.stored_bytes), compared
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,15 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from sdc.calibration_options import Wanted, Work, calibration_options
+from sdc.calibration_options import Prepared, Wanted, Work, calibration_options
 from sdc.schemes import scheme_asked, scheme_options, schemes_by_pattern
 
 if TYPE_CHECKING:
+    from sd_bundle import Bundle
     from sd_compress import BundleReport, PackageReport, Plan, Recipe, Selection
     from sd_mil import Program
 
-#: How far the outputs of a package are from those of another.
-Decibels: TypeAlias = Callable[[Path, Path], "str | None"]
+    from sdc.calibrating import Calibration
+
+#: The heading, and how far the outputs of a package are from those of another in dB, as text.
+Meter: TypeAlias = tuple[str, Callable[[Path, Path], str]]
 _EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -79,50 +81,80 @@ def command(
     sdc compress bundle -o small --target-size 600MB --calibrate prompts.txt
     """
     from sd_bundle import open_bundle
-    from sd_compress import Recipe, check_patterns, chosen_components, compress_bundle, compress_package
+    from sd_compress import check_patterns, chosen_components, compress_bundle, compress_package
     from sd_mil import read_package
 
     selection = {"select": select, "exclude": exclude, "op_types": op_types, "min_elements": min_elements}
     is_bundle = (model / "manifest.json").is_file()
     wanted = Wanted.taken_from(asked, is_bundle=is_bundle)
-    chosen: Recipe | Callable[[Program], Recipe]
+    chosen = _chosen(wanted, recipe, recipe_name, selection, overrides, asked)
+    if components is not None and not is_bundle:
+        raise click.UsageError("--components: not an option for a package")
+    bundle = open_bundle(model) if is_bundle else None
+    names = None if bundle is None else _names(bundle, components, recipe, chosen)
+    parts = () if bundle is None else chosen_components(bundle, names)
+    packages = [model / one for part in parts for one in part.packages] if bundle else [model]
+    patterns = (*schemes_by_pattern(overrides), *select, *exclude)
+    check_patterns(patterns, [read_package(path).program for path in packages] if patterns else [])
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        show = stack.enter_context(_bar())
+        work = Work(
+            model,
+            packages,
+            bundle,
+            tuple(part.name for part in parts),
+            chosen,
+            _selection(selection),
+            target,
+            output,
+            show,
+        )
+        prepared = stack.enter_context(wanted.prepared(work))
+        given: dict[str, Any] = {"target": target, "overwrite": overwrite, "progress": _in_millions(show)}
+        given |= {"assign": prepared.assign}
+        report: BundleReport | PackageReport = (
+            compress_package(model, output, prepared.recipe, **given)
+            if bundle is None
+            else compress_bundle(model, output, prepared.recipe, components=names, **given)
+        )
+        meter = _meter(prepared, seed) if measure else None
+        print_compression(model, output, report, time.perf_counter() - began, meter)
+    for plan in prepared.plans:
+        print_plan(plan)
+
+
+def _chosen(
+    wanted: Wanted,
+    recipe: Path | None,
+    recipe_name: str | None,
+    selection: dict[str, Any],
+    overrides: tuple[str, ...],
+    asked: dict[str, Any],
+) -> Recipe | Callable[[Program], Recipe]:
+    """What is done to which weights, as far as no plan is to say so; what does not go together is refused."""
+    from sd_compress import Recipe
+
+    chosen: Recipe | Callable[[Program], Recipe] = Recipe({})
     if wanted.budget is None:
         chosen = _recipe(recipe, recipe_name, selection, overrides, asked)
     else:
         _refuse_beside_budget({**asked, "recipe": recipe, "recipe_name": recipe_name, "weight": overrides})
-        chosen = Recipe({})
     if wanted.calibrate is not None:
         _refuse_without_palettes(asked)
-    if components is not None and not is_bundle:
-        raise click.UsageError("--components: not an option for a package")
-    names, packages = components.split(",") if components else None, [model]
-    if is_bundle:
-        bundle = open_bundle(model)
-        if names is None and recipe is not None and not isinstance(chosen, Recipe):  # Apple's, of a UNet
-            names = [component.name for component in bundle.components("denoiser")]
-        packages = [model / one for part in chosen_components(bundle, names) for one in part.packages]
-    patterns = (*schemes_by_pattern(overrides), *select, *exclude)
-    check_patterns(patterns, [read_package(path).program for path in packages] if patterns else [])
-    given: dict[str, Any] = {"target": target, "overwrite": overwrite}
-    began = time.perf_counter()
-    with ExitStack() as stack:
-        show = stack.enter_context(_bar())
-        parts = tuple(part.name for part in chosen_components(bundle, names)) if is_bundle else ()
-        kinds, whole = _selection(selection), bundle if is_bundle else None
-        work = Work(model, packages, whole, parts, chosen, kinds, target, output, show)
-        prepared = stack.enter_context(wanted.prepared(work))
-        given |= {"assign": prepared.assign, "progress": _in_millions(show)}
-        if is_bundle:
-            report: BundleReport | PackageReport = compress_bundle(
-                model, output, prepared.recipe, components=names, **given
-            )
-        else:
-            report = compress_package(model, output, prepared.recipe, **given)
-        random_runs = partial(_decibels, seed=seed)
-        decibels = random_runs if prepared.calibration is None else prepared.decibels
-        print_compression(model, output, report, time.perf_counter() - began, decibels if measure else None)
-    for plan in prepared.plans:
-        print_plan(plan)
+    return chosen
+
+
+def _names(
+    bundle: Bundle, components: str | None, recipe: Path | None, chosen: Recipe | Callable[[Program], Recipe]
+) -> list[str] | None:
+    """The components asked for; None for those that are compressed by default."""
+    from sd_compress import Recipe
+
+    if components:
+        return components.split(",")
+    is_of_apple = recipe is not None and not isinstance(chosen, Recipe)
+    return [one.name for one in bundle.components("denoiser")] if is_of_apple else None
 
 
 def _recipe(
@@ -211,7 +243,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_compression(
-    model: Path, output: Path, report: BundleReport | PackageReport, seconds: float, decibels: Decibels | None
+    model: Path, output: Path, report: BundleReport | PackageReport, seconds: float, meter: Meter | None
 ) -> None:
     """A row for each package, what was left as it is, and what it took."""
     from sd_compress import BundleReport
@@ -219,7 +251,8 @@ def print_compression(
     from sdc.console import console, peak_memory, size, table
 
     peak = peak_memory()
-    rows = table("component", "bits", "before", "after", "dB", "s")
+    heading, measured = meter or ("dB", lambda *_: "")
+    rows = table("component", "bits", "before", "after", heading, "s")
     packages = (
         [(report.name, model, output, report)]
         if not isinstance(report, BundleReport)
@@ -235,7 +268,7 @@ def print_compression(
             f"{one.before.total.bits_per_weight:.2f} to {one.bits_per_weight:.2f}",
             size(one.bytes_before),
             size(one.bytes_after),
-            "" if decibels is None else decibels(before, after) or "",
+            measured(before, after),
             f"{one.seconds:.1f}",
         )
     out = console()
@@ -247,10 +280,27 @@ def print_compression(
     out.print(f"{output}: {seconds:.1f} s, peak memory {size(peak)}")
 
 
-def _decibels(before: Path, after: Path, seed: int) -> str:
-    """How far the outputs are from those of the original, on random inputs: the worst of them."""
+def _meter(prepared: Prepared, seed: int) -> Meter:
+    """Signal to noise of pictures that calibration had not, else peak signal to noise of random inputs."""
+    if prepared.calibration is None:
+        return "PSNR, dB", partial(_on_random_inputs, seed=seed)
+    return "SNR, dB", partial(_on_other_pictures, prepared.calibration)
+
+
+def _on_other_pictures(calibration: Calibration, before: Path, after: Path) -> str:
+    from sd_mil import read_package
+
+    from sdc.console import decibels
+
+    programs = (read_package(path).program for path in (before, after))
+    return decibels(calibration.signal_to_noise(before.name, *programs))
+
+
+def _on_random_inputs(before: Path, after: Path, seed: int) -> str:
+    """The output that is worst."""
     from sd_mil import MissingEngineError, MLModel, compare_outputs
 
+    from sdc.console import decibels
     from sdc.inputs import assemble
 
     try:
@@ -262,5 +312,4 @@ def _decibels(before: Path, after: Path, seed: int) -> str:
         got = other.predict(values, other.make_state() if other.states else None)
     except MissingEngineError:
         return "no engine"
-    worst = compare_outputs(expected, got).worst.psnr
-    return "equal" if math.isinf(worst) and worst > 0 else f"{worst:.1f}"
+    return decibels(compare_outputs(expected, got).worst.psnr)
