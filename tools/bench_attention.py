@@ -1,6 +1,7 @@
 """Seconds, memory and operations of each attention implementation, beside torch's own, in one run.
 
     uv run python tools/bench_attention.py [--tokens 4096] [--keys N] [--heads 8] [--head-dim 40] [--batch 2]
+        [--implementations ORIGINAL SDPA]
 
 Each side runs in a process of its own, one after the other. Time is the median of the repeats; memory is
 how far the process grew over what it held with its inputs; operations are the calls in the graph of
@@ -99,6 +100,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keys", type=int, help="as many as tokens unless given")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--implementations", nargs="+", help="all of sd-attention's unless given")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.keys = options.keys or options.tokens
@@ -127,7 +129,7 @@ def main() -> None:
     )
     print(f"{'':16}{'seconds':>10}{'x torch':>10}{'MiB':>10}{'operations':>12}")
     reference = None
-    for name in (TORCH, *IMPLEMENTATIONS):
+    for name in (TORCH, *(options.implementations or IMPLEMENTATIONS)):
         got = measured_apart(name, sys.argv[1:])
         reference = reference or got["seconds"]
         row = (got["seconds"], got["seconds"] / reference, got["bytes"] / 2**20, got["operations"])
