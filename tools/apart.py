@@ -46,7 +46,8 @@ def python(*arguments: object, environment: Mapping[str, str] | None = None, qui
         text=True,
     )
     assert process.stdout is not None
-    printed = process.stdout.read()
+    with process.stdout:
+        printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds, process.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
     if process.returncode:
