@@ -13,6 +13,7 @@ from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
+    LikeError,
     LimitError,
     LoweringError,
     NotACheckpointError,
@@ -27,6 +28,7 @@ from .errors import (
     WeightsMismatchError,
 )
 from .facts import Facts, Section, Sizes
+from .like import Likeness
 from .lora import Lora
 from .opening import open_checkpoint
 from .options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
@@ -55,6 +57,8 @@ __all__ = [
     "Embedding",
     "Facts",
     "IncompleteCheckpointError",
+    "LikeError",
+    "Likeness",
     "LimitError",
     "Lora",
     "LoweringError",

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sdc.quantizing import palettizing
-from sdc.sources import open_checkpoint, source_options
+from sdc.sources import SOURCE_NAMES, open_checkpoint, source_options
 
 if TYPE_CHECKING:
-    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, Transform
+    from sd_convert import (
+        Checkpoint,
+        ConversionCache,
+        ConversionOptions,
+        ConversionReport,
+        Likeness,
+        Transform,
+    )
 
 
 @click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
@@ -63,6 +71,12 @@ if TYPE_CHECKING:
     type=int,
     help="Palettize the UNet and the text encoders to so many bits: 1, 2, 3, 4, 6 or 8; see `sdc compress`.",
 )
+@click.option(
+    "--like",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Put the weights into the programs of a bundle of the same architecture, with its options.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
 @click.option(
@@ -87,6 +101,7 @@ def command(
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
+    like: Path | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -98,8 +113,11 @@ def command(
     CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
     single file ORGANISATION/NAME/FILE.safetensors).
     """
-    from sd_convert import ConversionCache, ConversionOptions, verify
+    from sd_convert import ConversionCache, ConversionOptions, Likeness, verify
 
+    if like is not None:
+        _refuse_beside_like(ctx)
+    likeness = None if like is None else Likeness.of(like)
     options = ConversionOptions(
         components=tuple(components.split(",")) if components else None,
         attention_implementation=attention_implementation.upper(),
@@ -114,12 +132,14 @@ def command(
         overwrite=overwrite,
     )
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
+    if likeness is not None:
+        options = likeness.options(options)
     opened = open_checkpoint(checkpoint, source, components=options.components)
     cache = None if no_cache else ConversionCache()
     if dry_run:
         _print_plan(opened, options, output, cache)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform))
+    print_conversion(run_conversion(opened, output, options, cache, transform, likeness))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
@@ -134,6 +154,7 @@ def run_conversion(
     options: ConversionOptions,
     cache: ConversionCache | None = None,
     transform: Transform | None = None,
+    like: Likeness | None = None,
 ) -> ConversionReport:
     """Convert behind a bar that names the component at work."""
     from sd_convert import Progress, convert
@@ -147,7 +168,30 @@ def run_conversion(
             done = event.index + (event.report is not None)
             bar.update(task, description=event.component, total=event.total, completed=done)
 
-        return convert(checkpoint, output, options, progress=show, cache=cache, transform=transform)
+        return convert(
+            checkpoint, output, options, progress=show, cache=cache, transform=transform, like=like
+        )
+
+
+#: Options that go with --like: the others, a bundle says already.
+_BESIDE_LIKE = (
+    "checkpoint",
+    "output",
+    "components",
+    "like",
+    "no_cache",
+    "check_output_correctness",
+    "overwrite",
+)
+
+
+def _refuse_beside_like(ctx: click.Context) -> None:
+    """Refuse options that would have no effect."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        said = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if said and name not in (*_BESIDE_LIKE, *SOURCE_NAMES):
+            raise click.UsageError(f"{parameter.opts[0]} does not go with --like: the bundle says it already")
 
 
 def print_conversion(report: ConversionReport) -> None:
@@ -162,7 +206,7 @@ def print_conversion(report: ConversionReport) -> None:
             size(part.bytes),
             size(part.peak_memory or 0),
             part.precision,
-            "from the cache" if part.is_reused else "new",
+            f"from {part.program}" if part.program else "new",
         )
     console().print(rows)
     for part in report.components:
@@ -189,7 +233,7 @@ def _print_plan(
             part.name,
             size(part.package_bytes),
             part.precision or "to be checked",
-            "in the cache" if part.is_reused else "new",
+            "kept" if part.is_reused else "new",
         )
     console().print(rows)
     for part in planned.components:

@@ -12,6 +12,7 @@ from sd_convert.families import TIME_ID_COUNTS
 from sd_convert.metadata import SUMMARY
 
 from . import draws
+from .architecture import UNET_DEFAULTS, UNET_IGNORED, network_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 
@@ -120,6 +121,7 @@ UNET: Final = ComponentKind(
         "timestep_cond": draws.embedded_guidance,
     },
     rewrites_attention=True,
+    architecture=lambda _, config: network_config(config.values, UNET_DEFAULTS, UNET_IGNORED),
     summary=SUMMARY.replace("and/or", "or"),  # the word by which Apple's differs
     notes=_notes,
 )
