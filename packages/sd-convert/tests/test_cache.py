@@ -150,6 +150,7 @@ def test_the_date_and_the_prediction_type_are_those_of_now(
         ("attention_head_dim", [4, 4], True),  # the same for each block
         ("attention_head_dim", 8, False),
         ("dropout", 0.5, True),
+        ("upcast_attention", True, True),
         ("_diffusers_version", "0.99", True),
         ("unknown_option", False, True),
         ("unknown_option", 1, False),

@@ -94,6 +94,11 @@ def _instantiate(config: Section) -> Any:
     return on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config.values)), where=config.where)
 
 
+def _architecture(_: Facts, config: Section) -> dict[str, Any]:
+    """Upcast attention is left aside: a program computes in one precision, whatever torch would widen."""
+    return {**network_config(config.values, UNET_DEFAULTS, UNET_IGNORED), "upcast_attention": False}
+
+
 def _notes(facts: Facts) -> dict[str, str]:
     """What apps read from the UNet's metadata."""
     notes = {
@@ -121,7 +126,7 @@ UNET: Final = ComponentKind(
         "timestep_cond": draws.embedded_guidance,
     },
     rewrites_attention=True,
-    architecture=lambda _, config: network_config(config.values, UNET_DEFAULTS, UNET_IGNORED),
+    architecture=_architecture,
     summary=SUMMARY.replace("and/or", "or"),  # the word by which Apple's differs
     notes=_notes,
 )
