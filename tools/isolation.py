@@ -61,7 +61,7 @@ def check(name: str, folder: Path, environment: Path) -> None:
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
     fresh = [part for member in members() for part in ("--refresh-package", member)]
     install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
-    run(*install, "-r", requirements, "pytest", "pytest-xdist", "hypothesis")
+    run(*install, "-r", requirements, "pytest", "pytest-xdist>=3.7", "hypothesis")
     if name in INFERENCE_ONLY:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
     # The app depends on all the others: what its environment may lack is seen when its tests are imported.
