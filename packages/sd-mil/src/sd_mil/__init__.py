@@ -28,7 +28,7 @@ from sd_mil.errors import (
     UnsupportedModelError,
     UnsupportedOpError,
 )
-from sd_mil.format import read_model, read_package
+from sd_mil.format import CompiledModel, compile_model, read_model, read_package
 from sd_mil.format.recognition import FileKind, recognise_file
 from sd_mil.format.text import print_program
 from sd_mil.format.writer import write_package
@@ -65,6 +65,7 @@ __all__ = [
     "Cache",
     "Comparison",
     "ComparisonError",
+    "CompiledModel",
     "CompiledProgram",
     "Constant",
     "Description",
@@ -102,6 +103,7 @@ __all__ = [
     "Variable",
     "compare",
     "compare_outputs",
+    "compile_model",
     "default_cache",
     "dropping_weights",
     "first_divergence",

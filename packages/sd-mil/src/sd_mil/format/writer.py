@@ -80,7 +80,7 @@ def write_encoded(
     root = Path(path)
     manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
     small = {_MODEL: model, "Manifest.json": manifest}
-    with _appearing(root) as folder:
+    with appearing(root) as folder:
         (folder / _WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():
             (folder / relative).write_bytes(content)
@@ -90,7 +90,7 @@ def write_encoded(
 
 
 @contextmanager
-def _appearing(root: Path) -> Iterator[Path]:
+def appearing(root: Path) -> Iterator[Path]:
     """A folder beside ``root``, of a name that is short and nobody else's, which becomes it at the end.
 
     Raises:
