@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from sd_mil.ir import Target
+
 from .options import COMPUTE_UNIT_OF_ATTENTION
-from .targets import Target, has_fused_attention
+from .targets import has_fused_attention
 
 _SPLITTING_UNITS = ("CPU_AND_NE", "ALL")
 
