@@ -21,6 +21,7 @@ from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
     EngineError,
+    LintError,
     MissingEngineError,
     PackageError,
     PredictionError,
@@ -75,6 +76,7 @@ __all__ = [
     "EnumeratedShapes",
     "FileKind",
     "Function",
+    "LintError",
     "ListType",
     "MLModel",
     "MissingEngineError",

@@ -69,7 +69,7 @@ def split_softmax(program: Program, largest: int = LARGEST_SOFTMAX) -> Program:
     Result::  y_0 = matmul(softmax(matmul(q[:512], k)), v); y_1 = ...; y = concat(y_0, y_1, ...)
 
     As SPLIT_EINSUM_V2 does. A softmax that belongs to no attention is taken over slices of its largest other
-    axis. Queries do not see each other: not a bit changes.
+    axis. Queries do not see each other: the sums are the same, though a library may order them otherwise.
     """
 
     def pieces(found: Attention) -> _Cut | None:
