@@ -12,6 +12,7 @@ has those that are known. One from outside is a function with the decorator ``ru
     lint("model.mlpackage", "mac", rules=(*RULES, my_limit))
 """
 
+from sd_mil.analysis.lint.repair import REPAIRS, Repair, obstacles, repaired
 from sd_mil.analysis.lint.report import SYSTEMS, Finding, LintReport, Place, joined, lint
 from sd_mil.analysis.lint.rule import SEVERITIES, Hit, Rule, Severity, Source, rule
 from sd_mil.analysis.lint.rules import RULES
@@ -20,6 +21,7 @@ from sd_mil.analysis.lint.scope import DEVICES, Device, DeviceName, Scope
 
 __all__ = [
     "DEVICES",
+    "REPAIRS",
     "RULES",
     "SEVERITIES",
     "SYSTEMS",
@@ -29,12 +31,15 @@ __all__ = [
     "Hit",
     "LintReport",
     "Place",
+    "Repair",
     "Rule",
     "Scope",
     "Severity",
     "Source",
     "joined",
     "lint",
+    "obstacles",
+    "repaired",
     "rule",
     "sarif",
 ]

@@ -62,14 +62,20 @@ def ane_table_ios18(scope: Scope) -> Iterator[Hit]:
 )
 def ane_4_bit_coremltools_9(scope: Scope) -> Iterator[Hit]:
     """Tables of 16 entries, where the file says that coremltools 9 made it."""
-    build = scope.package.program.attributes.get("buildInfo")
-    made_by = build.value if build is not None and isinstance(build.value, Mapping) else {}
-    if not str(made_by.get("coremltools-version", "")).startswith("9."):
+    if not _made_by(scope).startswith("9."):
         return
     constants = constants_of(scope.function.body.operations)
     for operation in scope.operations:
         if operation.type == _TABLE and _bits(operation, constants) == 4:
             yield Hit("a 4-bit table" + " beside states" * bool(scope.description.states), operation)
+
+
+def _made_by(scope: Scope) -> str:
+    """The version of coremltools that the file names, in its build information or its metadata."""
+    build = scope.package.program.attributes.get("buildInfo")
+    known = build.value if build is not None and isinstance(build.value, Mapping) else {}
+    said = scope.package.description.user_defined.get("com.github.apple.coremltools.version", "")
+    return known.get("coremltools-version", said)
 
 
 def _bits(operation: Operation, constants: Mapping[str, Constant]) -> int:
