@@ -168,6 +168,13 @@ def test_alike_findings_are_told_together_with_their_modules():
     ]
 
 
+def test_an_operation_of_several_outputs_is_told_once():
+    text = """(tensor<fp16, [1, 1, 1, 1, 1, 4]> x) {
+        tensor<fp16, [1, 1, 1, 1, 1, 2]> a, tensor<fp16, [1, 1, 1, 1, 1, 2]> b = split(x = x, num_splits = int32(2), axis = int32(5));
+    } -> (a, b);"""
+    assert [place.kind for place in found(package(text))["ane-rank"].places] == ["split"]
+
+
 def test_functions_are_looked_at_one_by_one():
     one = package(products(10))
     main = one.program.main

@@ -11,6 +11,8 @@ from sd_mil.rewriting.views import Definitions
 
 #: What follows the module in the name of a weight: ``…_q_proj_weight_to_fp16_palettized``.
 _PARAMETER = re.compile(r"[._](weight|bias|gamma|beta)([._].*)?$")
+#: Names that coremltools makes up.
+_MADE_UP = re.compile(r"(var|op|const|x|input)_\d+$")
 #: Operations that are looked through, at most, on the way to a weight.
 _STEPS = 24
 
@@ -30,7 +32,8 @@ def module_of(operation: Operation, definitions: Definitions) -> str:
             producer = definitions.producers.get(name)
             found = _PARAMETER.search(name)
             if found and producer is not None and (producer.type == "const" or is_compressed(producer.type)):
-                return name[: found.start()]
+                module = name[: found.start()]
+                return "" if _MADE_UP.match(module) else module
         seen.update(wave)
         producers = (definitions.producers.get(name) for name in wave)
         wave = [name for one in producers if one is not None for name in references(one) if name not in seen]

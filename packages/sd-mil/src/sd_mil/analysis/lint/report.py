@@ -122,12 +122,12 @@ def _findings(scope: Scope, model: str, rules: Sequence[Rule]) -> Iterator[Findi
     for rule in rules:
         if not rule.applies(scope):
             continue
-        groups: dict[tuple[str, str], list[Hit]] = {}
+        groups: dict[tuple[str, str], dict[int, Hit]] = {}
         for hit in rule.find(scope):
             kind = "" if hit.operation is None else hit.operation.type
-            groups.setdefault((hit.said, kind), []).append(hit)
+            groups.setdefault((hit.said, kind), {})[id(hit.operation)] = hit  # once, of several outputs
         for (said, _), hits in groups.items():
-            places = tuple(_place(hit.operation, scope) for hit in hits if hit.operation is not None)
+            places = tuple(_place(hit.operation, scope) for hit in hits.values() if hit.operation is not None)
             yield Finding(rule, model, scope.function.name, said, places)
 
 

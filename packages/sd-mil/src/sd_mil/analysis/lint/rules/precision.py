@@ -46,12 +46,12 @@ def fp32_island(scope: Scope) -> Iterator[Hit]:
     """Operations in fp32 that read one another, but for casts, where others are in fp16."""
     if not any(output.type.dtype == "fp16" for _, output in scope.computed):
         return
-    single = [
-        operation
+    single = {
+        id(operation): operation
         for operation, output in scope.computed
         if output.type.dtype == "fp32" and operation.type != "cast"
-    ]
-    for island in _islands(single):
+    }
+    for island in _islands(list(single.values())):
         kinds = Counter(one.type for one in island)
         named = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_NAMED))
         more = ", …" if len(kinds) > _NAMED else ""
