@@ -17,6 +17,8 @@ from sd_convert.targets import TARGETS
 from sd_mil import MLModel, psnr, read_package
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.long
+
 
 class Attend(nn.Module):
     """Self-attention, with a mask for each query if asked for one."""
