@@ -21,6 +21,7 @@ from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
     EngineError,
+    LintError,
     MissingEngineError,
     PackageError,
     PredictionError,
@@ -76,6 +77,7 @@ __all__ = [
     "EnumeratedShapes",
     "FileKind",
     "Function",
+    "LintError",
     "ListType",
     "MLModel",
     "MissingEngineError",

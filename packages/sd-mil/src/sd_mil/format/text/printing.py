@@ -26,6 +26,7 @@ from sd_mil.ir.program import (
     ValueType,
     Variable,
 )
+from sd_mil.ir.targets import OPSETS
 
 Dialect: TypeAlias = Literal["1.0", "1.3"]
 
@@ -34,7 +35,7 @@ _T = TypeVar("_T")
 _TEXT = TensorType("string", ())
 _OFFSET = TensorType("uint64", ())
 _INDENT = "    "
-_IOS = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
+_IOS = {opset: target.number for opset, target in OPSETS.items()}
 
 
 def print_program(program: Program, *, dialect: Dialect = "1.3") -> str:
