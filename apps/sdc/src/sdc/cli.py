@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import keyword
 import sys
 import traceback
 import warnings
@@ -25,6 +26,7 @@ _COMMANDS = (
     "convert",
     "demo",
     "generate",
+    "import",
     "inspect",
     "lint",
     "repair",
@@ -56,7 +58,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"sdc.commands.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"sdc.commands.{name}")
         command: click.Command = module.command
         return command
 
