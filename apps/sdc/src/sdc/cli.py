@@ -21,7 +21,9 @@ from sdc.interrupts import INTERRUPTED, SAID, interrupts
 
 _COMMANDS = (
     "analyze",
+    "bundle",
     "cache",
+    "compile",
     "compress",
     "convert",
     "demo",
