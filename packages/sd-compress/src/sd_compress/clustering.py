@@ -42,12 +42,16 @@ class Histogram:
             return _merged(values, found.astype(np.float64), _cells(values, found, _MOST_VALUES))
         from ._loops import count_words
 
-        found = count_words(flat.view(np.uint16))
-        bits = np.flatnonzero(found).astype(np.uint16)
-        values, counts = bits.view(np.float16).astype(np.float64), found[bits].astype(np.float64)
+        return Histogram.counted(count_words(flat.view(np.uint16)))
+
+    @staticmethod
+    def counted(words: npt.NDArray[np.int64]) -> Histogram:
+        """That of ``words[i]`` finite numbers of fp16 with the bits ``i``; both zeros are one value."""
+        bits = np.flatnonzero(words).astype(np.uint16)
+        values, counts = bits.view(np.float16).astype(np.float64), words[bits].astype(np.float64)
         order = np.argsort(values, kind="stable")
         values, counts = values[order], counts[order]
-        return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))  # both zeros
+        return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))
 
 
 def _merged(values: Floats, counts: Floats, starts: npt.NDArray[Any]) -> Histogram:

@@ -5,7 +5,7 @@ Nothing here reads a file, computes a number of a model, or knows an engine.
 
 from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
 from sd_mil.ir.tensors import PIECE, Tensor
-from sd_mil.ir.uses import constants_in, constants_of, storage_key
+from sd_mil.ir.uses import constants_in, constants_of, operand, storage_key
 
 __all__ = [
     "NUMPY_DTYPES",
@@ -13,6 +13,7 @@ __all__ = [
     "Tensor",
     "constants_in",
     "constants_of",
+    "operand",
     "storage_key",
     "stored_bytes",
 ]
