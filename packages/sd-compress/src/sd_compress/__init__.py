@@ -12,7 +12,7 @@ from .calibration import (
     collect_statistics,
     measure_gains,
 )
-from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
+from .compress import Assign, CompressedProgram, WeightReport, check_forms, check_recipe, compress
 from .errors import (
     BudgetError,
     CalibrationError,
@@ -22,7 +22,7 @@ from .errors import (
     UnsupportedFormError,
 )
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
-from .input_noise import FittedActivations, InputNoise, fit_activations, input_noises
+from .input_noise import AS_ASKED, FittedActivations, InputNoise, fit_activations, input_noises
 from .packages import (
     COMPRESSED_ROLES,
     BundleReport,
@@ -59,6 +59,7 @@ from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
+    "AS_ASKED",
     "COMPRESSED_ROLES",
     "PALETTE_BITS",
     "Activations",
@@ -107,6 +108,7 @@ __all__ = [
     "WeightReport",
     "affine_of",
     "apple_recipe",
+    "check_forms",
     "check_names",
     "check_patterns",
     "check_recipe",

@@ -53,6 +53,10 @@ class Histogram:
         values, counts = values[order], counts[order]
         return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))
 
+    def coarser(self, most: int) -> Histogram:
+        """At most ``most`` values, each the mean of neighbours; those that are rare and far apart stay."""
+        return _merged(self.values, self.counts, _cells(self.values, self.counts, most))
+
 
 def _merged(values: Floats, counts: Floats, starts: npt.NDArray[Any]) -> Histogram:
     if len(starts) == len(values):

@@ -167,6 +167,15 @@ def check_recipe(program: Program, recipe: Recipe) -> None:
         UnsupportedFormError: a scheme that the program's target cannot decode.
     """
     check_names(recipe, [program])
+    check_forms(program, recipe)
+
+
+def check_forms(program: Program, recipe: Recipe) -> None:
+    """Refuse schemes of weights of the program that its target cannot decode; other names are passed over.
+
+    Raises:
+        UnsupportedFormError: naming the first target that can.
+    """
     for weight in _changing(program, recipe):
         target = target_of(program.functions[weight.function].opset)
         check_supported(weight.name, recipe.schemes[weight.name], target)

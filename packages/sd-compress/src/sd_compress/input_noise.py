@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Final
 
 import numpy as np
 from sd_mil import Program
@@ -21,6 +22,9 @@ from .recipe import Recipe
 from .schemes import Activations, Linear
 from .snr import decibels
 from .weights import Weight, weights_of
+
+#: Why activations stay that a pattern left out.
+AS_ASKED: Final = "as asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def fit_activations(
 def _reason(weight: Weight, noise: InputNoise | None, without: tuple[str, ...], min_snr: float | None) -> str:
     """Why activations are left as they are; empty if they are not."""
     if any(fnmatchcase(weight.name, pattern) for pattern in without):
-        return "as asked"
+        return AS_ASKED
     if weight.kind not in LAYERS or weight.parameter != "weight":
         return f"of {weight.kind}, not conv or linear"
     if noise is None:

@@ -30,6 +30,8 @@ _BEYOND: Final = 1e-4
 _TRIED: Final = 25
 _NARROWEST: Final = 0.1
 _ROUNDS: Final = 2
+#: Values that errors are added up over.
+_CELLS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,12 @@ def _percentile(histogram: Histogram, whole: Range, _: Callable[[Range], Affine]
 def _least_error(histogram: Histogram, whole: Range, affine: Callable[[Range], Affine]) -> Range:
     """One end after the other is moved to where the error is least; both as one where they are opposite."""
 
+    cells = histogram.coarser(_CELLS)
+
     def error(below: float, above: float) -> float:
         ends = whole[0] * below, whole[1] * above
-        difference = affine(ends).applied(histogram.values) - histogram.values
-        return float(np.dot(histogram.counts, np.square(difference)))
+        difference = affine(ends).applied(cells.values) - cells.values
+        return float(np.dot(cells.counts, np.square(difference)))
 
     below = above = 1.0
     if whole[0] == -whole[1]:
