@@ -8,7 +8,7 @@ with a folder, on the disk) before the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -196,8 +196,9 @@ class _Collection:
         shapes = self._shapes()
         batch: list[Job[Any]] = []
         for job in jobs:
-            asked = {rows.value for one in (*batch, job) for rows in one.group}
-            if batch and sum(4 * math.prod(shapes[name]) for name in asked) > self.settings.values:
+            before, after = _values(batch), _values([*batch, job])
+            size = sum(4 * math.prod(shapes[name]) for name in after)
+            if batch and after != before and size > self.settings.values:
                 yield batch
                 batch = []
             batch.append(job)
@@ -228,6 +229,10 @@ class _Collection:
         if self.stored is not None:
             self.stored.save(job, job.arrays(result))
         return result
+
+
+def _values(jobs: Iterable[Job[Any]]) -> set[str]:
+    return {rows.value for job in jobs for rows in job.group}
 
 
 def _check_finite(name: str, rows: Array, number: int) -> None:
