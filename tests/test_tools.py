@@ -1,11 +1,16 @@
 """Every file under ``tools/`` runs, here on tiny input; what it measures is not looked at."""
 
+import contextlib
 import importlib.util
+import io
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import apart
 import pytest
 
 pytest.importorskip("torch")
@@ -19,20 +24,60 @@ ELSEWHERE = {
     "bench_checkpoint",  # the two that take a checkpoint make it
     "bench_packages",  # bench_engine makes its compressed packages with it
     "fuzz_models",  # what fuzz_mil fuzzes
+    "apart",  # how the benchmarks start their processes: test_apart
 }
 SMALL_ATTENTION = ["--tokens", "16", "--heads", "2", "--head-dim", "4", "--repeats", "1", "--chunk-size", "8"]
 
 
 def run(name, *arguments):
-    command = [sys.executable, TOOLS / f"{name}.py", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return apart.python(TOOLS / f"{name}.py", *arguments).printed
+
+
+def python_here(*arguments, environment=None, quiet=False):
+    """In place of ``apart.python``: here, where what the tools import is imported already."""
+    start, *rest = map(str, arguments)
+    takes_one = start in ("-m", "-c")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [start, *rest[takes_one:]])
+        for variable, value in (environment or {}).items():
+            patch.setenv(variable, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if start == "-c":
+                    exec(compile(rest[0], "-c", "exec"), {"__name__": "__main__"})  # noqa: S102
+                elif start == "-m":
+                    runpy.run_module(rest[0], run_name="__main__")
+                else:
+                    runpy.run_path(start, run_name="__main__")
+            except SystemExit as ended:
+                if ended.code:
+                    raise apart.ProcessError(f"{start}: {ended.code}") from None
+    return apart.Measured(0.5, 0.5, printed.getvalue())
+
+
+measured_apart = apart.python
+
+
+def test_a_process_is_measured():
+    measured = measured_apart(
+        "-c", "import os; bytes(10**8); print(os.environ['SIZE'])", environment={"SIZE": "4"}
+    )
+    assert measured.printed == "4\n"
+    assert measured.seconds > 0
+    assert 0.1 < measured.peak < 1
+    with pytest.raises(apart.ProcessError, match="exited with 3"):
+        measured_apart("-c", "raise SystemExit(3)")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    monkeypatch.setattr(apart, "python", python_here)
 
 
 def test_attention():
-    some = ["--implementations", "ORIGINAL", "SPLIT_EINSUM_V2"]  # each is a process that imports torch
-    lines = run("bench_attention", *SMALL_ATTENTION, *some).splitlines()
+    lines = run("bench_attention", *SMALL_ATTENTION).splitlines()
     assert [line.split()[0] for line in lines[2:4]] == ["torch", "ORIGINAL"]
 
 
@@ -59,6 +104,7 @@ def test_compression():
 
 def test_compression_report(bundle):
     small = ["--prompts", "2", "--pictures", "1", "--steps", "2", "--correlation", "2", "--mixed"]
+    small += ["--weights", "*down_blocks_0*"]
     lines = run("compression_report", "--bundle", bundle, *small, "--widths", "2").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     assert [row[0] for row in rows[2:]] == ["16 bits", "2 bits", "2 bits, calibrated"]

@@ -14,11 +14,12 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+import apart
 
 TORCH = "torch"
 
@@ -109,9 +110,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def measured_apart(name: str, arguments: list[str]) -> dict[str, float]:
     """The measures of one implementation, taken in a process of its own."""
-    command = [sys.executable, __file__, *arguments, "--only", name]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    measures: dict[str, float] = json.loads(printed)
+    measures: dict[str, float] = json.loads(apart.python(__file__, *arguments, "--only", name).printed)
     return measures
 
 

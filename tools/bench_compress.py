@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import apart
 import numpy as np
 
 #: Convolutions and projections of the UNet: [out, in, height, width].
@@ -61,7 +60,7 @@ SCHEMES: dict[str, tuple[str, dict[str, Any], str, str, dict[str, Any]]] = {
 }
 
 _OURS = """
-import json, resource, sys, time
+import json, sys, time
 from sd_compress import compress_package, scheme_from_json, uniform_recipe
 import sd_compress._loops
 source, target, scheme = sys.argv[1:4]
@@ -70,7 +69,7 @@ began = time.perf_counter()
 compress_package(source, target, lambda program: uniform_recipe(program, chosen))
 """
 _THEIRS = """
-import json, resource, sys, time, warnings
+import json, sys, time, warnings
 warnings.simplefilter("ignore")
 import coremltools as ct, coremltools.optimize.coreml as cto
 source, target, function, config, settings = sys.argv[1:6]
@@ -79,8 +78,7 @@ began = time.perf_counter()
 getattr(cto, function)(ct.models.MLModel(source, skip_model_load=True), chosen).save(target)
 """
 _REPORT = """
-seconds = time.perf_counter() - began
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+print(time.perf_counter() - began)
 """
 
 
@@ -113,14 +111,13 @@ def _weight(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(drawn, np.float16)
 
 
-def measured(code: str, *arguments: object) -> tuple[float, float] | None:
-    """Seconds and peak MB of a process; None when it fails."""
-    command = [sys.executable, "-c", code + _REPORT, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+def measured(code: str, *arguments: object, quiet: bool = False) -> tuple[float, float] | None:
+    """Seconds of the work alone and peak MB of its process; None when it fails."""
+    try:
+        done = apart.python("-c", code + _REPORT, *arguments, quiet=quiet)
+    except apart.ProcessError:
         return None
-    seconds, memory = json.loads(done.stdout.splitlines()[-1])
-    return float(seconds), float(memory)
+    return float(done.printed.splitlines()[-1]), done.peak * 1000
 
 
 def row(name: str, source: Path, folder: Path) -> str:
@@ -131,7 +128,13 @@ def row(name: str, source: Path, folder: Path) -> str:
     if mine is None:
         raise SystemExit(f"{name}: sd-compress failed")
     theirs = measured(
-        _THEIRS, source, folder / f"{stem}-theirs.mlpackage", function, config, json.dumps(settings)
+        _THEIRS,
+        source,
+        folder / f"{stem}-theirs.mlpackage",
+        function,
+        config,
+        json.dumps(settings),
+        quiet=True,
     )
     said = f"{name:26} {mine[0]:8.2f} {mine[1]:8.0f}"
     if theirs is None:

@@ -13,12 +13,10 @@ once on the same kind of machine (two x86 cores, 24 GB), all components, SPLIT_E
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+import apart
 
 #: Seconds and gigabytes of apple/ml-stable-diffusion's converter; palettizing SD 1.5 took it another 245 s.
 APPLE = {"sd15": (358, 8.9), "sdxl": (1131, 21.3)}
@@ -43,36 +41,28 @@ model.save(sys.argv[2])
 """
 
 
-def measure(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Wall seconds and peak resident gigabytes of one process."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{command[0]} exited with {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - began, usage.ru_maxrss * unit / 1e9
-
-
 def convert(checkpoint: Path, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> None:
     """Convert twice, and print both."""
-    sdc = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle")]
+    sdc = ["-m", "sdc.cli", "convert", str(checkpoint), "-o", str(folder / "bundle")]
     sdc += ["--overwrite", "--attention-implementation", options.attention_implementation]
     sdc += ["--components", options.components] if options.components else []
-    seconds, peak = measure(sdc, environment)
-    print(f"sdc convert ({options.model}, {options.components or 'all'}): {seconds:.1f} s, {peak:.2f} GB")
-    again, peak_again = measure(sdc, environment)
-    print(f"sdc convert again: {again:.1f} s, {peak_again:.2f} GB")
+    first = apart.python(*sdc, environment=environment)
+    print(f"sdc convert ({options.model}, {options.components or 'all'}): {said(first)}")
+    print(f"sdc convert again: {said(apart.python(*sdc, environment=environment))}")
     if options.model in APPLE:
         apple_seconds, apple_peak = APPLE[options.model]
         print(f"Apple's converter (not run now): {apple_seconds} s, {apple_peak} GB")
     if options.peer:
-        peer = [sys.executable, "-c", PEER, str(checkpoint), str(folder / "peer.mlpackage")]
-        peer_seconds, peer_peak = measure(peer, environment)
-        print(f"torch.jit.trace + ct.convert (unet): {peer_seconds:.1f} s, {peer_peak:.2f} GB")
-        ratios = peer_seconds / seconds, peer_peak / peak
+        arguments = ["-c", PEER, checkpoint, folder / "peer.mlpackage"]
+        peer = apart.python(*arguments, environment=environment)
+        print(f"torch.jit.trace + ct.convert (unet): {said(peer)}")
+        ratios = peer.seconds / first.seconds, peer.peak / first.peak
         print(f"ratio: {ratios[0]:.1f} times faster, {ratios[1]:.1f} times less memory")
+
+
+def said(measured: apart.Measured) -> str:
+    """Time and memory in words."""
+    return f"{measured.seconds:.1f} s, {measured.peak:.2f} GB"
 
 
 def main() -> None:
@@ -92,9 +82,8 @@ def main() -> None:
         folder = options.keep or Path(scratch)
         checkpoint = folder / f"{options.model}-sized"
         if not checkpoint.exists():
-            maker = Path(__file__).with_name("bench_checkpoint.py")
-            subprocess.run([sys.executable, str(maker), options.model, str(checkpoint)], check=True)
-        convert(checkpoint, folder, options, {**os.environ, "XDG_CACHE_HOME": f"{scratch}/cache"})
+            apart.python(Path(__file__).with_name("bench_checkpoint.py"), options.model, checkpoint)
+        convert(checkpoint, folder, options, {"XDG_CACHE_HOME": f"{scratch}/cache"})
 
 
 if __name__ == "__main__":

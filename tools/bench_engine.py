@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apart
 import numpy as np
 
 PACKAGES = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "6-bit", "8-bit", "torch")
@@ -89,28 +87,11 @@ def load_torch(path: Path, precision: str, arrays: dict[str, Any]) -> Callable[[
 def measure(case: tuple[str, Path, str], steps: int, cache: Path, model: str) -> dict[str, float]:
     """One case in a process of its own: seconds to load and to step, and its peak memory in GB."""
     package, folder, precision = case
-    command = [sys.executable, __file__, "--case", package, "--folder", str(folder)]
-    command += [
-        "--model",
-        model,
-        "--precision",
-        precision,
-        "--steps",
-        str(steps),
-        "--output",
-        str(output_of(case, cache)),
-    ]
-    environment = {**os.environ, "SD_MIL_CACHE": str(cache)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} exited with {process.returncode}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    result: dict[str, float] = json.loads(output.splitlines()[-1])
-    return {**result, "peak": usage.ru_maxrss * unit / 1e9}
+    arguments = ["--case", package, "--folder", folder, "--model", model, "--precision", precision]
+    arguments += ["--steps", steps, "--output", output_of(case, cache)]
+    measured = apart.python(__file__, *arguments, environment={"SD_MIL_CACHE": str(cache)})
+    result: dict[str, float] = json.loads(measured.printed.splitlines()[-1])
+    return {**result, "peak": measured.peak}
 
 
 def output_of(case: tuple[str, Path, str], cache: Path) -> Path:
@@ -146,15 +127,14 @@ def prepare(folder: Path, packages: list[str], model: str) -> dict[str, Path]:
 def call(code: str) -> None:
     """Run in another process: Linux counts a parent's peak memory as that of the children it starts."""
     paths = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
-    subprocess.run([sys.executable, "-c", paths + code], check=True)
+    apart.python("-c", paths + code)
 
 
 def converted(checkpoint: Path, bundle: Path, attention: str) -> Path:
     """The UNet's package."""
     if not bundle.exists():
-        command = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(bundle)]
-        command += ["--components", "unet", "--attention-implementation", attention]
-        subprocess.run(command, check=True)
+        chosen = ["--components", "unet", "--attention-implementation", attention]
+        apart.python("-m", "sdc.cli", "convert", checkpoint, "-o", bundle, *chosen)
     (package,) = bundle.glob("*_unet.mlpackage")
     return package
 

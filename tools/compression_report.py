@@ -62,6 +62,7 @@ class Subject:
     measuring: Sequence[Mapping[str, Any]]
     captions: Sequence[Caption]
     steps: int
+    selection: Selection
 
     @property
     def program(self) -> Program:
@@ -83,7 +84,8 @@ def subject(bundle: Bundle, options: argparse.Namespace) -> Subject:
     calibration = runs(seen[: options.prompts], CALIBRATION_SEED)
     measuring = runs(drawn[: options.prompts // 2], MEASURING_SEED)
     package = read_package(bundle.package(component))
-    return Subject(bundle, package, calibration, measuring, drawn, options.steps)
+    selection = Selection(tuple(options.weights))
+    return Subject(bundle, package, calibration, measuring, drawn, options.steps, selection)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Row:
 
 def row(name: str, made: CompressedProgram, known: Subject) -> Row:
     """Measure a compressed UNet."""
-    selected = [one for one in weights_of(known.program) if Selection().has(one)]
+    selected = [one for one in weights_of(known.program) if known.selection.has(one)]
     before = sum(one.constant.stored for one in weights_of(known.program))
     saved = sum(one.bytes_before - one.bytes_after for one in made.weights)
     size, elements = before - saved, sum(one.elements for one in selected)
@@ -171,7 +173,7 @@ def rows(known: Subject, options: argparse.Namespace, say: Callable[[str], None]
     gains = measure_gains(program, known.calibration[::7][:3])
     say(f"Gains: {time.perf_counter() - began:.0f} s")
     calibrated = Calibrated(hessians, optimal_palette)
-    chosen = [one for one in weights_of(program) if Selection().has(one)]
+    chosen = [one for one in weights_of(program) if known.selection.has(one)]
     plain = sensitivities(chosen, hessians, optimal_palette, gains=gains, compensated=False)
     compensated = sensitivities(chosen, hessians, optimal_palette, gains=gains)
     if options.correlation:
@@ -180,9 +182,9 @@ def rows(known: Subject, options: argparse.Namespace, say: Callable[[str], None]
             f"Rank correlation of expected and measured noise of {count} weights at 2 bits: {correlation:.3f}"
         )
     say("\n| UNet | bits | MB | dB | prompt accuracy |\n|---|---|---|---|---|")
-    say(_line(row("16 bits", compress(program, uniform_recipe(program, Keep())), known)))
+    say(_line(row("16 bits", compress(program, uniform_recipe(program, Keep(), known.selection)), known)))
     for nbits in options.widths:
-        recipe = uniform_recipe(program, Palettize(nbits))
+        recipe = uniform_recipe(program, Palettize(nbits), known.selection)
         for name, assign in ((f"{nbits} bits", optimal_palette), (f"{nbits} bits, calibrated", calibrated)):
             say(_line(row(name, compress(program, recipe, assign=assign), known)))
     for nbits in options.mixed:
@@ -213,6 +215,9 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=[8, 6, 4, 3, 2])
     parser.add_argument("--mixed", type=int, nargs="*", default=[4], help="widths whose size is planned for")
     parser.add_argument("--correlation", type=int, default=40, help="weights to measure alone; 0 for none")
+    parser.add_argument(
+        "--weights", nargs="+", default=["*"], help="patterns of names, of which one must match"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = open_bundle(options.bundle or _converted(Path(folder) / "bundle")).at_size()

@@ -18,7 +18,19 @@ import click
 from sdc.console import printable
 from sdc.interrupts import SAID, interrupts
 
-_COMMANDS = ("analyze", "cache", "compress", "convert", "demo", "generate", "inspect", "run", "verify")
+_COMMANDS = (
+    "analyze",
+    "cache",
+    "compress",
+    "convert",
+    "demo",
+    "generate",
+    "inspect",
+    "lint",
+    "repair",
+    "run",
+    "verify",
+)
 _OUR_PACKAGES = frozenset(
     (
         "sdc",

@@ -22,7 +22,7 @@ Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 SIZED_ROLES: Final[tuple[Role, ...]] = ("denoiser", "image_decoder", "image_encoder")
 
 _MOST_BITS: Final = 32
-_TARGET: Final = re.compile(r"(macOS|iOS)[1-9][0-9]?")
+_TARGET: Final = re.compile(r"(macOS|iOS|iPadOS|tvOS|watchOS|visionOS)[1-9][0-9]?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from sd_mil.ir import OPSETS as SYSTEMS_BY_OPSET
+from sd_mil.ir import TARGETS as SYSTEMS
+
 from .errors import CompressionError, UnsupportedFormError
 from .granularity import PerBlock, PerTensor
 from .schemes import Joint, Keep, Linear, Palettize, Prune, Scheme
@@ -13,10 +16,10 @@ from .schemes import Joint, Keep, Linear, Palettize, Prune, Scheme
 #: The set of operations that a function is written in, by the iOS that has it first; and the version of the
 #: file format.
 OPSETS: Final[Mapping[int, tuple[str, int]]] = MappingProxyType(
-    {15: ("CoreML5", 6), 16: ("CoreML6", 7), 17: ("CoreML7", 8), 18: ("CoreML8", 9)}
+    {target.number: (core_ml, target.specification) for core_ml, target in SYSTEMS_BY_OPSET.items()}
 )
 TARGETS: Final[Mapping[str, int]] = MappingProxyType(
-    {f"iOS{number}": number for number in OPSETS} | {f"macOS{number - 3}": number for number in OPSETS}
+    {name: target.number for name, target in SYSTEMS.items()}
 )
 _OLDEST_COMPRESSED: Final = 16
 _INTEGER_ACTIVATIONS: Final = 17
