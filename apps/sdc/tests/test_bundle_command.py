@@ -10,7 +10,7 @@ from sd_mil import compile_model
 from sdc.resources import ResourcesError, as_apps_see
 from sdc.resources.names import controlnet_name
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "reference-packages"
+REFERENCE = Path(__file__).resolve().parents[4] / "shared" / "reference" / "reference-packages"
 
 
 @pytest.fixture(scope="module")

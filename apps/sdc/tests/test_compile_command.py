@@ -1,8 +1,8 @@
 """``sdc compile``: by sd-mil anywhere, by Apple's compiler where xcrun finds it (a stand-in here)."""
 
 import os
+import platform
 import stat
-import sys
 
 import mil_models
 import pytest
@@ -33,7 +33,7 @@ def xcrun(tmp_path, monkeypatch):
         tool.write_text(XCRUN.format(log=log, found=found, fails=fails))
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setattr(sys, "platform", "darwin")
+        monkeypatch.setattr(platform, "system", lambda: "Darwin")
         return log
 
     return install

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from sdc.console import printable
-from sdc.interrupts import INTERRUPTED, SAID, interrupts
+from sdc.interrupts import SAID, interrupts
 
 _COMMANDS = (
     "analyze",
@@ -90,7 +90,7 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        status = _report(SAID, INTERRUPTED)
+        status = _report(SAID, interrupts.status)
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
@@ -99,7 +99,7 @@ def main() -> None:
     except Exception as error:
         if "--traceback" in arguments:
             click.echo(printable(traceback.format_exc()), err=True, nl=False)
-        status = _report(SAID, INTERRUPTED) if interrupts.came else _report(_one_line(error), 1)
+        status = _report(SAID, interrupts.status) if interrupts.came else _report(_one_line(error), 1)
     gc.freeze()  # or Python's last collection walks everything that torch and coremltools made: 0.7 s
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -45,7 +45,7 @@ def compile_package(
 
 
 def _has_xcode() -> bool:
-    if sys.platform != "darwin":
+    if platform.system() != "Darwin":
         return False
     try:
         found = subprocess.run(["xcrun", "--find", "coremlcompiler"], capture_output=True, check=False)  # noqa: S607

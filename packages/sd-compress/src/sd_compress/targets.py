@@ -22,6 +22,7 @@ TARGETS: Final[Mapping[str, int]] = MappingProxyType(
     {name: target.number for name, target in SYSTEMS.items()}
 )
 _OLDEST_COMPRESSED: Final = 16
+_INTEGER_ACTIVATIONS: Final = 17
 _BLOCKWISE: Final = 18
 
 
@@ -50,6 +51,8 @@ def needed(scheme: Scheme) -> int:
         is_old = is_plain and not scheme.per_channel_scale and scheme.nbits != 3
         return _OLDEST_COMPRESSED if is_old else _BLOCKWISE
     if isinstance(scheme, Linear):
+        if scheme.activations is not None:
+            return _INTEGER_ACTIVATIONS
         is_old = scheme.dtype in ("int8", "uint8") and not isinstance(scheme.granularity, PerBlock)
         return _OLDEST_COMPRESSED if is_old else _BLOCKWISE
     return 0 if isinstance(scheme, Keep) else _OLDEST_COMPRESSED
@@ -73,5 +76,6 @@ def _described(scheme: Scheme) -> str:
         extras = f"vectors of {scheme.vector_size}{', scales of channels' * scheme.per_channel_scale}"
         return f"{scheme.nbits}-bit palettes, {type(scheme.granularity).__name__}, {extras}"
     if isinstance(scheme, Linear):
-        return f"{scheme.dtype}, {type(scheme.granularity).__name__}"
+        activations = ", and activations" if scheme.activations is not None else ""
+        return f"{scheme.dtype}, {type(scheme.granularity).__name__}{activations}"
     return "sparse weights" if isinstance(scheme, Prune) else "sparse weights that are compressed, too"
