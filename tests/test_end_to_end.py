@@ -24,6 +24,11 @@ def theirs(checkpoint):
     return pipeline
 
 
+@pytest.fixture(scope="module")
+def ours(bundle):
+    return Pipeline.open(bundle)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "name"),
     [
@@ -37,7 +42,7 @@ def theirs(checkpoint):
     ],
 )
 @pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
-def test_same_prompt_and_seed_give_the_same_picture(theirs, bundle, scheduler, name, guidance_scale):
+def test_same_prompt_and_seed_give_the_same_picture(theirs, ours, scheduler, name, guidance_scale):
     import diffusers
     import torch
 
@@ -52,7 +57,7 @@ def test_same_prompt_and_seed_give_the_same_picture(theirs, bundle, scheduler, n
             generator=torch.Generator("cpu").manual_seed(11),
             output_type="np",
         ).images[0]
-    (drawn,) = Pipeline.open(bundle).generate(
+    (drawn,) = ours.generate(
         PROMPT,
         negative_prompt=NEGATIVE,
         num_inference_steps=10,

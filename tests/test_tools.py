@@ -148,6 +148,12 @@ def test_train_palettized(tmp_path):
     assert (tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+def test_train_controlnet(tmp_path):
+    small = ["--steps", "2", "--batch", "2", "--pictures", "3"]
+    assert "million weights" in run("train_controlnet", "--work", tmp_path, *small)
+    assert (tmp_path / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size < 5e6
+
+
 def test_output_snr(bundle):
     said = run("output_snr", bundle, bundle, "--captions", "1", "--steps", "1")
     assert said.startswith(f"{bundle}: inf dB over ")

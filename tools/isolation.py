@@ -1,10 +1,11 @@
 """Install each workspace package alone, in a fresh environment, and run its own tests there.
 
-    uv run python tools/isolation.py [PACKAGE ...]
+    uv run python tools/isolation.py [--long] [PACKAGE ...]
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
-only what it declares (and what runs the tests), at the locked versions; the app's are imported only. For
-the packages that must stay free of the conversion stack, the environment is also checked not to hold it.
+only what it declares (and what runs the tests), at the locked versions. The app's are imported only, and
+those marked ``long``, which try many networks of one kind, are left out unless asked for. For the packages
+that must stay free of the conversion stack, the environment is also checked not to hold it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def run(*command: str | Path) -> None:
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
 
 
-def check(name: str, folder: Path, environment: Path) -> None:
+def check(name: str, folder: Path, environment: Path, *, long: bool) -> None:
     """Make the environment, install the package with its locked dependencies, run its tests."""
     python = environment / "bin" / "python"
     requirements = environment.with_suffix(".txt")
@@ -61,11 +62,12 @@ def check(name: str, folder: Path, environment: Path) -> None:
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
     fresh = [part for member in members() for part in ("--refresh-package", member)]
     install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
-    run(*install, "-r", requirements, "pytest", "pytest-xdist", "hypothesis")
+    run(*install, "-r", requirements, "pytest", "pytest-xdist>=3.7", "hypothesis")
     if name in INFERENCE_ONLY:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
     # The app depends on all the others: what its environment may lack is seen when its tests are imported.
     only = ["-n", "0", "--collect-only"] if name == "sdc" else []
+    only += [] if long else ["-m", "not long"]
     run(python, "-m", "pytest", "-p", "no:cacheprovider", *only, folder / "tests")
 
 
@@ -75,11 +77,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("packages", nargs="*", choices=[*members(), []])
-    chosen = parser.parse_args().packages or list(members())
+    parser.add_argument("--long", action="store_true", help="the tests marked so, too")
+    options = parser.parse_args()
+    chosen = options.packages or list(members())
     with tempfile.TemporaryDirectory() as scratch:
         for name in chosen:
             print(f"-- {name}", flush=True)
-            check(name, members()[name], Path(scratch) / name)
+            check(name, members()[name], Path(scratch) / name, long=options.long)
 
 
 if __name__ == "__main__":

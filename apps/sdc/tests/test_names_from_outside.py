@@ -148,3 +148,11 @@ def test_a_bar_and_a_table(capsys, monkeypatch):
         assert "\x1b[2J" not in text
     assert captured.out.count(SHOWN) >= 4
     assert r"[bold]a\x1b[2J" in captured.err  # in columns, so not all of it
+
+
+def test_a_line_feed_in_a_name_makes_no_second_row(capsys):
+    rows = table("name", "dB")
+    rows.add_row("unet\nvae_decoder   100.0", "3.0")
+    console().print(rows)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "vae_decoder" in line]
+    assert line.split() == [r"unet\nvae_decoder", "100.0", "3.0"]

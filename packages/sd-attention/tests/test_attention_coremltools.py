@@ -14,7 +14,7 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("coremltools", exc_type=ImportError)
 pytest.importorskip("sd_mil")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.long]
 
 HEADS, LENGTH, CHANNELS = 2, 20, 16
 FUNCTIONS = {

@@ -21,6 +21,8 @@ from sd_attention import (
 )
 from sd_attention.transformers import attention
 
+pytestmark = pytest.mark.long
+
 transformers = pytest.importorskip("transformers")
 
 TOKENS = 11

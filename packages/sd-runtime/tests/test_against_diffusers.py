@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def ports(found: tuple[Any, ...], dtype: str | None) -> tuple[PortSpec, ...]:
 
 
 @pytest.fixture(scope="module")
-def checkpoint() -> Iterator[Any]:
+def checkpoint() -> Any:
     """diffusers' own pipeline of the reference checkpoint."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,10 +67,7 @@ def checkpoint() -> Iterator[Any]:
             REFERENCE / "tiny-sd", torch_dtype=torch.float32, variant="fp16", safety_checker=None
         )
     pipeline.set_progress_bar_config(disable=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # these networks are so small that threads only wait for each other
-    yield pipeline
-    torch.set_num_threads(threads)
+    return pipeline
 
 
 @pytest.fixture

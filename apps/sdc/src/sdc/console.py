@@ -35,6 +35,10 @@ def printable_json(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\t", "\\t")
+
+
 def console(*, err: bool = False) -> Console:
     """A rich console on standard output, or on standard error, to which all text is plain text."""
     from rich.console import Console
@@ -91,7 +95,13 @@ def table(*headings: str, title: str | None = None) -> Table:
     from rich import box
     from rich.table import Table
 
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    class OneLineTable(Table):
+        def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+            """A name with a line feed in it is no second row."""
+            lines = (_one_line(cell) if isinstance(cell, str) else cell for cell in cells)
+            super().add_row(*lines, **options)
+
+    result = OneLineTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, heading in enumerate(headings):
         result.add_column(heading, justify="left" if index == 0 else "right")
     return result

@@ -25,6 +25,8 @@ from sd_convert.facts import chosen_sizes, read_facts
 from sd_mil import MLModel
 from torch import nn
 
+pytestmark = pytest.mark.long
+
 XL = "StableDiffusionXLPipeline"
 THREE = {
     "block_out_channels": (32, 32, 32),

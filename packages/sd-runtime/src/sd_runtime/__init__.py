@@ -54,6 +54,7 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
+from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
 from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
@@ -68,6 +69,7 @@ __all__ = [
     "DEFAULTS",
     "NO_RECIPE",
     "RECIPES",
+    "Adopted",
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
@@ -119,13 +121,16 @@ __all__ = [
     "Task",
     "TextEncoding",
     "TimeIds",
+    "Unstated",
     "UnsupportedBundleError",
     "UserImageError",
     "VaeFacts",
     "Variant",
+    "adopt",
     "draw_noise",
     "format_manifest",
     "new_bundle",
+    "open_any",
     "open_bundle",
     "open_model",
     "parse_manifest",

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from sd_mil import Program
+from sd_mil.ir import Target
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 from torch.fx.node import map_aggregate
@@ -17,7 +18,6 @@ from sd_convert.component import Component
 from sd_convert.coreml import import_coremltools
 from sd_convert.errors import LoweringError
 from sd_convert.export import Exported
-from sd_convert.targets import Target
 
 from . import aten  # noqa: F401 - registers the lowerers
 from .builder import Builder
