@@ -21,7 +21,7 @@ from .facts import chosen_sizes
 from .limits import check_space, limits_named
 from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
-from .metadata import model_version, package_name
+from .metadata import model_version
 from .options import ConversionOptions
 from .programs import PreparedComponent, Programs, Wanted
 from .transform import Transform
@@ -163,7 +163,8 @@ class _Work:
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
-        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        package = part.kind.package_of(model_version(part.facts, options), self.programs.sizes)
+        size = self.draft.model.image
         entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
         program, entry = self._transformed(prepared.program, entry)
         pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
