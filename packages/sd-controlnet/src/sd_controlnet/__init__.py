@@ -1,9 +1,23 @@
-"""ControlNet conditioning for sd-runtime."""
+"""ControlNets and adapters for sd-runtime: hints, strengths and schedules; several at once."""
 
 from sd_runtime import Port
 
-from sd_controlnet.conditioning import prepare_conditioning
-from sd_controlnet.errors import ControlNetError
+from sd_controlnet.conditioning import hint_array, prepare_conditioning, read_hint
+from sd_controlnet.control import MOST_SCALE, Control
+from sd_controlnet.errors import BaseModelError, ControlNetError, HintError
 from sd_controlnet.residuals import zero_residuals
+from sd_controlnet.steering import Steering
 
-__all__ = ["ControlNetError", "Port", "prepare_conditioning", "zero_residuals"]
+__all__ = [
+    "MOST_SCALE",
+    "BaseModelError",
+    "Control",
+    "ControlNetError",
+    "HintError",
+    "Port",
+    "Steering",
+    "hint_array",
+    "prepare_conditioning",
+    "read_hint",
+    "zero_residuals",
+]

@@ -20,8 +20,8 @@ def with_controlnets(
     """``checkpoint`` with ControlNets beside its own networks, and the kinds that convert them.
 
     ``sources``: each a folder in diffusers' format, a hub id or a ``.safetensors`` file (diffusers' names or
-    the original ones). Their components are called by hub id, or by the name of the folder or file. ``options``:
-    ``variant``, ``token``, ``cache_dir`` and ``local_files_only`` as of :func:`sd_convert.open_checkpoint`.
+    the original ones). Their components are called by hub id, or by the name of the folder or file.
+    ``options``: ``variant``, ``token``, ``cache_dir`` and ``local_files_only``, as of ``open_checkpoint``.
 
     Example:
         >>> checkpoint, kinds = with_controlnets(open_checkpoint("model"), ["canny"])  # doctest: +SKIP

@@ -1,0 +1,170 @@
+"""ControlNets of tiny random checkpoints, several at once and not square, against diffusers' pipelines."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
+
+import diffusers
+from sd_controlnet import Control, Steering
+from sd_runtime import Pipeline
+
+from .conftest import Families, make_controlnet, make_unet
+
+WIDTH, HEIGHT = 24, 16
+STEPS, SCALE = 5, 3.0
+STRENGTHS = {"first": 0.8, "second": 0.5}
+SPANS = {"first": (0.0, 0.7), "second": (0.3, 1.0)}
+
+
+def hint(seed: int) -> Image.Image:
+    """Edges of another size and shape than the picture's."""
+    return Image.fromarray((np.random.default_rng(seed).random((40, 30, 3)) > 0.6).astype(np.uint8) * 255)
+
+
+HINTS = {"first": hint(1), "second": hint(2)}
+
+
+@dataclass(frozen=True)
+class Steered:
+    """diffusers' networks, and the pipeline of the bundle made of them."""
+
+    networks: Any
+    controlnets: dict[str, Any]
+    pipeline: Pipeline
+
+    def by_diffusers(self, kind: str, *names: str, guess_mode: bool = False, **options: Any) -> np.ndarray:
+        chosen = [self.controlnets[name] for name in names]
+        one = len(names) == 1
+        extra = {} if "XL" in kind else {"requires_safety_checker": False}
+        pipeline = getattr(diffusers, kind)(
+            **self.networks.components, controlnet=chosen[0] if one else chosen, **extra
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        hints = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
+        key = "image" if "image" not in options else "control_image"
+        spans = [SPANS[name] for name in names]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            drawn = pipeline(
+                "a cat",
+                negative_prompt="dull",
+                num_inference_steps=STEPS,
+                guidance_scale=SCALE,
+                width=WIDTH,
+                height=HEIGHT,
+                generator=torch.Generator("cpu").manual_seed(11),
+                controlnet_conditioning_scale=[STRENGTHS[n] for n in names]
+                if not one
+                else STRENGTHS[names[0]],
+                control_guidance_start=[start for start, _ in spans],
+                control_guidance_end=[end for _, end in spans],
+                guess_mode=guess_mode,
+                **{key: hints[0] if one else hints},
+                **options,
+            )
+        return np.asarray(drawn.images[0], dtype=np.float64)
+
+    def ours(self, *names: str, guess_mode: bool = False, **options: Any) -> np.ndarray:
+        controls = [
+            Control(name, HINTS[name], STRENGTHS[name], *SPANS[name], guess_mode=guess_mode) for name in names
+        ]
+        steer = Steering(self.pipeline, controls) if names else None
+        (drawn,) = self.pipeline.generate(
+            "a cat",
+            negative_prompt="dull",
+            num_inference_steps=STEPS,
+            guidance_scale=SCALE,
+            seed=11,
+            rng="torch",
+            steer=steer,
+            **options,
+        )
+        assert (drawn.settings.controls or ()) == (steer.controls if steer else ())
+        return np.asarray(drawn.image, dtype=np.float64)
+
+
+def psnr(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape == (HEIGHT, WIDTH, 3)
+    return float(10 * np.log10(255**2 / max(np.mean((found - expected) ** 2), 1e-9)))
+
+
+def steered(families: Families, networks: Any, **options: Any) -> Steered:
+    controlnets = {
+        "first": make_controlnet(networks.unet, seed=5),
+        "second": make_controlnet(networks.unet, seed=6, controlnet_conditioning_channel_order="bgr"),
+        "pooled": make_controlnet(networks.unet, seed=7, global_pool_conditions=True),
+    }
+    sizes = {"latent_height": HEIGHT // 2, "latent_width": WIDTH // 2}
+    path = families.steered_bundle(
+        networks, controlnets, {}, unet_support_controlnet=True, **sizes, **options
+    )
+    return Steered(networks, controlnets, Pipeline.open(path))
+
+
+@pytest.fixture(scope="module")
+def sd(shared_families: Families) -> Steered:
+    return steered(shared_families, shared_families.sd())
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory: pytest.TempPathFactory) -> Steered:
+    families = Families(tmp_path_factory.mktemp("xl"))
+    return steered(families, families.xl(), unet_batch_one=True)
+
+
+@pytest.fixture
+def pictures() -> dict[str, Any]:
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH
+    image = np.stack([rows, columns, (rows + columns) % 1], axis=-1)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:12, 8:20] = 255
+    return {
+        "image": Image.fromarray(np.round(image * 255).astype(np.uint8)),
+        "mask": Image.fromarray(mask),
+    }
+
+
+def test_sd_like_diffusers(sd: Steered) -> None:
+    plain = sd.ours()
+    for names, guess_mode in ((("first",), False), (("first", "second"), False), (("first", "second"), True)):
+        expected = sd.by_diffusers("StableDiffusionControlNetPipeline", *names, guess_mode=guess_mode)
+        assert psnr(plain, expected) < 30
+        assert psnr(sd.ours(*names, guess_mode=guess_mode), expected) >= 35
+
+
+def test_sd_from_pictures(sd: Steered, pictures: dict[str, Any]) -> None:
+    names = ("first", "second")
+    image, mask = pictures["image"], pictures["mask"]
+    expected = sd.by_diffusers("StableDiffusionControlNetImg2ImgPipeline", *names, image=image, strength=0.8)
+    assert psnr(sd.ours(*names, image=image, strength=0.8), expected) >= 35
+    expected = sd.by_diffusers(
+        "StableDiffusionControlNetInpaintPipeline", *names, image=image, mask_image=mask, strength=1.0
+    )
+    assert psnr(sd.ours(*names, image=image, mask=mask, strength=1.0), expected) >= 35
+
+
+def test_xl_one_row_at_a_time_like_diffusers(xl: Steered, pictures: dict[str, Any]) -> None:
+    names = ("first", "second")
+    for guess_mode in (False, True):
+        expected = xl.by_diffusers("StableDiffusionXLControlNetPipeline", *names, guess_mode=guess_mode)
+        assert psnr(xl.ours(), expected) < 30
+        assert psnr(xl.ours(*names, guess_mode=guess_mode), expected) >= 35
+    image, mask = pictures["image"], pictures["mask"]
+    expected = xl.by_diffusers(
+        "StableDiffusionXLControlNetImg2ImgPipeline", *names, image=image, strength=0.8
+    )
+    assert psnr(xl.ours(*names, image=image, strength=0.8), expected) >= 35
+    expected = xl.by_diffusers(
+        "StableDiffusionXLControlNetInpaintPipeline", *names, image=image, mask_image=mask, strength=0.99
+    )
+    assert psnr(xl.ours(*names, image=image, mask=mask, strength=0.99), expected) >= 35
