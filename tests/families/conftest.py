@@ -60,7 +60,7 @@ def make_controlnet(unet: Any, *, seed: int, **config: Any) -> Any:
     made = ControlNetModel.from_config({**made.config, **config})
     zeros = (*made.controlnet_down_blocks, made.controlnet_mid_block, made.controlnet_cond_embedding.conv_out)
     for convolution in zeros:
-        torch.nn.init.normal_(convolution.weight, std=0.2)
+        torch.nn.init.normal_(convolution.weight, std=0.4)
         torch.nn.init.normal_(convolution.bias, std=0.1)
     return made.half().float().eval()
 
@@ -72,6 +72,7 @@ def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     own = {"channels": [32, 64, 64], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
     sd = {"channels": [32, 64], "downscale_factor": 2, "adapter_type": "full_adapter"}
     made = T2IAdapter(in_channels=channels, num_res_blocks=1, **(own if xl else sd))
+    made.adapter.conv_in.weight.data *= 20  # or nobody would see it
     return made.half().float().eval()
 
 
@@ -167,6 +168,9 @@ class Families:
     """Builds diffusers' pipelines in a folder, saves them there, and converts them."""
 
     scheduler = staticmethod(make_scheduler)
+
+    controlnet = staticmethod(make_controlnet)
+    adapter = staticmethod(make_adapter)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,9 +1,9 @@
-"""ControlNets of tiny random checkpoints, several at once and not square, against diffusers' pipelines."""
+"""ControlNets and T2I-Adapters of tiny random checkpoints, not square, against diffusers' pipelines."""
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,18 +12,18 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
 
-import diffusers
-from sd_controlnet import Control, Steering
-from sd_runtime import Pipeline
-
-from .conftest import Families, make_controlnet, make_unet
+from sd_controlnet import Control, Steering  # noqa: E402
+from sd_runtime import Pipeline  # noqa: E402
 
 WIDTH, HEIGHT = 24, 16
 STEPS, SCALE = 5, 3.0
-STRENGTHS = {"first": 0.8, "second": 0.5}
-SPANS = {"first": (0.0, 0.7), "second": (0.3, 1.0)}
+STRENGTHS = {"first": 0.8, "second": 0.5, "sketch": 0.7}
+SPANS = {"first": (0.0, 0.7), "second": (0.3, 1.0), "sketch": (0.0, 1.0)}
+PROMPTS = {"prompt": "a cat", "negative_prompt": "dull"}
+SAMPLING = {**PROMPTS, "num_inference_steps": STEPS, "guidance_scale": SCALE}
 
 
 def hint(seed: int) -> Image.Image:
@@ -31,7 +31,7 @@ def hint(seed: int) -> Image.Image:
     return Image.fromarray((np.random.default_rng(seed).random((40, 30, 3)) > 0.6).astype(np.uint8) * 255)
 
 
-HINTS = {"first": hint(1), "second": hint(2)}
+HINTS = {"first": hint(1), "second": hint(2), "sketch": hint(3)}
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,46 @@ class Steered:
 
     networks: Any
     controlnets: dict[str, Any]
+    adapter: Any
     pipeline: Pipeline
 
-    def by_diffusers(self, kind: str, *names: str, guess_mode: bool = False, **options: Any) -> np.ndarray:
+    def by_diffusers(self, kind: str, *names: str, **options: Any) -> np.ndarray:
+        """ControlNets by the pipeline of that kind."""
         chosen = [self.controlnets[name] for name in names]
-        one = len(names) == 1
-        extra = {} if "XL" in kind else {"requires_safety_checker": False}
-        pipeline = getattr(diffusers, kind)(
-            **self.networks.components, controlnet=chosen[0] if one else chosen, **extra
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        hints = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
-        key = "image" if "image" not in options else "control_image"
         spans = [SPANS[name] for name in names]
+        scales = [STRENGTHS[name] for name in names]
+        fitted = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
+        one = len(names) == 1
+        pipeline = self._pipeline(kind, controlnet=chosen[0] if one else chosen)
+        return self._drawn(
+            pipeline,
+            controlnet_conditioning_scale=scales[0] if one else scales,
+            control_guidance_start=[start for start, _ in spans],
+            control_guidance_end=[end for _, end in spans],
+            **{"control_image" if "image" in options else "image": fitted[0] if one else fitted},
+            **options,
+        )
+
+    def adapted_by_diffusers(self, kind: str, **options: Any) -> np.ndarray:
+        """The adapter by the pipeline of that kind."""
+        image, scale = HINTS["sketch"].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), STRENGTHS["sketch"]
+        pipeline = self._pipeline(kind, adapter=self.adapter)
+        return self._drawn(pipeline, image=image, adapter_conditioning_scale=scale, **options)
+
+    def _pipeline(self, kind: str, **networks: Any) -> Any:
+        extra = {} if "XL" in kind else {"requires_safety_checker": False}
+        made = getattr(diffusers, kind)
+        taken = inspect.signature(made.__init__).parameters
+        components = {name: part for name, part in self.networks.components.items() if name in taken}
+        pipeline = made(**components, **networks, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _drawn(self, pipeline: Any, **options: Any) -> np.ndarray:
+        generator = torch.Generator("cpu").manual_seed(11)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            drawn = pipeline(
-                "a cat",
-                negative_prompt="dull",
-                num_inference_steps=STEPS,
-                guidance_scale=SCALE,
-                width=WIDTH,
-                height=HEIGHT,
-                generator=torch.Generator("cpu").manual_seed(11),
-                controlnet_conditioning_scale=[STRENGTHS[n] for n in names]
-                if not one
-                else STRENGTHS[names[0]],
-                control_guidance_start=[start for start, _ in spans],
-                control_guidance_end=[end for _, end in spans],
-                guess_mode=guess_mode,
-                **{key: hints[0] if one else hints},
-                **options,
-            )
+            drawn = pipeline(**SAMPLING, width=WIDTH, height=HEIGHT, generator=generator, **options)
         return np.asarray(drawn.images[0], dtype=np.float64)
 
     def ours(self, *names: str, guess_mode: bool = False, **options: Any) -> np.ndarray:
@@ -79,16 +87,7 @@ class Steered:
             Control(name, HINTS[name], STRENGTHS[name], *SPANS[name], guess_mode=guess_mode) for name in names
         ]
         steer = Steering(self.pipeline, controls) if names else None
-        (drawn,) = self.pipeline.generate(
-            "a cat",
-            negative_prompt="dull",
-            num_inference_steps=STEPS,
-            guidance_scale=SCALE,
-            seed=11,
-            rng="torch",
-            steer=steer,
-            **options,
-        )
+        (drawn,) = self.pipeline.generate(**SAMPLING, seed=11, rng="torch", steer=steer, **options)
         assert (drawn.settings.controls or ()) == (steer.controls if steer else ())
         return np.asarray(drawn.image, dtype=np.float64)
 
@@ -98,28 +97,34 @@ def psnr(found: np.ndarray, expected: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(np.mean((found - expected) ** 2), 1e-9)))
 
 
-def steered(families: Families, networks: Any, **options: Any) -> Steered:
+def steered(families: Any, networks: Any, *, xl: bool = False) -> Steered:
     controlnets = {
-        "first": make_controlnet(networks.unet, seed=5),
-        "second": make_controlnet(networks.unet, seed=6, controlnet_conditioning_channel_order="bgr"),
-        "pooled": make_controlnet(networks.unet, seed=7, global_pool_conditions=True),
+        "first": families.controlnet(networks.unet, seed=5),
+        "second": families.controlnet(networks.unet, seed=6, controlnet_conditioning_channel_order="bgr"),
     }
-    sizes = {"latent_height": HEIGHT // 2, "latent_width": WIDTH // 2}
+    adapter = families.adapter(xl=xl, seed=8)
     path = families.steered_bundle(
-        networks, controlnets, {}, unet_support_controlnet=True, **sizes, **options
+        networks,
+        controlnets,
+        {"sketch": adapter},
+        unet_support_controlnet=True,
+        unet_support_t2i_adapter=True,
+        unet_batch_one=xl,
+        latent_height=HEIGHT // 2,
+        latent_width=WIDTH // 2,
     )
-    return Steered(networks, controlnets, Pipeline.open(path))
+    return Steered(networks, controlnets, adapter, Pipeline.open(path))
 
 
 @pytest.fixture(scope="module")
-def sd(shared_families: Families) -> Steered:
+def sd(shared_families: Any) -> Steered:
     return steered(shared_families, shared_families.sd())
 
 
 @pytest.fixture(scope="module")
-def xl(tmp_path_factory: pytest.TempPathFactory) -> Steered:
-    families = Families(tmp_path_factory.mktemp("xl"))
-    return steered(families, families.xl(), unet_batch_one=True)
+def xl(shared_families: Any, tmp_path_factory: pytest.TempPathFactory) -> Steered:
+    families = type(shared_families)(tmp_path_factory.mktemp("xl"))
+    return steered(families, families.xl(), xl=True)
 
 
 @pytest.fixture
@@ -168,3 +173,11 @@ def test_xl_one_row_at_a_time_like_diffusers(xl: Steered, pictures: dict[str, An
         "StableDiffusionXLControlNetInpaintPipeline", *names, image=image, mask_image=mask, strength=0.99
     )
     assert psnr(xl.ours(*names, image=image, mask=mask, strength=0.99), expected) >= 35
+
+
+def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
+    kinds = {"StableDiffusionAdapterPipeline": sd, "StableDiffusionXLAdapterPipeline": xl}
+    for kind, steered in kinds.items():
+        expected = steered.adapted_by_diffusers(kind)
+        assert psnr(steered.ours(), expected) < 30
+        assert psnr(steered.ours("sketch"), expected) >= 35

@@ -118,7 +118,7 @@ COMPRESSIONS = st.builds(
 def components(
     draw: st.DrawFn, index: int, role: str, sizes: list[PictureSize], due: dict[PictureSize, list[PortSpec]]
 ) -> BundleComponent:
-    is_sized = role in ("denoiser", "image_decoder", "image_encoder")
+    is_sized = role not in ("text_encoder", "safety_checker")
     made_for = draw(st.lists(st.sampled_from(sizes), min_size=1, unique=True)) if is_sized else [None]
     return BundleComponent(
         name=f"{index} {draw(NAMES)}",

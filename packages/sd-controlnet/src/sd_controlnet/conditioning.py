@@ -89,8 +89,19 @@ def hint_array(
     """
     if isinstance(hint, np.ndarray):
         return _checked(hint, (1, channels, height, width))
+    if isinstance(hint, str | Path) and Path(hint).suffix.lower() == ".npy":
+        return _checked(_mapped(Path(hint)), (1, channels, height, width))
     image = read_hint(hint) if isinstance(hint, str | Path) else hint
     return prepare_conditioning(image, height=height, width=width, channels=channels)
+
+
+def _mapped(path: Path) -> npt.NDArray[Any]:
+    """The array in a file, of which nothing is read before its shape is known; nothing is unpickled."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise HintError(f"{path}: expected an array, got {reason:.200}") from None
 
 
 def _checked(hint: npt.NDArray[Any], shape: tuple[int, int, int, int]) -> Float:
@@ -98,7 +109,7 @@ def _checked(hint: npt.NDArray[Any], shape: tuple[int, int, int, int]) -> Float:
         raise HintError(
             f"expected a hint of numbers of shape {list(shape)}, got {hint.dtype}{list(hint.shape)}"
         )
-    numbers = hint.astype(np.float32).reshape(shape)
+    numbers: Float = np.asarray(hint, np.float32).reshape(shape)
     if not (np.abs(numbers) <= 1).all():
         raise HintError(
             f"expected a hint with numbers in [0, 1], or -1 for what is to be painted anew, got "

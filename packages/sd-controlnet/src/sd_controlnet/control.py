@@ -28,7 +28,7 @@ class Control:
         scale: of what it adds, 0 to 10.
         start: the part of the steps before which it does nothing.
         end: the part of the steps after which it does nothing.
-        guess_mode: it tells what the picture is from the hint alone: it steers the prompt's prediction and not
+        guess_mode: the hint says what the picture is, not the prompt: it steers the prompt's prediction, not
             the one that guidance moves away from, and its finer residuals count less.
         mask: a PIL image or a file; it steers where that is white.
 

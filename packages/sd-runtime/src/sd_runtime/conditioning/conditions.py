@@ -67,8 +67,8 @@ def conditions(
     if facts.conditioning.guidance_embedding:
         width = unet.input("timestep_cond").shape[-1]
         inputs["timestep_cond"] = guidance_embedding(settings.guidance_scale - 1, width).repeat(len(rows), 0)
-    negative = tuple(row.is_negative for row in rows)
-    return Conditions(inputs, _seen(rows, extra_channels), guide, negative)
+    is_negative = tuple(row.is_negative for row in rows)
+    return Conditions(inputs, _seen(rows, extra_channels), guide, is_negative)
 
 
 def _rows(
