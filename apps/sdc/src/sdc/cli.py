@@ -18,7 +18,18 @@ import click
 from sdc.console import printable
 from sdc.interrupts import INTERRUPTED, SAID, interrupts
 
-_COMMANDS = ("analyze", "cache", "compress", "convert", "demo", "generate", "inspect", "run", "verify")
+_COMMANDS = (
+    "analyze",
+    "cache",
+    "compress",
+    "convert",
+    "demo",
+    "generate",
+    "hint",
+    "inspect",
+    "run",
+    "verify",
+)
 _OUR_PACKAGES = frozenset(
     (
         "sdc",

@@ -44,13 +44,13 @@ def prepare_conditioning(image: Image, *, height: int, width: int, channels: int
     if height < 1 or width < 1:
         raise ControlNetError(f"expected a height and width of at least 1 pixel, got {height} and {width}")
     # PIL's sizes are (width, height), numpy's shapes (height, width).
-    resized = _in_bytes(image).resize((width, height), Pillow.Resampling.LANCZOS)
+    resized = in_bytes(image).resize((width, height), Pillow.Resampling.LANCZOS)
     converted = resized.convert("RGB" if channels != 1 else "L")
     pixels = np.asarray(converted, dtype=np.float32).reshape(height, width, -1) / np.float32(255)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
-def _in_bytes(image: Image) -> Image:
+def in_bytes(image: Image) -> Image:
     """``image`` with 8 bits a channel: depth maps often have 16."""
     from PIL import Image as Pillow
 
