@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,3 +182,55 @@ def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
         expected = steered.adapted_by_diffusers(kind)
         assert psnr(steered.ours(), expected) < 30
         assert psnr(steered.ours("sketch"), expected) >= 35
+
+
+def test_they_compute_what_torch_computes(sd: Steered, xl: Steered) -> None:
+    """The networks that steer, each against torch's, from the folders that they were made of."""
+    from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+    from sd_convert import KINDS, open_checkpoint, verify
+
+    for steered in (sd, xl):
+        path = steered.pipeline.bundle.path
+        opened = open_checkpoint(path.parent / "checkpoint")
+        opened, kinds = with_controlnets(opened, [path.parent / name for name in steered.controlnets])
+        opened, more = with_t2i_adapters(opened, [path.parent / "sketch"])
+        names = [*steered.controlnets, "sketch"]
+        report = verify(path, opened, components=names, kinds=(*KINDS, *kinds, *more))
+        assert min(row.psnr for row in report.rows) >= 60
+        assert {row.component for row in report.rows} == set(names)
+        origins = steered.pipeline.bundle.manifest.provenance.weights.files
+        assert [file.name for file in origins["first"]] == ["first/diffusion_pytorch_model.safetensors"]
+        assert origins["first"][0].sha256 is not None
+
+
+def test_from_the_command_line(sd: Steered, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from sd_runtime import read_settings
+    from sdc.cli import cli
+
+    hints = [tmp_path / f"{name}.png" for name in ("first", "second")]
+    for path in hints:
+        HINTS[path.stem].save(path)
+    command = ["generate", "a cat", "-i", sd.pipeline.bundle.path, "-o", tmp_path / "x.png", "--rng", "torch"]
+    command += ["--negative-prompt", "dull", "--seed", 11, "--num-inference-steps", STEPS]
+    command += ["--guidance-scale", SCALE, "--controlnet", "first", "second", "--controlnet-inputs", *hints]
+    command += ["--controlnet-scale", 0.8, 0.5, "--controlnet-start", 0, 0.3, "--controlnet-end", 0.7, 1]
+    done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "x.png") as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn, float), sd.ours("first", "second"))
+        assert "ControlNet 0:" in drawn.text["parameters"]  # type: ignore[attr-defined]
+    assert [control.scale for control in read_settings(tmp_path / "x.png").controls or ()] == [0.8, 0.5]
+
+
+def test_a_controlnet_of_another_base_is_refused(sd: Steered, xl: Steered, tmp_path: Path) -> None:
+    from sd_controlnet import BaseModelError
+    from sd_controlnet.conversion import with_controlnets
+    from sd_convert import KINDS, ConversionOptions, open_checkpoint, plan
+
+    opened = open_checkpoint(sd.pipeline.bundle.path.parent / "checkpoint")
+    opened, kinds = with_controlnets(opened, [xl.pipeline.bundle.path.parent / "first"])
+    with pytest.raises(
+        BaseModelError, match="cross_attention_dim 64 instead of 32, time_ids yes instead of no"
+    ):
+        plan(opened, ConversionOptions(components=("first",)), kinds=(*KINDS, *kinds))

@@ -60,9 +60,7 @@ def test_a_flat_picture_has_no_edges() -> None:
 
 
 def test_thresholds_of_canny() -> None:
-    few, many = (
-        np.asarray(make_hint(photo(), "canny", low=low, high=2 * low)) > 0 for low in (150.0, 20.0)
-    )
+    few, many = (np.asarray(make_hint(photo(), "canny", low=low, high=2 * low)) > 0 for low in (150.0, 20.0))
     assert 0 <= few.sum() < many.sum()
 
 
@@ -90,7 +88,7 @@ def test_labels_become_the_colours_of_their_classes() -> None:
     np.testing.assert_array_equal(colours[:, 0], expected)
     with pytest.raises(HintError, match="labels from 0 to 149, ADE20K's classes, got 150"):
         make_hint(Image.fromarray(labels + 1), "segmentation")
-    with pytest.raises(HintError, match="one channel .* got one of mode RGB"):
+    with pytest.raises(HintError, match=r"one channel .* got one of mode RGB"):
         make_hint(photo(), "segmentation")
 
 

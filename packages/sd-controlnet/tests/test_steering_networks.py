@@ -66,7 +66,9 @@ def entry(name: str, role: str, inputs: list[PortSpec], outputs: list[PortSpec])
 
 def controlnet(name: str, shapes: dict[str, tuple[int, ...]] = SHAPES, batch: int = 1) -> BundleComponent:
     inputs = ports({"sample": (4, 4, 6), "controlnet_cond": (3, 32, 48)}, batch)
-    return entry(name, "controlnet", [*inputs, PortSpec("timestep", (batch,), "float16")], ports(shapes, batch))
+    return entry(
+        name, "controlnet", [*inputs, PortSpec("timestep", (batch,), "float16")], ports(shapes, batch)
+    )
 
 
 def controlled(name: str, calls: list[str]) -> Callable[..., Any]:
@@ -92,7 +94,12 @@ class Toy:
         self.opened: list[str] = []
         pooled = {name: (shape[0], 1, 1) for name, shape in SHAPES.items()}
         entries = [
-            entry("unet", "denoiser", ports({"sample": (4, 4, 6), **unet}, 1), ports({"noise_pred": (4, 4, 6)}, 1)),
+            entry(
+                "unet",
+                "denoiser",
+                ports({"sample": (4, 4, 6), **unet}, 1),
+                ports({"noise_pred": (4, 4, 6)}, 1),
+            ),
             controlnet("org/canny"),
             controlnet("depth", batch=2),
             controlnet("pooled", pooled),
@@ -199,7 +206,9 @@ def test_with_little_memory_only_what_a_step_needs_stays(tmp_path: Path) -> None
 
 def test_what_a_picture_says_of_them(toy: Toy) -> None:
     blue = Image.new("RGB", (9, 9), (0, 0, 255))
-    steering = Steering(toy.pipeline, [Control("canny", HINT, 0.5, 0.1, 0.9, mask=HINT), Control("depth", blue)])
+    steering = Steering(
+        toy.pipeline, [Control("canny", HINT, 0.5, 0.1, 0.9, mask=HINT), Control("depth", blue)]
+    )
     canny, depth = steering.controls
     assert (canny.component, canny.scale, canny.start, canny.end) == ("org/canny", 0.5, 0.1, 0.9)
     assert canny.hint_sha256 != depth.hint_sha256
@@ -224,7 +233,9 @@ def test_numbers_out_of_range(numbers: dict[str, float], said: str) -> None:
 
 
 def test_what_does_not_fit_is_refused(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=r"additional_residual_1 of shape \[16, 2, 3\].* got \[24, 2, 3\]"):
+    with pytest.raises(
+        BaseModelError, match=r"additional_residual_1 of shape \[16, 2, 3\].* got \[24, 2, 3\]"
+    ):
         Steering(toy.pipeline, [Control("other", HINT)])
     with pytest.raises(ControlNetError, match=r"\(org/canny, depth, pooled, other, sketch\), got 'pose'"):
         Steering(toy.pipeline, [Control("pose", HINT)])

@@ -121,7 +121,8 @@ def _checked(hint: npt.NDArray[Any], shape: tuple[int, int, int, int]) -> Float:
 def mask_array(mask: Image | str | Path, *, height: int, width: int) -> Float:
     """How much a network steers at each pixel, (H, W) in [0, 1]: 1 where ``mask`` is white."""
     image = read_hint(mask) if isinstance(mask, str | Path) else mask
-    return prepare_conditioning(image, height=height, width=width, channels=1)[0, 0]
+    grey: Float = prepare_conditioning(image, height=height, width=width, channels=1)[0, 0]
+    return grey
 
 
 def shrunk(mask: Float, height: int, width: int) -> Float:

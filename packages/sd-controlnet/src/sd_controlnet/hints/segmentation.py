@@ -38,8 +38,8 @@ def segmentation(labels: Image) -> npt.NDArray[np.uint8]:
     numbers = np.asarray(labels)
     if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
         raise HintError(
-            "expected a label map, a picture of one channel with the number of a class at each pixel, got one "
-            f"of mode {labels.mode}"
+            "expected a label map, a picture of one channel with the number of a class at each pixel, got "
+            f"one of mode {labels.mode}"
         )
     if (largest := int(numbers.max())) >= len(ADE20K) or numbers.min() < 0:
         raise HintError(f"expected labels from 0 to {len(ADE20K) - 1}, ADE20K's classes, got {largest}")
