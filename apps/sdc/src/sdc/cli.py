@@ -28,6 +28,7 @@ _COMMANDS = (
     "convert",
     "demo",
     "generate",
+    "hint",
     "import",
     "inspect",
     "lint",

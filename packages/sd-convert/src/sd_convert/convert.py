@@ -22,7 +22,7 @@ from .like import Likeness
 from .limits import check_space, limits_named
 from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
-from .metadata import model_version, package_name
+from .metadata import model_version
 from .options import ConversionOptions
 from .programs import PreparedComponent, Programs, Wanted
 from .stores import FOLDER, compressed, file_name
@@ -181,7 +181,8 @@ class _Work:
         prepared = self.programs.prepared(wanted)
         if self.like is not None:
             self.like.check_precision(part, prepared)
-        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        package = part.kind.package_of(model_version(part.facts, options), self.programs.sizes)
+        size = self.draft.model.image
         entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
         program, entry = self._transformed(prepared.program, entry)
         if self.transform is None:

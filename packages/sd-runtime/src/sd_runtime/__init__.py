@@ -42,8 +42,8 @@ from sd_bundle import (
     parse_manifest,
 )
 
-from sd_runtime.conditioning.residuals import Port, zero_residuals
-from sd_runtime.denoiser import Steer
+from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
+from sd_runtime.denoiser import Evaluation, Steer, predict_rows
 from sd_runtime.drawing import DEFAULTS
 from sd_runtime.errors import (
     EngineError,
@@ -55,20 +55,30 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
-from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
+from sd_runtime.model import (
+    ChunkedModel,
+    FunctionModel,
+    LoadedModel,
+    Model,
+    Precision,
+    open_model,
+    resolve_engine,
+)
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings
 from sd_runtime.recipes import NONE as NO_RECIPE
 from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
-from sd_runtime.settings import ImageSettings
+from sd_runtime.settings import ControlSettings, ImageSettings
 from sd_runtime.user_image import read_image
 
 __all__ = [
+    "ADAPTER_RESIDUAL",
     "DEFAULTS",
     "NO_RECIPE",
     "RECIPES",
+    "RESIDUAL",
     "Adopted",
     "AttentionImplementation",
     "Bundle",
@@ -79,10 +89,12 @@ __all__ = [
     "Compression",
     "ComputeUnit",
     "ConditioningFacts",
+    "ControlSettings",
     "DenoiserFacts",
     "Draft",
     "Encodes",
     "EngineError",
+    "Evaluation",
     "Family",
     "FileHashes",
     "FileRecord",
@@ -94,6 +106,7 @@ __all__ = [
     "ImageTextError",
     "IntegrityError",
     "LatentSize",
+    "LoadedModel",
     "Manifest",
     "ManifestError",
     "MissingComponentError",
@@ -134,6 +147,7 @@ __all__ = [
     "open_bundle",
     "open_model",
     "parse_manifest",
+    "predict_rows",
     "read_image",
     "read_settings",
     "resolve_engine",

@@ -120,6 +120,7 @@ def drawing_of(
         crop_top_left=request.crop_top_left,
         target_size=request.target_size,
         recipe=None if request.recipe == NONE else request.recipe,
+        controls=getattr(request.steer, "controls", None),
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )
     own = {**_of_task(request, task, model), **_of_refiner(request, model)}

@@ -17,7 +17,7 @@ from sd_bundle.drafts import replacing
 from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
-from sd_runtime.settings import ImageSettings
+from sd_runtime.settings import ControlSettings, ImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,12 +65,22 @@ def webui_text(settings: ImageSettings) -> str:
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
         "RNG": _WEBUI_RNG.get(settings.rng),
+        **{f"ControlNet {number}": _control(each) for number, each in enumerate(settings.controls or ())},
     }
     lines = [settings.prompt]
     if settings.negative_prompt:
         lines.append(f"Negative prompt: {settings.negative_prompt}")
     lines.append(", ".join(f"{name}: {_quoted(value)}" for name, value in pairs.items() if value is not None))
     return "\n".join(lines)
+
+
+def _control(control: ControlSettings) -> str:
+    """As the web UI's ControlNet extension writes them (``internal_controlnet/args.py``)."""
+    mode = "ControlNet is more important" if control.guess_mode else "Balanced"
+    return (
+        f"Model: {control.component}, Weight: {control.scale:g}, Guidance Start: {control.start:g}, "
+        f"Guidance End: {control.end:g}, Control Mode: {mode}"
+    )
 
 
 #: It has two, for the samplers in timesteps and for those of k-diffusion.

@@ -91,7 +91,7 @@ class Request:
         aesthetic_score, negative_aesthetic_score: what the refiner is told, 6 and 2.5.
         refiner: the pipeline that takes over at ``refiner_start``, 0.8 of the time.
         steer: what is asked at every step for more inputs of the denoiser, such as a ControlNet's residuals;
-            the settings of the picture do not know it.
+            the settings of the picture know what it says in its attribute ``controls``, if it has one.
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.

@@ -55,12 +55,14 @@ class UserImage:
         return (self.pixels.astype(np.float32) / np.float32(255) >= 0.5).astype(np.float32)[None, None]
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, *, still: bool = False) -> Image:
     """The picture in a file, whole, upright as its EXIF orientation says.
+
+    ``still``: refuse an animation or a file of several pages, of which only the first would be seen.
 
     Raises:
         UserImageError: no picture that Pillow reads, one that is cut off, or one of more than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels; one that moves.
     """
     from PIL import Image, ImageOps
 
@@ -68,6 +70,8 @@ def read_image(path: str | Path) -> Image:
         with _reading, warnings.catch_warnings():  # whose filters are those of all threads
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
+                if still and getattr(image, "is_animated", False):
+                    raise UserImageError("an animation, or several pages")
                 image.load()
                 return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -79,7 +83,7 @@ def read_image(path: str | Path) -> Image:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         formats = ", ".join(FORMATS)
         raise UserImageError(
-            f"{path}: expected a whole picture ({formats}), got {_one_line(error)}"
+            f"{path}: expected a whole{still * ' still'} picture ({formats}), got {_one_line(error)}"
         ) from None
 
 

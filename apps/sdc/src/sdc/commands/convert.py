@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
-from sdc.sources import SOURCE_NAMES, open_checkpoint, source_options
+from sdc.several import TakesSeveral
+from sdc.sources import SOURCE_NAMES, source_options
 
 if TYPE_CHECKING:
     from sd_convert import (
         Checkpoint,
+        ComponentKind,
         ConversionCache,
         ConversionOptions,
         ConversionReport,
@@ -22,14 +26,14 @@ if TYPE_CHECKING:
     )
 
 
-@click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
+@click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
 @click.option(
     "--components",
     metavar="A,B",
-    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker; by default all that "
-    "the checkpoint has.",
+    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, names of ControlNets "
+    "and adapters; by default all that the checkpoint has, and those.",
 )
 @click.option(
     "--attention-implementation",
@@ -55,6 +59,10 @@ if TYPE_CHECKING:
     "--unet-support-controlnet", is_flag=True, help="Give the UNet inputs for the residuals of a ControlNet."
 )
 @click.option(
+    "--unet-support-t2i-adapter", is_flag=True, help="Give the UNet inputs for those of a T2I-Adapter."
+)
+@network_options
+@click.option(
     "--unet-batch-one", is_flag=True, help="One sample at a time: less memory, two calls for each step."
 )
 @click.option(
@@ -69,7 +77,8 @@ if TYPE_CHECKING:
 @click.option(
     "--quantize-nbits",
     type=int,
-    help="Palettize the UNet and the text encoders to so many bits: 1, 2, 3, 4, 6 or 8; see `sdc compress`.",
+    help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
+    "`sdc compress`.",
 )
 @click.option(
     "--like",
@@ -97,6 +106,9 @@ def command(
     latent_w: int | None,
     text_token_sequence_length: int | None,
     unet_support_controlnet: bool,
+    unet_support_t2i_adapter: bool,
+    convert_controlnet: tuple[str, ...],
+    convert_t2i_adapter: tuple[str, ...],
     unet_batch_one: bool,
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
@@ -126,6 +138,7 @@ def command(
         latent_width=latent_w,
         text_token_sequence_length=text_token_sequence_length,
         unet_support_controlnet=unet_support_controlnet,
+        unet_support_t2i_adapter=unet_support_t2i_adapter,
         unet_batch_one=unet_batch_one,
         target=min_deployment_target,
         compute_precision=compute_precision,
@@ -134,16 +147,25 @@ def command(
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
     if likeness is not None:
         options = likeness.options(options)
-    opened = open_checkpoint(checkpoint, source, components=options.components)
+    if options.components is None or "unet" in options.components:
+        _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
+        _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
+    opened, kinds = open_with_networks(
+        checkpoint,
+        source,
+        controlnets=convert_controlnet,
+        adapters=convert_t2i_adapter,
+        components=options.components,
+    )
     cache = None if no_cache else ConversionCache()
     if dry_run:
-        _print_plan(opened, options, output, cache)
+        _print_plan(opened, options, output, cache, kinds)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform, likeness))
+    print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
-        report = verify(output, opened)
+        report = verify(output, opened, kinds=kinds)
         print_report(report)
         ctx.exit(0 if report.passed else 1)
 
@@ -155,9 +177,11 @@ def run_conversion(
     cache: ConversionCache | None = None,
     transform: Transform | None = None,
     like: Likeness | None = None,
+    *,
+    kinds: Iterable[ComponentKind] | None = None,
 ) -> ConversionReport:
-    """Convert behind a bar that names the component at work."""
-    from sd_convert import Progress, convert
+    """Convert behind a bar that names the component at work; ``kinds`` are sd-convert's own if not given."""
+    from sd_convert import KINDS, Progress, convert
 
     from sdc.console import progress
 
@@ -169,7 +193,14 @@ def run_conversion(
             bar.update(task, description=event.component, total=event.total, completed=done)
 
         return convert(
-            checkpoint, output, options, progress=show, cache=cache, transform=transform, like=like
+            checkpoint,
+            output,
+            options,
+            progress=show,
+            cache=cache,
+            transform=transform,
+            like=like,
+            kinds=KINDS if kinds is None else kinds,
         )
 
 
@@ -192,6 +223,15 @@ def _refuse_beside_like(ctx: click.Context) -> None:
         said = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if said and name not in (*_BESIDE_LIKE, *SOURCE_NAMES):
             raise click.UsageError(f"{parameter.opts[0]} does not go with --like: the bundle says it already")
+
+
+def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> None:
+    """Refuse networks that the UNet beside them would have no inputs for."""
+    if sources and not is_supported:
+        raise click.UsageError(
+            f"expected --unet-support-{what} with --convert-{what}, got none: the UNet would not take what "
+            f"{sources[0]} gives"
+        )
 
 
 def print_conversion(report: ConversionReport) -> None:
@@ -220,13 +260,17 @@ def print_conversion(report: ConversionReport) -> None:
 
 
 def _print_plan(
-    checkpoint: Checkpoint, options: ConversionOptions, output: Path, cache: ConversionCache | None
+    checkpoint: Checkpoint,
+    options: ConversionOptions,
+    output: Path,
+    cache: ConversionCache | None,
+    kinds: Iterable[ComponentKind],
 ) -> None:
     from sd_convert import plan
 
     from sdc.console import console, size, table
 
-    planned = plan(checkpoint, options, cache=cache)
+    planned = plan(checkpoint, options, cache=cache, kinds=kinds)
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(

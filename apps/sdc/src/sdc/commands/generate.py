@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
+from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.sampling_options import WithDefaults, options, sampling_options
+from sdc.several import TakesSeveral
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,7 +102,7 @@ _xl_options = options(
 )
 
 
-@click.command("generate", short_help="Draw pictures of a prompt with a bundle.")
+@click.command("generate", cls=TakesSeveral, short_help="Draw pictures of a prompt with a bundle.")
 @click.argument("prompt")
 @click.option(
     "-i", "--bundle", type=click.Path(path_type=Path), required=True, help="The bundle to draw with."
@@ -118,6 +120,7 @@ _xl_options = options(
 @sampling_options
 @_picture_options
 @_xl_options
+@control_options
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
 @engine_options("auto")
 def command(
@@ -150,6 +153,8 @@ def command(
     for name, path in (("image", image), ("mask", mask)):
         if path is not None:
             asked[name] = _read(path, pipeline)
+    if (steer := steering(pipeline, asked)) is not None:
+        asked["steer"] = steer
     for index in range(image_count):
         target = numbered(output, seed + index) if image_count > 1 else output
         drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **asked)

@@ -10,7 +10,7 @@ from sd_bundle import Role
 
 from sd_convert.component import PortDType
 from sd_convert.facts import Facts, Section, Sizes
-from sd_convert.metadata import SUMMARY
+from sd_convert.metadata import SUMMARY, package_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,8 @@ class ComponentKind:
     of the arithmetic. ``precision``: ``fp16``, ``fp32`` or ``auto`` (found by a check) where the options do
     not say. ``rewrites_attention``: whether attention takes the chosen implementation; all heads at once if
     not. ``summary`` and ``notes`` are what its package says of it: a sentence, and metadata by key.
+    ``identifier``: the model version that its metadata carry; None is the checkpoint's. ``package``: the file
+    name of its package, for a model version and the sizes.
     """
 
     name: str
@@ -84,3 +86,9 @@ class ComponentKind:
     notes: Callable[[Facts], Mapping[str, str]] = lambda _: {}
     architecture: Callable[[Facts, Section], Mapping[str, Any]] | None = None
     canonical: Callable[[Facts, str], str | None] = lambda _, name: name
+    identifier: str | None = None
+    package: Callable[[str, Sizes], str] | None = None
+
+    def package_of(self, version: str, sizes: Sizes) -> str:
+        """The file name of its package in a bundle of that model version."""
+        return package_name(version, self.name) if self.package is None else self.package(version, sizes)

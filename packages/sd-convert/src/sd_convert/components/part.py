@@ -105,7 +105,9 @@ class Part:
     def metadata(self, options: ConversionOptions, notes: Mapping[str, str]) -> Metadata:
         """What its package says of it; ``notes`` are further metadata by key."""
         own = {**self.kind.notes(self.facts), **notes}
-        return describe(self.facts, options, summary=self.kind.summary, notes=own)
+        return describe(
+            self.facts, options, summary=self.kind.summary, notes=own, identifier=self.kind.identifier
+        )
 
     def draw(self, inputs: Sequence[PortSpec], *, seed: int) -> dict[str, npt.NDArray[np.generic]]:
         """One array for each port, in its shape and dtype; equal seeds give equal arrays."""

@@ -30,11 +30,13 @@ class Conditions:
     Shapes:
         rows: by the name of the input, (n, ...).
         extra_channels: (n, K, H, W), joined to the latent over the channels; None where the UNet has none.
+        is_negative: (n,), whether guidance moves away from the row.
     """
 
     rows: Mapping[str, Float]
     extra_channels: Float | None
     guide: Guide
+    is_negative: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def conditions(
     if facts.conditioning.guidance_embedding:
         width = unet.input("timestep_cond").shape[-1]
         inputs["timestep_cond"] = guidance_embedding(settings.guidance_scale - 1, width).repeat(len(rows), 0)
-    return Conditions(inputs, _seen(rows, extra_channels), guide)
+    is_negative = tuple(row.is_negative for row in rows)
+    return Conditions(inputs, _seen(rows, extra_channels), guide, is_negative)
 
 
 def _rows(
@@ -75,7 +78,11 @@ def _rows(
         return [Row(positive)], unguided
     if settings.image_guidance_scale is None:
         return [Row(negative, is_negative=True), Row(positive)], classifier_free(settings.guidance_scale)
-    rows = [Row(positive), Row(negative), Row(negative, sees_picture=False)]
+    rows = [
+        Row(positive),
+        Row(negative, is_negative=True),
+        Row(negative, is_negative=True, sees_picture=False),
+    ]
     return rows, instructed(settings.guidance_scale, settings.image_guidance_scale)
 
 
