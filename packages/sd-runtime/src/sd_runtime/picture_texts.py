@@ -76,16 +76,10 @@ def read_texts(picture: str | Path | BinaryIO) -> PictureTexts:
 
     name = picture if isinstance(picture, str | Path) else "the picture"
     try:
-        with (
-            READING,
-            warnings.catch_warnings(),
-            Image.open(picture, formats=["PNG", "JPEG", "WEBP"]) as image,
-        ):
+        with READING, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF is EXIF without what is wanted
-            if image.format == "PNG":
-                chunks = getattr(image, "text", {})
-                return PictureTexts(*(_of_chunk(chunks, key) for key in (PARAMETERS, SDC)))
-            return _of_exif(image.getexif())
+            with Image.open(picture, formats=["PNG", "JPEG", "WEBP"]) as image:
+                return _of_png(image) if image.format == "PNG" else _of_exif(image.getexif())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         # what Pillow raises on files of other kinds, or cut
         raise ImageTextError(f"{name}: expected a PNG, JPEG or WebP, got {error}") from None
@@ -109,8 +103,9 @@ def _chunks(texts: PictureTexts) -> Any:
     return chunks
 
 
-def _of_chunk(chunks: dict[str, Any], key: str) -> str | None:
-    return None if key not in chunks else str(chunks[key])
+def _of_png(image: Image) -> PictureTexts:
+    chunks: dict[str, Any] = getattr(image, "text", {})
+    return PictureTexts(*(None if key not in chunks else str(chunks[key]) for key in (PARAMETERS, SDC)))
 
 
 def _checked_exif(path: Path, name: str, texts: PictureTexts) -> bytes:
