@@ -34,6 +34,7 @@ _COMMANDS = (
     "lint",
     "repair",
     "run",
+    "serve",
     "verify",
 )
 _OUR_PACKAGES = frozenset(
