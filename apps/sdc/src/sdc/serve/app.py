@@ -63,9 +63,7 @@ class App:
                 return in_json(known[name](given))
         elif asked.method == "GET":
             return self._page(path)
-        raise Refused(
-            HTTPStatus.NOT_FOUND, f"expected something that is here, got {asked.method} {path[:200]!r}"
-        )
+        raise _nothing(asked.method, path)
 
     def _page(self, path: str) -> Answer:
         if path in _PAGE:
@@ -77,7 +75,7 @@ class App:
             return in_json(self.gallery.listed())
         if path.startswith(_GALLERY):
             return self.gallery.file(path.removeprefix(_GALLERY))
-        raise Refused(HTTPStatus.NOT_FOUND, f"expected something that is here, got {path[:200]!r}")
+        raise _nothing("GET", path)
 
     def _bundle(self) -> dict[str, Any]:
         """What the page has to know before it asks for a picture."""
@@ -94,3 +92,7 @@ class App:
             "schedule_types": [each["label"] for each in schedule_types()],
             "rngs": list(SEEDS),
         }
+
+
+def _nothing(method: str, path: str) -> Refused:
+    return Refused(HTTPStatus.NOT_FOUND, f"expected something that is here, got {method} {path[:200]!r}")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Final
 
 from sdc.serve.app import App
@@ -35,9 +36,7 @@ class Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """As the library's, without asking the network for this machine's name."""
-        self.socket.setsockopt(*_REUSE)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
+        TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, int(self.server_address[1])
 
     def run(self) -> None:
