@@ -22,7 +22,7 @@ _SWIFT_UNITS: Final[Mapping[str, ComputeUnit]] = {
     "cpuandgpu": "CPU_AND_GPU",
     "cpuandneuralengine": "CPU_AND_NE",
 }
-_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
+_UNITS: Final[tuple[ComputeUnit, ...]] = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
 #: Those that are here, too, where there is no Core ML: all that there is, and the processor.
 _ANYWHERE: Final = ("ALL", "CPU_ONLY")
 
@@ -34,7 +34,7 @@ def compute_unit_of(_: click.Context, __: click.Parameter, value: str | None) ->
     unit = _SWIFT_UNITS.get(value.lower(), value.upper())
     for known in _UNITS:
         if known == unit:
-            return known  # type: ignore[return-value] # a name of the Literal
+            return known
     swift = "all, cpuOnly, cpuAndGPU, cpuAndNeuralEngine"
     raise click.BadParameter(f"expected {', '.join(_UNITS)} (or {swift}), got {value!r}")
 

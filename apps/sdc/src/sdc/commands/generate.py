@@ -174,6 +174,7 @@ class _Generate(TakesSeveral):
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     prompt: str | None,
     *,
     prompt_option: str | None,

@@ -139,7 +139,9 @@ class Studio:
         self, size: ImageSize, options: dict[str, Any], count: int, keep: Callable[[GeneratedImage], object]
     ) -> Drawn:
         pipeline = self._at(size)
-        began, pictures, settings = time.monotonic(), [], []
+        began = time.monotonic()
+        pictures: list[GeneratedImage] = []
+        settings: list[ImageSettings] = []
         for index in range(count):
             asked = {**options, "seed": options["seed"] + index}
             self.progress = Progress(index, count, began=began)
