@@ -72,7 +72,7 @@ def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     own = {"channels": [32, 64, 64], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
     sd = {"channels": [32, 64], "downscale_factor": 2, "adapter_type": "full_adapter"}
     made = T2IAdapter(in_channels=channels, num_res_blocks=1, **(own if xl else sd))
-    made.adapter.conv_in.weight.data *= 40  # or nobody would see it
+    made.adapter.conv_in.weight.data *= 100  # or nobody would see it
     return made.half().float().eval()
 
 
