@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import warnings
@@ -87,6 +88,23 @@ def test_conversion():
     assert "sdc convert again: " in said
 
 
+def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
+    """TAESD's, the smallest: all are as they are made now, but the one that is damaged here."""
+    stores = pytest.importorskip("sd_convert.stores")
+    lowered = pytest.importorskip("sd_convert.lowered")
+    copied = stores.ProgramFolder(Path(shutil.copytree(stores.SHIPPED.folder, tmp_path / "copied")), "copied")
+    damaged = next(
+        path
+        for path in sorted(copied.folder.iterdir())
+        if lowered.header_of(copied.find(path.stem))["architecture"]["config"].get("latent_magnitude")
+        and lowered.header_of(copied.find(path.stem))["architecture"]["outputs"].get("image", [])[2:]
+        == [3, 512, 512]
+    )
+    damaged.write_bytes(stores.compressed(copied.find(damaged.stem) + b" "))
+    with pytest.raises(apart.ProcessError, match=rf"got others:\ntaesd: {damaged.name}$"):
+        run("make_programs", "--check", "--output", copied.folder, "taesd")
+
+
 def test_engine(tmp_path):
     packages = ["SPLIT_EINSUM", "8-bit"]
     options = ["--model", "tiny", "--rounds", "1", "--steps", "1", "--precisions", "fp32"]
@@ -128,6 +146,12 @@ def test_train_palettized(tmp_path):
     small = ["--nbits", "1", "--group-size", "4", "--steps", "1", "--pairs", "1", "--pictures", "1"]
     assert "83 layers of 1-bit weights" in run("train_palettized", "--work", tmp_path, *small)
     assert (tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_train_controlnet(tmp_path):
+    small = ["--steps", "2", "--batch", "2", "--pictures", "3"]
+    assert "million weights" in run("train_controlnet", "--work", tmp_path, *small)
+    assert (tmp_path / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size < 5e6
 
 
 def test_output_snr(bundle):

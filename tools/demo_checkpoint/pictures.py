@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 128
 _OVERSAMPLING = 4
@@ -30,16 +30,9 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     raise ValueError(f"no outline for {shape!r}")
 
 
-def draw(
-    shape: str,
-    colour: tuple[int, int, int],
-    background: tuple[int, int, int],
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """One picture, uint8 (H, W, 3); place and size vary a little with ``rng``."""
+def coverage(shape: str, x: float, y: float, radius: float) -> np.ndarray:
+    """How much of each pixel (H, W) a shape centred on (x, y) covers, 0 to 1."""
     scale = _OVERSAMPLING
-    radius = rng.uniform(32, 42)
-    x, y = SIZE / 2 + rng.uniform(-10, 10, size=2)
     mask = Image.new("L", (SIZE * scale, SIZE * scale), 0)
     pen = ImageDraw.Draw(mask)
     if shape == "circle":
@@ -48,7 +41,37 @@ def draw(
         )
     else:
         pen.polygon([(px * scale, py * scale) for px, py in outline(shape, x, y, radius)], fill=255)
-    alpha = np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)[..., None] / 255
+    return np.asarray(mask.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32) / 255
+
+
+def paint(covered: np.ndarray, colour: tuple[int, int, int], background: tuple[int, int, int]) -> np.ndarray:
+    """A picture, uint8 (H, W, 3), of what :func:`coverage` returned."""
+    alpha = covered[..., None]
     inside, outside = (np.asarray(rgb, np.float32) for rgb in (colour, background))
     blend = alpha * inside + (1 - alpha) * outside
     return np.round(blend).astype(np.uint8)
+
+
+def edges(covered: np.ndarray, width: int = 1) -> np.ndarray:
+    """The outline of a covered region as an edge map, uint8 (H, W, 3): white lines on black, as Canny's."""
+    inside = covered > 0.5
+    line = np.zeros_like(inside)
+    for axis in (0, 1):
+        change = np.diff(inside.astype(np.int8), axis=axis) != 0
+        line |= np.pad(change, [(0, 1) if one == axis else (0, 0) for one in (0, 1)])
+    thick = Image.fromarray(np.where(line, 255, 0).astype(np.uint8)).filter(
+        ImageFilter.MaxFilter(2 * width - 1)
+    )
+    return np.repeat(np.asarray(thick)[..., None], 3, axis=-1)
+
+
+def draw(
+    shape: str,
+    colour: tuple[int, int, int],
+    background: tuple[int, int, int],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """One picture, uint8 (H, W, 3); place and size vary a little with ``rng``."""
+    radius = rng.uniform(32, 42)
+    x, y = SIZE / 2 + rng.uniform(-10, 10, size=2)
+    return paint(coverage(shape, x, y, radius), colour, background)

@@ -73,6 +73,30 @@ def test_a_quality_is_measured_on_other_pictures(sdc, bundle, prompts, tmp_path)
     assert not (tmp_path / "small.calibration").exists()
 
 
+def test_activations_are_calibrated_while_the_bundle_draws(sdc, bundle, prompts, tmp_path):
+    common = ("--components", "text_encoder", "--calibrate", prompts, "--target", "iOS17")
+    chosen = ("--method", "linear", "--nbits", 8, "--activations", "--keep-activations", "*fc1*")
+    done = sdc("compress", bundle, "-o", tmp_path / "small", *common, *chosen)
+    assert done.status == 0, done.err
+    assert "dB at the layer's output" in done.out
+    row = next(line for line in done.out.splitlines() if line.split()[:1] == ["text_encoder"])
+    assert float(row.split()[-2]) > 20
+    component = open_bundle(tmp_path / "small").component("text_encoder")
+    assert component.compression.methods == ("quantization", "activation_quantization")
+    assert component.deployment_target == "iOS17"
+    recipe = json.loads((tmp_path / "small/recipes/text_encoder.json").read_text())["weights"]
+    assert {name: "fc1" not in name for name in recipe} == {
+        name: "activations" in one for name, one in recipe.items()
+    }
+    kinds = [one.type for one in read_package(tmp_path / "small" / component.package).program.operations()]
+    assert 0 < kinds.count("quantize") == kinds.count("dequantize")
+    given = ("--recipe", tmp_path / "small/recipes/text_encoder.json")
+    done = sdc("compress", bundle, "-o", tmp_path / "again", *common, *given, "--no-measure")
+    assert done.status == 0, done.err
+    weights = [next((tmp_path / name / component.package).rglob("weight.bin")) for name in ("small", "again")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -85,6 +109,15 @@ def test_a_quality_is_measured_on_other_pictures(sdc, bundle, prompts, tmp_path)
         (("--target-size", "1MB"), r"expected a budget of at least"),
         (("--nbits", 4, "--calibration-folder", "x"), "--calibration-folder: it needs --calibrate"),
         (("--method", "linear", "--calibrate"), "--calibrate: it finds palettes"),
+        (("--activations", "--target", "iOS17"), "--activations: it needs --calibrate"),
+        (("--activations", "--calibrate"), "and activations; ask for the target iOS17"),
+        (("--activations", "--nbits", 4, "--calibrate"), ".activations: expected symmetric int8 weights"),
+        (("--nbits", 4, "--activations"), ".activations: expected symmetric int8 weights"),
+        (("--method", "palettize", "--nbits", 4, "--activations"), "--activations: not an option of"),
+        (("--method", "linear", "--activation-range", "mse"), "--activation-range: it needs --activations"),
+        (("--nbits", 4, "--min-activation-snr", 30), "--min-activation-snr: it needs --activations"),
+        (("--nbits", 4, "--keep-activations", "*"), "--keep-activations: it needs --activations"),
+        (("--target-bits", 4, "--activations"), "--activations: not an option beside a budget"),
         (("--nbits", 4, "--calibrate", "nowhere.txt"), "expected a text file of prompts"),
     ],
 )

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sd_compress import _loops, clustering, packing
 from sd_compress.clustering import Histogram, kmeans
 from sd_compress.palettes import nearest_entries
 from sd_compress.vectors import kmeans_vectors, nearest
+from sd_mil import constexpr
 
 RNG = np.random.default_rng(3)
 
@@ -108,3 +110,50 @@ def test_vectors_are_better_than_numbers_of_as_many_bits():
     points = (RNG.standard_normal((30_000, 1)) + RNG.standard_normal((30_000, 2)) / 5).astype(np.float16)
     numbers = squared_error(points.reshape(-1), kmeans(Histogram.of(points), 4))
     assert nearest(points.astype(np.float32), kmeans_vectors(points, 16))[1] < 0.7 * numbers
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-2000, 2000), st.integers(1, 50)), min_size=3, max_size=300),
+    st.integers(2, 40),
+)
+def test_penalties_lead_to_what_layers_find(pairs, clusters):
+    counted = {}
+    for value, count in pairs:
+        counted[value] = counted.get(value, 0) + count
+    values = np.array(sorted(counted), np.float64) / 1000
+    histogram = clustering.Histogram(values, np.array([counted[one] for one in sorted(counted)], np.float64))
+    if len(values) <= clusters:
+        return
+    sums = clustering._Sums.of(histogram)
+    known = clustering._good_cost(histogram, sums, clusters)
+    layers = clustering._by_layers(sums, clusters, known)
+    edges = clustering._by_penalty(sums, clusters, known)
+    if edges is not None:
+        assert len(edges) == len(layers) == clusters + 1
+        assert sums.cost(edges) == pytest.approx(sums.cost(layers), rel=1e-9, abs=1e-9)
+
+
+def test_penalties_suffice_for_what_weights_are_like():
+    values = np.random.default_rng(0).standard_t(6, 10**6).astype(np.float16) / np.float16(50)
+    histogram = clustering.Histogram.of(values)
+    sums = clustering._Sums.of(histogram)
+    for clusters in (2, 4, 8, 16, 64, 256):
+        edges = clustering._by_penalty(sums, clusters, clustering._good_cost(histogram, sums, clusters))
+        assert edges is not None
+        assert len(edges) == clusters + 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("more", [0, 1, 7])
+def test_many_integers_are_packed_as_few(bits, more):
+    values = RNG.integers(-128, 128, (1 << 16) + more).astype(np.int8)
+    assert np.array_equal(packing.pack(values, bits), constexpr.pack(values, bits))
+
+
+@pytest.mark.parametrize("word", [0x7C00, 0xFC00, 0x7E01, 0xFFFF])
+def test_one_number_that_is_not_finite_is_found(word):
+    words = np.arange(1 << 16, dtype=np.uint16)
+    finite = words[(words & 0x7C00) != 0x7C00]
+    assert _loops.are_finite(finite)
+    assert not _loops.are_finite(np.append(finite, np.uint16(word)))

@@ -174,3 +174,74 @@ def test_no_worse_than_coremltools(tmp_path, packages, name):
         assert not np.array_equal(decompressed, WEIGHTS[weight]) or name == "palette of 8 bits"
         slack = 1e-6 if "palette" in name else 1e-4  # scales are rounded before or after they divide
         assert error(ours[weight], weight) <= error(decompressed, weight) * (1 + slack) + 1e-12
+
+
+def as_coremltools(folder, range_of):
+    """int8 weights and activations, as coremltools writes them for inputs of these ranges."""
+    from coremltools.converters.mil.mil.passes.graph_pass import PassOption
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+    from coremltools.models import utils as _model_utils
+
+    config = cto.OptimizationConfig(
+        op_type_configs=dict.fromkeys(
+            ("conv", "linear"), cto.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+        )
+    )
+    insert = PASS_REGISTRY["compression::insert_prefix_quantize_dequantize_pair"]
+    insert.set_options([PassOption("config", config), PassOption("activation_stats", range_of)])
+    model = _model_utils._apply_graph_pass(original("iOS17"), insert)
+    model = cto.linear_quantize_weights(model, config)
+    model.save(str(folder / "theirs.mlpackage"))
+    return read_package(folder / "theirs.mlpackage")
+
+
+def test_int8_activations_are_written_as_coremltools_writes_them(packages, tmp_path):
+    from sd_compress import Activations, Collecting, Recipe, collect_activations
+    from sd_mil.engines import Reference
+
+    package = read_package(packages / "iOS17.mlpackage")
+    name = package.program.main.inputs[0].name
+    runs = [{name: RNG.standard_normal((1, 32, 4, 4)).astype(np.float16)} for _ in range(2)]
+    inputs = collect_activations(package.program, runs, Collecting(engine=Reference()))
+    scheme = Linear(activations=Activations(range="minmax"))
+    made = compress(
+        package.program, Recipe({"convolution": scheme, "product": scheme}), inputs=inputs
+    ).program
+    ranges = {
+        one.value: {"rmin": one.histogram.values[0], "rmax": one.histogram.values[-1]}
+        for weight in ("convolution", "product")
+        for one in inputs[weight]
+    }
+    theirs = as_coremltools(tmp_path, ranges)
+
+    def seen(program):
+        """What is done, in what order, and with which scales."""
+        constants = {
+            out.name: op.attributes["val"]
+            for op in program.main.body.operations
+            if op.type == "const"
+            for out in op.outputs
+        }
+        rows = []
+        for op in program.main.body.operations:
+            if op.type in ("quantize", "dequantize"):
+                given = {key: constants.get(one[0].name) for key, one in op.inputs.items()}
+                values = {key: np.asarray(one.value).tolist() for key, one in given.items() if one}
+                rows.append((op.type, op.outputs[0].type, values))
+            elif op.type == "constexpr_affine_dequantize":
+                parts = ("quantized_data", "scale", "zero_point")
+                rows.append((op.type, *(np.asarray(op.attributes[part].value).tolist() for part in parts)))
+        return rows
+
+    ours, others = seen(made), seen(theirs.program)
+    activations = [one for one in ours if one[0] != "constexpr_affine_dequantize"]
+    assert len(activations) == 4
+    assert activations == [one for one in others if one[0] != "constexpr_affine_dequantize"]
+    path = tmp_path / "ours.mlpackage"
+    write_package(path, made, package.description, version=package.specification_version)
+    expected, got = (
+        MLModel(one, "reference").predict(runs[0]) for one in (tmp_path / "theirs.mlpackage", path)
+    )
+    for output, value in expected.items():
+        assert np.allclose(got[output], value, rtol=0.01, atol=0.02 * np.abs(value).max())
+    ct.models.MLModel(str(path), skip_model_load=True)

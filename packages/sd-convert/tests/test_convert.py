@@ -231,6 +231,13 @@ def test_components_that_the_checkpoint_was_not_opened_with(report: ConversionRe
         verify(report.bundle, open_checkpoint(tiny, components=["unet"]))
 
 
+def test_a_manifest_that_would_draw_otherwise_is_refused(report: ConversionReport, tiny: Path) -> None:
+    """The networks are equal; what the sampler is told of them is not."""
+    other = open_checkpoint(tiny, prediction_type="v_prediction")
+    with pytest.raises(VerificationError, match=r"prediction_type to be 'v_prediction'.*got 'epsilon'"):
+        verify(report.bundle, other)
+
+
 def test_samples_are_seeded_and_fit_the_ports(checkpoint: Checkpoint) -> None:
     for name in COMPONENTS:
         component = build_component(name, checkpoint, ConversionOptions())

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
-    from sd_compress import Assign, Hessian, Plan, Recipe, Selection, Sensitivity
+    from sd_compress import (
+        Assign,
+        Hessian,
+        LayerInput,
+        Plan,
+        Recipe,
+        Selection,
+        Sensitivity,
+        Statistics,
+    )
     from sd_mil import Program
     from sd_mil.engines import ProgramEngine
 
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Is told what is done now, and how many of how many steps of that.
 Tell: TypeAlias = Callable[[str, int, int], None]
+
+_Found = TypeVar("_Found")
 
 #: Steps of a calibration picture, and how many of its runs of each network are looked at. With our prompts
 #: that is estimated at 20 minutes and 8 GB for SD 1.5 on two cores: it is the network's own runs that take
@@ -59,10 +70,12 @@ def default_prompts(bundle: Bundle) -> list[str]:
 class Calibration:
     """What was found out while the bundle drew.
 
-    ``hessians`` and ``gains`` are by the name of the weight; ``measured`` are runs of other pictures.
+    ``hessians``, ``inputs`` of layers and ``gains`` are by the name of the weight, empty if they were not
+    wanted; ``measured`` are runs of other pictures.
     """
 
     hessians: Mapping[str, Hessian]
+    inputs: Mapping[str, tuple[LayerInput, ...]]
     gains: Mapping[str, float]
     measured: Runs
 
@@ -70,7 +83,7 @@ class Calibration:
         """Who finds palettes."""
         from sd_compress import Calibrated, optimal_palette
 
-        return Calibrated(self.hessians, optimal_palette)
+        return Calibrated(self.hessians, optimal_palette) if self.hessians else optimal_palette
 
     def signal_to_noise(self, package: str, before: Program, after: Program) -> float:
         """How far the outputs of a package are from what they were, in dB, on runs not calibrated with."""
@@ -90,21 +103,28 @@ class Calibrating:
     tell: Tell
     memory: int
 
-    def run(self, *, gains: bool) -> Calibration:
-        """Draw the prompts, collect Hessians, and measure ``gains`` if they are wanted.
+    def run(self, *, gains: bool, hessians: bool = True, activations: bool = False) -> Calibration:
+        """Draw the prompts, collect what is wanted over the same runs, and measure ``gains`` if they are.
 
         Raises:
             sd_compress.CalibrationError: the networks overflow, or two of their weights have one name.
         """
         runs = self._record(self.prompts, 0)
         measured = self._record(self.prompts[:_MEASURED], _OTHER_SEEDS)
-        hessians: dict[str, Hessian] = {}
+        all_hessians: dict[str, Hessian] = {}
+        all_inputs: dict[str, tuple[LayerInput, ...]] = {}
         found: dict[str, float] = {}
         for package, inputs in runs.items():
-            _add(hessians, self._hessians(package, inputs))
+            statistics = self._statistics(package, inputs, hessians=hessians, activations=activations)
+            _add(all_hessians, statistics.hessians)
+            _add(all_inputs, statistics.inputs)
             if gains:
                 found |= self._gains(package, inputs)
-        return Calibration(hessians, found, measured)
+        return Calibration(all_hessians, all_inputs, found, measured)
+
+    def programs(self, packages: Iterable[str]) -> dict[str, Program]:
+        """Those that were calibrated, by the names of their packages."""
+        return {package: program_of(self.bundle, package) for package in packages}
 
     def _record(self, prompts: Sequence[str], seed: int) -> Runs:
         from sdc.recording import Recording
@@ -112,13 +132,17 @@ class Calibrating:
         recording = Recording(self.components, STEPS, RUNS, seed, self._engine(), self.folder)
         return recording.record(self.bundle, prompts, lambda done: self.tell("drawing", done, len(prompts)))
 
-    def _hessians(self, package: str, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Hessian]:
-        from sd_compress import Collecting, collect_hessians
+    def _statistics(
+        self, package: str, inputs: Sequence[Mapping[str, Any]], *, hessians: bool, activations: bool
+    ) -> Statistics:
+        from sd_compress import Collecting, collect_statistics
 
-        return collect_hessians(
+        return collect_statistics(
             program_of(self.bundle, package),
             inputs,
             Collecting(memory=self.memory, engine=self._engine()),
+            hessians=hessians,
+            activations=activations,
             folder=self.folder,
             progress=lambda done, total: self.tell(f"inputs of {package}", done, total),
         )
@@ -139,12 +163,12 @@ class Calibrating:
         return OpenVINO()
 
 
-def _add(hessians: dict[str, Hessian], others: Mapping[str, Hessian]) -> None:
+def _add(found: dict[str, _Found], others: Mapping[str, _Found]) -> None:
     from sd_compress import CalibrationError
 
-    if both := sorted(hessians.keys() & others.keys()):
+    if both := sorted(found.keys() & others.keys()):
         raise CalibrationError(f"expected weights of different names in all packages, got {both[0]!r} twice")
-    hessians |= others
+    found |= others
 
 
 def program_of(bundle: Bundle, package: str) -> Program:

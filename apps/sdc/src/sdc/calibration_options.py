@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sdc.activation_options import Fitted, Fitting, activation_options, with_activations
 from sdc.calibrating import (
     Budget,
     Calibrating,
@@ -23,7 +24,7 @@ from sdc.calibrating import (
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
-    from sd_compress import Assign, Plan, RecipeFor, Selection
+    from sd_compress import Assign, Plan, Recipe, RecipeFor, Selection
     from sd_mil import Program
 
 #: Bytes of all Hessians of a package.
@@ -50,7 +51,7 @@ _OPTIONS = (
         is_flag=False,
         flag_value=_DEFAULT,
         help="Draw the prompts in the lines of FILE (or some of ours); choose palettes by what they do to "
-        "the outputs then.",
+        "the outputs then, and the range of int8 activations.",
     ),
     click.option(
         "--target-size", metavar="600MB", callback=_size, help="The best recipe for a model of that size."
@@ -81,6 +82,7 @@ _OPTIONS = (
 
 def calibration_options(command: _F) -> _F:
     """Adds the options; :meth:`Wanted.taken_from` takes what was given out of the command's."""
+    command = activation_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -94,6 +96,7 @@ class Wanted:
     budget: Budget | None
     folder: Path | None
     memory: float | None
+    fitting: Fitting
 
     @classmethod
     def taken_from(cls, asked: dict[str, Any], *, is_bundle: bool) -> Wanted:
@@ -112,6 +115,7 @@ class Wanted:
             Budget(**budgets) if given else None,
             asked.pop("calibration_folder"),
             asked.pop("calibration_memory"),
+            Fitting.taken_from(asked),
         )
         wanted._check(is_bundle)
         return wanted
@@ -150,14 +154,28 @@ class Wanted:
         from sd_compress import optimal_palette
 
         prompts = None if work.bundle is None else self.prompts(work.bundle)
+        recipes = work.recipes()
+        self.fitting.check(recipes, is_calibrated=prompts is not None)
         if work.bundle is None or prompts is None:
-            yield Prepared(*self._planned(work, None), optimal_palette, None)
+            yield Prepared(*self._planned(work, None), optimal_palette, None, None)
             return
+        has_activations = any(True for recipe in recipes for _ in with_activations(recipe))
+        has_palettes = self.budget is not None or any(map(_has_palettes, recipes))
+        if not has_activations and not has_palettes:
+            raise click.UsageError("--calibrate: it finds palettes and ranges of activations; there are none")
         with calibration_folder(self.folder, work.output) as folder:
             memory = int(self.memory or _MEMORY)
             how = Calibrating(work.bundle, work.components, prompts, folder, work.tell, memory)
-            calibration = how.run(gains=self.budget is not None)
-            yield Prepared(*self._planned(work, calibration), calibration.assign(), calibration)
+            calibration = how.run(
+                gains=self.budget is not None, hessians=has_palettes, activations=has_activations
+            )
+            recipe, plans = self._planned(work, calibration)
+            fitted = None
+            if has_activations:
+                programs = how.programs(calibration.measured)
+                fitted = self.fitting.fitted(recipe, programs, calibration.inputs, work.tell)
+                recipe = fitted.recipe
+            yield Prepared(recipe, plans, calibration.assign(), calibration, fitted)
 
     def _planned(self, work: Work, calibration: Calibration | None) -> tuple[RecipeFor, tuple[Plan, ...]]:
         if self.budget is None:
@@ -166,6 +184,12 @@ class Wanted:
         size = sum(path.stat().st_size for path in files or [work.model])
         planning = Planning(work.programs(), work.selection, calibration, size, work.tell)
         return planning.recipe(self.budget)
+
+
+def _has_palettes(recipe: Recipe) -> bool:
+    from sd_compress import Palettize
+
+    return any(isinstance(scheme, Palettize) for scheme in recipe.schemes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +206,20 @@ class Work:
     output: Path
     tell: Tell
 
+    def recipes(self) -> list[Recipe]:
+        """What is asked for of each package; a recipe of names is the same for all of them.
+
+        Raises:
+            sd_compress.UnsupportedFormError: a package's target lacks a form, before anything is calibrated.
+        """
+        from sd_compress import Recipe, check_forms
+
+        made, recipes = self.recipe, []
+        for program in self.programs().values():
+            recipes.append(made if isinstance(made, Recipe) else made(program))
+            check_forms(program, recipes[-1])
+        return recipes
+
     def programs(self) -> dict[str, Program]:
         """By the names of the packages, for the target."""
         from sd_compress import target_named, with_target
@@ -195,9 +233,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What to do, who finds palettes, and what noise is measured on, if there was a calibration."""
+    """What to do, who finds palettes, and what noise is measured on, if there was a calibration.
+
+    ``fitted``: what becomes of activations, if any are to be quantized.
+    """
 
     recipe: RecipeFor
     plans: tuple[Plan, ...]
     assign: Assign
     calibration: Calibration | None
+    fitted: Fitted | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import importlib
 import io
+import keyword
 import sys
 import traceback
 import warnings
@@ -16,17 +17,22 @@ from typing import Any
 import click
 
 from sdc.console import printable
-from sdc.interrupts import INTERRUPTED, SAID, interrupts
+from sdc.interrupts import SAID, interrupts
 
 _COMMANDS = (
     "analyze",
+    "bundle",
     "cache",
+    "compile",
     "compress",
     "convert",
     "demo",
     "generate",
     "hint",
+    "import",
     "inspect",
+    "lint",
+    "repair",
     "run",
     "verify",
 )
@@ -55,7 +61,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"sdc.commands.{cmd_name}")
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"sdc.commands.{name}")
         command: click.Command = module.command
         return command
 
@@ -84,7 +91,7 @@ def main() -> None:
     except click.exceptions.Exit as exit_:
         status = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        status = _report(SAID, INTERRUPTED)
+        status = _report(SAID, interrupts.status)
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
@@ -93,7 +100,7 @@ def main() -> None:
     except Exception as error:
         if "--traceback" in arguments:
             click.echo(printable(traceback.format_exc()), err=True, nl=False)
-        status = _report(SAID, INTERRUPTED) if interrupts.came else _report(_one_line(error), 1)
+        status = _report(SAID, interrupts.status) if interrupts.came else _report(_one_line(error), 1)
     gc.freeze()  # or Python's last collection walks everything that torch and coremltools made: 0.7 s
     sys.exit(status if isinstance(status, int) else 0)
 

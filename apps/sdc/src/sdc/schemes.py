@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from sd_compress import Linear, Palettize, Scheme
+    from sd_compress import Activations, Linear, Palettize, Scheme
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -36,6 +36,19 @@ _OPTIONS = (
         help="What shares a scale; by default channels.",
     ),
     click.option("--block-size", type=click.IntRange(min=1), help="Inputs that share a scale (iOS18)."),
+    click.option(
+        "--activations",
+        type=click.Choice(["symmetric", "asymmetric"]),
+        is_flag=False,
+        flag_value="symmetric",
+        help="Of linear: the inputs of layers as int8, too, around zero or not (iOS17, with --calibrate).",
+    ),
+    click.option(
+        "--activation-range",
+        type=click.Choice(["mse", "percentile", "minmax"]),
+        help="What those integers reach: what leaves the least squared error (the default), all but 1 in "
+        "10,000, or all.",
+    ),
     click.option("--sparsity", type=float, help="The share of elements to prune, 0 to 1."),
     click.option("--n-m", metavar="N:M", help="Prune N of every M neighbouring inputs instead."),
 )
@@ -56,12 +69,19 @@ def scheme_asked(given: Mapping[str, Any]) -> Scheme:
         sd_compress.RecipeError: a number that the method does not have.
     """
     asked = {name: value for name, value in given.items() if value not in (None, False)}
-    method = asked.pop("method", "prune" if {"sparsity", "n_m"} & asked.keys() else "palettize")
+    method = asked.pop("method", _method_meant(asked))
     if method == "prune":
         return _pruned(asked)
     scheme = _palettized(asked) if method == "palettize" else _linear(asked)
     _refuse_rest(method, asked)
     return scheme
+
+
+def _method_meant(asked: Mapping[str, Any]) -> str:
+    """Where none is named."""
+    if {"sparsity", "n_m"} & asked.keys():
+        return "prune"
+    return "linear" if "activations" in asked else "palettize"
 
 
 def _pruned(asked: dict[str, Any]) -> Scheme:
@@ -104,7 +124,17 @@ def _linear(asked: dict[str, Any]) -> Linear:
         raise click.UsageError("scales take either --block-size or --granularity")
     kind = PerBlock(block) if block is not None else PerTensor() if shared == "tensor" else PerChannel()
     named: Any = dtype or (f"int{bits}" if bits is not None else "int8")
-    return Linear(named, asked.pop("mode", "symmetric"), kind)
+    return Linear(named, asked.pop("mode", "symmetric"), kind, _activations(asked))
+
+
+def _activations(asked: dict[str, Any]) -> Activations | None:
+    from sd_compress import Activations
+
+    if "activations" not in asked:
+        if "activation_range" in asked:
+            raise click.UsageError("--activation-range: it needs --activations")
+        return None
+    return Activations(asked.pop("activations"), asked.pop("activation_range", "mse"))
 
 
 def _refuse_rest(method: str, asked: Mapping[str, Any]) -> None:

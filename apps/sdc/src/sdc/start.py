@@ -6,20 +6,19 @@ module behind, and what reaches the command line is the error of whoever wanted 
 
 from __future__ import annotations
 
-import signal
 import sys
 
-from sdc.interrupts import INTERRUPTED, SAID, interrupts
+from sdc.interrupts import SAID, interrupts
 
 
 def main() -> None:
     """Run the command line."""
-    signal.signal(signal.SIGINT, interrupts.note)
+    interrupts.listen()
     try:
         from sdc.cli import main as run
     except (KeyboardInterrupt, Exception) as error:
         if not interrupts.came:
             raise error
         sys.stderr.write(f"sdc: {SAID}\n")
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupts.status)
     run()

@@ -22,7 +22,7 @@ Role: TypeAlias = Literal[
     "t2i_adapter",
 ]
 AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"]
-CompressionMethod: TypeAlias = Literal["palettization", "quantization", "pruning"]
+CompressionMethod: TypeAlias = Literal["palettization", "quantization", "pruning", "activation_quantization"]
 ComputeUnit: TypeAlias = Literal["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"]
 Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 
@@ -36,7 +36,7 @@ SIZED_ROLES: Final[tuple[Role, ...]] = (
 )
 
 _MOST_BITS: Final = 32
-_TARGET: Final = re.compile(r"(macOS|iOS)[1-9][0-9]?")
+_TARGET: Final = re.compile(r"(macOS|iOS|iPadOS|tvOS|watchOS|visionOS)[1-9][0-9]?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ class Variant:
 class Compression:
     """How the weights of a component were compressed.
 
-    ``methods`` are coremltools' names, in the order in which they were applied; ``bits_per_weight`` is the
+    ``methods`` are coremltools' names, in the order in which they were applied; with
+    ``activation_quantization`` the inputs of layers of integers are integers, too. ``bits_per_weight`` is the
     average over all weights as they are stored, tables and scales included; ``recipe`` is the file of the
     bundle that says what was done to each weight, None if it has none.
     """

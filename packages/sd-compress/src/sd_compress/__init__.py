@@ -1,8 +1,18 @@
 """What the weights of a Core ML package cost, by encoding, and fewer bits for them."""
 
+from .activations import LayerInput, LayerInputs
 from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_any_recipe
-from .calibration import Calibrated, Collecting, Hessian, collect_hessians, measure_gains
-from .compress import Assign, CompressedProgram, WeightReport, check_recipe, compress
+from .calibration import (
+    Calibrated,
+    Collecting,
+    Hessian,
+    Statistics,
+    collect_activations,
+    collect_hessians,
+    collect_statistics,
+    measure_gains,
+)
+from .compress import Assign, CompressedProgram, WeightReport, check_forms, check_recipe, compress
 from .errors import (
     BudgetError,
     CalibrationError,
@@ -12,6 +22,7 @@ from .errors import (
     UnsupportedFormError,
 )
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
+from .input_noise import AS_ASKED, FittedActivations, InputNoise, fit_activations, input_noises
 from .packages import (
     COMPRESSED_ROLES,
     BundleReport,
@@ -27,6 +38,7 @@ from .palettize import palettize
 from .plan import Plan, plan_for_bits, plan_for_bytes, plan_for_snr
 from .quality import signal_to_noise, smallest_plan
 from .raising import with_target
+from .ranges import Affine, affine_of
 from .recipe import (
     Recipe,
     Selection,
@@ -39,7 +51,7 @@ from .recipe import (
     with_schemes,
 )
 from .scheme_json import scheme_from_json, scheme_to_json
-from .schemes import PALETTE_BITS, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
+from .schemes import PALETTE_BITS, Activations, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
 from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
 from .snr import SignalToNoise
 from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
@@ -47,8 +59,11 @@ from .targets import target_named
 from .weights import Weight, weights_of
 
 __all__ = [
+    "AS_ASKED",
     "COMPRESSED_ROLES",
     "PALETTE_BITS",
+    "Activations",
+    "Affine",
     "Assign",
     "BudgetError",
     "BundleReport",
@@ -58,10 +73,14 @@ __all__ = [
     "Collecting",
     "CompressedProgram",
     "CompressionError",
+    "FittedActivations",
     "Granularity",
     "Hessian",
+    "InputNoise",
     "Joint",
     "Keep",
+    "LayerInput",
+    "LayerInputs",
     "Linear",
     "PackageReport",
     "Palette",
@@ -79,6 +98,7 @@ __all__ = [
     "Selection",
     "Sensitivity",
     "SignalToNoise",
+    "Statistics",
     "StorageReport",
     "StorageRow",
     "StoredWeight",
@@ -86,18 +106,24 @@ __all__ = [
     "UnsupportedFormError",
     "Weight",
     "WeightReport",
+    "affine_of",
     "apple_recipe",
+    "check_forms",
     "check_names",
     "check_patterns",
     "check_recipe",
     "chosen_components",
+    "collect_activations",
     "collect_hessians",
+    "collect_statistics",
     "compress",
     "compress_bundle",
     "compress_package",
     "describe_compression",
+    "fit_activations",
     "format_apple_recipe",
     "format_recipe",
+    "input_noises",
     "measure_gains",
     "optimal_palette",
     "palettize",

@@ -51,58 +51,86 @@ def translate(
         result[index] = table[words[index]]
 
 
-@compiled("Tuple((f8[::1], i4[:, ::1]))(f8[::1], f8[::1], f8[::1], i8, f8)")
-def best_prefixes(
-    weight: Floats,
-    first: Floats,
-    second: Floats,
-    intervals: int,
-    limit: float,
-) -> tuple[Floats, npt.NDArray[np.int32]]:
-    """The cost of the best ``intervals`` intervals of every prefix, infinite where it exceeds ``limit``.
+@compiled("b1(u2[::1])")
+def are_finite(words: npt.NDArray[np.uint16]) -> bool:
+    """Whether no fp16 number with these bits is infinite, or none at all."""
+    largest = np.uint16(0)
+    for index in range(len(words)):
+        largest = max(largest, words[index] & np.uint16(0x7C00))
+    return bool(largest != np.uint16(0x7C00))
 
-    ``weight``, ``first``, ``second`` [n + 1] are sums over prefixes. Also, [intervals, n + 1], where the last
-    of so many intervals of a prefix starts.
+
+@compiled("void(u1[::1], i8, u1[::1])")
+def pack_eights(values: npt.NDArray[np.uint8], bits: int, result: npt.NDArray[np.uint8]) -> None:
+    """The low ``bits`` of eight values side by side, the first lowest; their number is a multiple of 8."""
+    mask = np.uint8((1 << bits) - 1)
+    if bits == 6:  # four at a time, with constant shifts: three times as fast
+        for group in range(len(values) // 4):
+            word = np.uint32(values[4 * group] & mask)
+            word |= np.uint32(values[4 * group + 1] & mask) << np.uint32(6)
+            word |= np.uint32(values[4 * group + 2] & mask) << np.uint32(12)
+            word |= np.uint32(values[4 * group + 3] & mask) << np.uint32(18)
+            result[3 * group] = np.uint8(word)
+            result[3 * group + 1] = np.uint8(word >> np.uint32(8))
+            result[3 * group + 2] = np.uint8(word >> np.uint32(16))
+        return
+    for group in range(len(values) // 8):
+        wide = np.uint64(0)
+        for place in range(8):
+            wide |= np.uint64(values[8 * group + place] & mask) << np.uint64(bits * place)
+        for place in range(bits):
+            result[bits * group + place] = np.uint8(wide >> np.uint64(8 * place))
+
+
+@compiled("f8(f8[::1], f8[::1], f8[::1], i8, i8)")
+def _reached(costs: Floats, weight: Floats, first: Floats, start: int, end: int) -> float:
+    """The cost of a prefix whose last interval is from ``start`` to ``end``, less what all starts share."""
+    difference = first[end] - first[start]
+    return float(costs[start] - difference * difference / (weight[end] - weight[start]))
+
+
+@compiled("i4[::1](f8[::1], f8[::1], f8)")
+def best_partition(weight: Floats, first: Floats, penalty: float) -> npt.NDArray[np.int32]:
+    """Where the last interval of every prefix starts if each interval costs its squares and ``penalty``.
+
+    ``weight``, ``first`` [n + 1] are sums over prefixes. A later start becomes the better one at some end and
+    stays it, so the starts that are best for the ends to come are a queue of runs; where the run of a new
+    start begins is searched in steps that double, as it is near.
+
+    Source: Galil and Park, "Dynamic programming with convexity, concavity and sparsity" (1992), section 3.
     """
     size = len(weight) - 1
-    starts = np.zeros((intervals, size + 1), np.int32)
-    costs = np.full(size + 1, np.inf)
+    costs, origins = np.zeros(size + 1), np.zeros(size + 1, np.int32)
+    starts, begins = np.zeros(size + 1, np.int32), np.zeros(size + 1, np.int32)
+    head = tail = 0
     for end in range(1, size + 1):
-        costs[end] = second[end] - first[end] * first[end] / weight[end]
-        if costs[end] > limit:
-            costs[end] = np.inf
+        while head < tail and begins[head + 1] <= end:
+            head += 1
+        origins[end] = starts[head]
+        costs[end] = _reached(costs, weight, first, starts[head], end) + penalty
+        if end == size:
             break
-    pending = np.empty((64, 4), np.int64)
-    for layer in range(1, intervals):
-        reached = size
-        while costs[reached] == np.inf:
-            reached -= 1
-        longer = np.full(size + 1, np.inf)
-        pending[0] = layer + 1, size, layer, min(reached, size - 1)
-        count = 1
-        while count:
-            count -= 1
-            low, high, earliest, latest = pending[count]
-            end = (low + high) // 2
-            best, chosen = np.inf, earliest
-            for start in range(earliest, min(latest, end - 1) + 1):
-                difference = first[end] - first[start]
-                square = difference * difference / (weight[end] - weight[start])
-                cost = costs[start] - second[start] - square
-                if cost < best:
-                    best, chosen = cost, start
-            best += second[end]
-            starts[layer, end] = chosen
-            if best <= limit:
-                longer[end] = best
-                if end < high:
-                    pending[count] = end + 1, high, chosen, latest
-                    count += 1
-                if low < end:
-                    pending[count] = low, end - 1, earliest, chosen
-                    count += 1
-            elif low < end:
-                pending[count] = low, end - 1, earliest, latest
-                count += 1
-        costs = longer
-    return costs, starts
+        while tail > head and begins[tail] > end:
+            at = begins[tail]
+            if _reached(costs, weight, first, end, at) > _reached(costs, weight, first, starts[tail], at):
+                break
+            tail -= 1
+        last = starts[tail]
+        low, high, step = max(begins[tail] - 1, end), size + 1, 1
+        while low < size:  # the last start is better at low; is it at high?
+            probe = min(low + step, size)
+            if _reached(costs, weight, first, end, probe) <= _reached(costs, weight, first, last, probe):
+                high = probe
+                break
+            low, step = probe, 2 * step
+        if high > size:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            if _reached(costs, weight, first, end, middle) <= _reached(costs, weight, first, last, middle):
+                high = middle
+            else:
+                low = middle
+        tail += 1
+        starts[tail], begins[tail] = end, high
+    return origins

@@ -2,12 +2,17 @@
 
 A weight of fp16 has at most 65,536 distinct values, however many elements it has: what is clustered is its
 histogram. On a line clusters are intervals, the sum of squares of an interval follows from prefix sums, and
-the best last interval of a prefix moves to the right with its end. So a layer of the programme, the best
-``j`` intervals for every prefix, takes n log n. Prefixes that cost more than a clustering that is known
-already are left out, and layers are counted from both ends, which meet in the middle.
+the best last interval of a prefix moves to the right with its end.
 
-Sources: Wu, "Optimal quantization by matrix searching" (1991); Grønlund et al., arXiv:1701.07204; Panter and
-Dite (1951), for how dense the boundaries of good intervals are.
+The best cost is convex in the number of intervals. So the best partition into so many is one that is best if
+each interval costs a penalty, too, and all prefixes of that are found in n log n, whatever the number. The
+penalty is found in a few attempts. Where many numbers of intervals belong to one penalty (values that are
+evenly spaced, and alike), the programme has a layer for each of them instead: the best ``j`` intervals for
+every prefix. Prefixes that cost more than a clustering that is known already are left out, and layers are
+counted from both ends, which meet in the middle.
+
+Sources: Wu, "Optimal quantization by matrix searching" (1991); Grønlund et al., arXiv:1701.07204, also for
+penalties; Panter and Dite (1951), for how dense the boundaries of good intervals are.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ Integers: TypeAlias = npt.NDArray[np.int64]
 #: Values that are told apart at most. Of fp32 there may be more: neighbours are then clustered as one.
 _MOST_VALUES: Final = 1 << 16
 _LLOYD_ROUNDS: Final = 8
+#: Penalties that are tried before the number of intervals is given up on.
+_PENALTIES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,20 @@ class Histogram:
             return _merged(values, found.astype(np.float64), _cells(values, found, _MOST_VALUES))
         from ._loops import count_words
 
-        found = count_words(flat.view(np.uint16))
-        bits = np.flatnonzero(found).astype(np.uint16)
-        values, counts = bits.view(np.float16).astype(np.float64), found[bits].astype(np.float64)
+        return Histogram.counted(count_words(flat.view(np.uint16)))
+
+    @staticmethod
+    def counted(words: npt.NDArray[np.int64]) -> Histogram:
+        """That of ``words[i]`` finite numbers of fp16 with the bits ``i``; both zeros are one value."""
+        bits = np.flatnonzero(words).astype(np.uint16)
+        values, counts = bits.view(np.float16).astype(np.float64), words[bits].astype(np.float64)
         order = np.argsort(values, kind="stable")
         values, counts = values[order], counts[order]
-        return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))  # both zeros
+        return _merged(values, counts, np.flatnonzero(np.diff(values, prepend=-np.inf)))
+
+    def coarser(self, most: int) -> Histogram:
+        """At most ``most`` values, each the mean of neighbours; those that are rare and far apart stay."""
+        return _merged(self.values, self.counts, _cells(self.values, self.counts, most))
 
 
 def _merged(values: Floats, counts: Floats, starts: npt.NDArray[Any]) -> Histogram:
@@ -78,7 +93,9 @@ def kmeans(histogram: Histogram, clusters: int) -> Floats:
     if len(histogram.values) <= clusters:
         return histogram.values
     sums = _Sums.of(histogram)
-    return sums.means(_best_edges(sums, clusters, _good_cost(histogram, sums, clusters)))
+    known = _good_cost(histogram, sums, clusters)
+    edges = _by_penalty(sums, clusters, known)
+    return sums.means(_by_layers(sums, clusters, known) if edges is None else edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +148,40 @@ def _good_cost(histogram: Histogram, sums: _Sums, clusters: int) -> float:
     return cost
 
 
-def _best_edges(sums: _Sums, clusters: int, known: float) -> Integers:
-    """0, the boundaries of the best intervals, and n; some clustering costs no more than ``known``."""
-    from ._loops import best_prefixes
+def _by_penalty(sums: _Sums, clusters: int, known: float) -> Integers | None:
+    """0, the boundaries of the best intervals, and n; None if no penalty leads to so many intervals.
+
+    Of k intervals the cost falls about as 1 / k ** 2, which ``known`` is about at ``clusters``; a penalty is
+    what one more interval takes away from it.
+    """
+    from ._loops import best_partition
+
+    least, most = 0.0, np.inf
+    penalty = 2 * known / clusters
+    for _ in range(_PENALTIES):
+        if not least < penalty < most:
+            return None
+        edges = _edges(best_partition(sums.weight, sums.first, penalty))
+        count = len(edges) - 1
+        if count == clusters:
+            return edges
+        least, most = (penalty, most) if count > clusters else (least, penalty)
+        guess = penalty * (count / clusters) ** 3
+        penalty = guess if least < guess < most else (least + min(most, 4 * penalty)) / 2
+    return None
+
+
+def _edges(origins: npt.NDArray[np.int32]) -> Integers:
+    """0, the boundaries of the intervals of all values, and n, by where the last interval of each starts."""
+    edges = [len(origins) - 1]
+    while edges[-1]:
+        edges.append(int(origins[edges[-1]]))
+    return np.array(edges[::-1])
+
+
+def _by_layers(sums: _Sums, clusters: int, known: float) -> Integers:
+    """As :func:`_by_penalty`, for any number; some clustering costs no more than ``known``."""
+    from ._layers import best_prefixes
 
     limit = known * (1 + 1e-9) + 1e-12 * sums.second[-1]
     left, right = clusters - clusters // 2, clusters // 2

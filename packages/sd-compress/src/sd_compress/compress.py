@@ -8,12 +8,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import numpy as np
 from sd_mil import Argument, Block, Constant, Function, Operation, Program, Reference, TensorType
 from sd_mil.ir import storage_key
 
+from .activations import LayerInputs, activations_of, check_calibrated, quantize_inputs
 from .errors import CompressionError, UnsuitableError
 from .forms import Compressed, Sparse, operations
 from .palettes import optimal_palette, palette_of
@@ -31,6 +33,7 @@ Assign: TypeAlias = Callable[[Weight, Palettize], Palette]
 Progress: TypeAlias = Callable[[int, int, str], None]
 
 _KEEP: Final = Keep()
+_NONE: Final[LayerInputs] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,15 @@ def compress(
     recipe: Recipe,
     *,
     assign: Assign = optimal_palette,
+    inputs: LayerInputs = _NONE,
     progress: Progress | None = None,
     workers: int | None = None,
     folder: Path | None = None,
 ) -> CompressedProgram:
     """The program with the weights of ``recipe`` compressed, in all functions; nothing else changes.
+
+    Schemes with activations take ``inputs``, which :func:`collect_activations` finds; those of a weight that
+    is kept stay as they are, too.
 
     A weight that several functions or operations share is compressed once, and shared as before. One that its
     scheme does not fit (elements that are not finite, channels that groups do not divide, a table that takes
@@ -79,8 +86,10 @@ def compress(
         RecipeError: the recipe names weights that the program lacks; all of them are listed.
         UnsupportedFormError: a scheme that the program's target cannot decode.
         CompressionError: ``assign`` is given, but a scheme prunes first, which it does not know of.
+        CalibrationError: a scheme has activations of which ``inputs`` says nothing, or of no layer.
     """
     check_recipe(program, recipe)
+    check_calibrated(program, recipe.schemes, inputs)
     weights = _changing(program, recipe)
     _check_schemes(weights, recipe, assign)
     names = frozenset(_defined(program))
@@ -96,9 +105,23 @@ def compress(
     reports = tuple(_report(one, recipe, found[one.function, one.name]) for one in weights)
     functions = {
         name: replace(function, body=_replaced(function.body, _replacements(function, weights, found)))
-        for name, function in program.functions.items()
+        for name, function in _with_quantized_inputs(program, recipe, inputs, reports)
     }
     return CompressedProgram(replace(program, functions=functions), reports)
+
+
+def _with_quantized_inputs(
+    program: Program, recipe: Recipe, inputs: LayerInputs, reports: Iterable[WeightReport]
+) -> Iterator[tuple[str, Function]]:
+    """The functions by name, with integers as inputs of the layers whose weights became integers."""
+    kept = {(one.function, one.name) for one in reports if one.kept}
+    for name, function in program.functions.items():
+        schemes = {
+            weight: scheme
+            for weight, scheme in recipe.schemes.items()
+            if activations_of(scheme) is not None and (name, weight) not in kept
+        }
+        yield name, quantize_inputs(function, schemes, inputs) if schemes else function
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,15 @@ def check_recipe(program: Program, recipe: Recipe) -> None:
         UnsupportedFormError: a scheme that the program's target cannot decode.
     """
     check_names(recipe, [program])
+    check_forms(program, recipe)
+
+
+def check_forms(program: Program, recipe: Recipe) -> None:
+    """Refuse schemes of weights of the program that its target cannot decode; other names are passed over.
+
+    Raises:
+        UnsupportedFormError: naming the first target that can.
+    """
     for weight in _changing(program, recipe):
         target = target_of(program.functions[weight.function].opset)
         check_supported(weight.name, recipe.schemes[weight.name], target)

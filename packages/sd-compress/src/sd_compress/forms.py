@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from sd_mil import Argument, Constant, Operation, Reference, TensorType, Variable
-from sd_mil.constexpr import pack
 
+from .packing import pack
 from .quantizing import Quantized
 from .schemes import Palette
 from .weights import Array, Weight

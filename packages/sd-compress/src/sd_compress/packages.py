@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from sd_bundle import (
@@ -23,6 +24,7 @@ from sd_bundle import (
 from sd_bundle.drafts import draft_folder, remove_abandoned, sibling
 from sd_mil import Package, Program, dropping_weights, read_package, write_package
 
+from .activations import LayerInputs
 from .compress import Assign, Progress, WeightReport, compress
 from .errors import CompressionError, RecipeError
 from .palettes import optimal_palette
@@ -76,6 +78,7 @@ def compress_package(
     *,
     target: str | None = None,
     assign: Assign = optimal_palette,
+    inputs: LayerInputs = MappingProxyType({}),
     overwrite: bool = False,
     progress: PackageProgress | None = None,
     workers: int | None = None,
@@ -83,7 +86,8 @@ def compress_package(
     """Compress the weights of the model at ``path``, and write it as the package ``output``.
 
     ``target``: the oldest system that is to load it (``iOS18``, ``macOS15``), if that is newer than now. What
-    was at ``output`` stays until the new package is complete, and if anything goes wrong.
+    was at ``output`` stays until the new package is complete, and if anything goes wrong. ``inputs``: for
+    schemes with activations, as :func:`collect_activations` finds them.
 
     Raises:
         RecipeError, UnsupportedFormError, CompressionError: see :func:`~sd_compress.compress.compress`.
@@ -93,7 +97,7 @@ def compress_package(
     place = Path(output).resolve()
     _check_output(place, overwrite=overwrite)
     remove_abandoned(place)
-    work = _Work(target, assign, progress, workers)
+    work = _Work(target, assign, inputs, progress, workers)
     package = read_package(path)
     applied = _made(recipe, package.program)
     _refuse_nothing([applied])
@@ -112,6 +116,7 @@ def compress_bundle(
     components: Sequence[str] | None = None,
     target: str | None = None,
     assign: Assign = optimal_palette,
+    inputs: LayerInputs = MappingProxyType({}),
     overwrite: bool = False,
     progress: PackageProgress | None = None,
     workers: int | None = None,
@@ -130,7 +135,7 @@ def compress_bundle(
     manifest, chosen = opened.manifest, chosen_components(opened, components)
     packages = {name: read_package(opened.path / name) for one in chosen for name in one.packages}
     recipes = _recipes(recipe, packages)
-    work = _Work(target, assign, progress, workers)
+    work = _Work(target, assign, inputs, progress, workers)
     reports: dict[str, tuple[PackageReport, ...]] = {}
     place = Path(output)
     with new_bundle(place, manifest.model, provenance=manifest.provenance, overwrite=overwrite) as draft:
@@ -150,6 +155,7 @@ class _Work:
 
     target: str | None
     assign: Assign
+    inputs: LayerInputs
     progress: PackageProgress | None
     workers: int | None
 
@@ -179,6 +185,7 @@ class _Work:
                 program,
                 recipe,
                 assign=self.assign,
+                inputs=self.inputs,
                 progress=self._progress(source.name),
                 workers=self.workers,
                 folder=place.parent,
@@ -264,7 +271,9 @@ def methods_of(scheme: Scheme) -> tuple[CompressionMethod, ...]:
     if isinstance(scheme, Palettize):
         return ("palettization",)
     if isinstance(scheme, Linear):
-        return ("quantization",)
+        return (
+            ("quantization",) if scheme.activations is None else ("quantization", "activation_quantization")
+        )
     return ("pruning",) if isinstance(scheme, Prune) else ()
 
 

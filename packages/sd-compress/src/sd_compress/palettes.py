@@ -81,8 +81,9 @@ def check_finite(values: Array) -> None:
         UnsuitableError: an infinity, or what is not a number.
     """
     if values.dtype == np.float16:
-        words = np.ascontiguousarray(values).reshape(-1).view(np.uint16)
-        is_finite = bool(((words & 0x7C00) != 0x7C00).all())
+        from ._loops import are_finite
+
+        is_finite = are_finite(np.ascontiguousarray(values).reshape(-1).view(np.uint16))
     else:
         is_finite = bool(np.isfinite(values).all())
     if not is_finite:

@@ -107,14 +107,14 @@ def _scale(low: Array, high: Array, scheme: Linear, dtype: np.dtype[Any]) -> tup
     if scheme.mode == "symmetric":
         middle = offset_of(scheme)
         largest = np.maximum(np.abs(low), np.abs(high))
-        scale = _rounded(largest / (last - middle), largest, dtype)
+        scale = rounded_scale(largest / (last - middle), largest, dtype)
         return scale, np.full_like(scale, middle)
     low, high = np.minimum(low, 0), np.maximum(high, 0)
-    scale = _rounded((high - low) / (last - first), np.maximum(-low, high), dtype)
+    scale = rounded_scale((high - low) / (last - first), np.maximum(-low, high), dtype)
     return scale, np.clip(np.rint(first - low / scale), first, last)
 
 
-def _rounded(scale: Array, largest: Array, dtype: np.dtype[Any]) -> Array:
+def rounded_scale(scale: Array, largest: Array, dtype: np.dtype[Any]) -> Array:
     """As ``dtype`` has it, so that ``largest`` does not become infinite.
 
     One that would be zero is the least normal number, so that it can be divided by.

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from .errors import RecipeError
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
-from .schemes import Joint, Keep, Linear, Palettize, Prune, Scheme
+from .schemes import Activations, Joint, Keep, Linear, Palettize, Prune, Scheme
 
 _T = TypeVar("_T")
 
@@ -54,10 +54,14 @@ def scheme_from_json(value: object, where: str = "$") -> Scheme:
         return _joint(fields, where)
     if kind in _GRANULARITY_OF:
         fields = _with_granularity(kind, fields, where)
+    if kind is Linear and "activations" in fields:
+        inner = f"{where}.activations"
+        given = dict(_object(fields["activations"], inner, "an object"))
+        fields["activations"] = _built(Activations, given, inner)
     return _built(kind, fields, where)
 
 
-def _stated(scheme: Scheme | Granularity) -> dict[str, Any]:
+def _stated(scheme: Scheme | Granularity | Activations) -> dict[str, Any]:
     """Every field that differs from its default; a granularity is one of several."""
     stated: dict[str, Any] = {}
     for field in dataclasses.fields(scheme):
@@ -67,6 +71,8 @@ def _stated(scheme: Scheme | Granularity) -> dict[str, Any]:
         if isinstance(value, Granularity):
             name = next(name for name, kind in _GRANULARITIES.items() if isinstance(value, kind))
             stated |= {field.name: name, **_stated(value)}
+        elif isinstance(value, Activations):
+            stated[field.name] = _stated(value)
         else:
             stated[field.name] = list(value) if isinstance(value, tuple) else value
     return stated
@@ -110,7 +116,7 @@ def _built(kind: type[_T], fields: dict[str, Any], where: str) -> _T:
         raise RecipeError(f"{where}{error}") from None
 
 
-def _object(value: object, where: str) -> Mapping[str, Any]:
+def _object(value: object, where: str, expected: str = "an object with a method") -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{where}: expected an object with a method, got {value!r}")
+        raise RecipeError(f"{where}: expected {expected}, got {value!r}")
     return value

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from sd_mil.ir import OPSETS as SYSTEMS_BY_OPSET
+from sd_mil.ir import TARGETS as SYSTEMS
+
 from .errors import CompressionError, UnsupportedFormError
 from .granularity import PerBlock, PerTensor
 from .schemes import Joint, Keep, Linear, Palettize, Prune, Scheme
@@ -13,12 +16,13 @@ from .schemes import Joint, Keep, Linear, Palettize, Prune, Scheme
 #: The set of operations that a function is written in, by the iOS that has it first; and the version of the
 #: file format.
 OPSETS: Final[Mapping[int, tuple[str, int]]] = MappingProxyType(
-    {15: ("CoreML5", 6), 16: ("CoreML6", 7), 17: ("CoreML7", 8), 18: ("CoreML8", 9)}
+    {target.number: (core_ml, target.specification) for core_ml, target in SYSTEMS_BY_OPSET.items()}
 )
 TARGETS: Final[Mapping[str, int]] = MappingProxyType(
-    {f"iOS{number}": number for number in OPSETS} | {f"macOS{number - 3}": number for number in OPSETS}
+    {name: target.number for name, target in SYSTEMS.items()}
 )
 _OLDEST_COMPRESSED: Final = 16
+_INTEGER_ACTIVATIONS: Final = 17
 _BLOCKWISE: Final = 18
 
 
@@ -47,6 +51,8 @@ def needed(scheme: Scheme) -> int:
         is_old = is_plain and not scheme.per_channel_scale and scheme.nbits != 3
         return _OLDEST_COMPRESSED if is_old else _BLOCKWISE
     if isinstance(scheme, Linear):
+        if scheme.activations is not None:
+            return _INTEGER_ACTIVATIONS
         is_old = scheme.dtype in ("int8", "uint8") and not isinstance(scheme.granularity, PerBlock)
         return _OLDEST_COMPRESSED if is_old else _BLOCKWISE
     return 0 if isinstance(scheme, Keep) else _OLDEST_COMPRESSED
@@ -70,5 +76,6 @@ def _described(scheme: Scheme) -> str:
         extras = f"vectors of {scheme.vector_size}{', scales of channels' * scheme.per_channel_scale}"
         return f"{scheme.nbits}-bit palettes, {type(scheme.granularity).__name__}, {extras}"
     if isinstance(scheme, Linear):
-        return f"{scheme.dtype}, {type(scheme.granularity).__name__}"
+        activations = ", and activations" if scheme.activations is not None else ""
+        return f"{scheme.dtype}, {type(scheme.granularity).__name__}{activations}"
     return "sparse weights" if isinstance(scheme, Prune) else "sparse weights that are compressed, too"

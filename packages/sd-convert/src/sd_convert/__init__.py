@@ -22,6 +22,7 @@ from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
+    LikeError,
     LimitError,
     LoweringError,
     NotACheckpointError,
@@ -44,6 +45,7 @@ from .facts import (
     check_known_options,
     check_values,
 )
+from .like import Likeness
 from .lora import Lora
 from .metadata import portable
 from .networks import SeparateNetwork, open_network, with_networks
@@ -77,6 +79,8 @@ __all__ = [
     "Embedding",
     "Facts",
     "IncompleteCheckpointError",
+    "LikeError",
+    "Likeness",
     "LimitError",
     "Lora",
     "LoweringError",

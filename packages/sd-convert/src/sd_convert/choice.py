@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from sd_mil.ir import Target
+
 from .options import COMPUTE_UNIT_OF_ATTENTION
-from .targets import FUSED_ATTENTION_OPSET, Target
+from .targets import has_fused_attention
 
 _SPLITTING_UNITS = ("CPU_AND_NE", "ALL")
 
@@ -35,7 +37,7 @@ def chooser(implementation: str, *, compute_unit: str | None, target: Target) ->
         chunk_size = CHUNK_SIZE if implementation == "SPLIT_EINSUM_V2" else None
         return lambda *_: Choice(implementation, chunk_size)
     unit = compute_unit or COMPUTE_UNIT_OF_ATTENTION["AUTO"]
-    is_fused = unit not in _SPLITTING_UNITS and target.opset == FUSED_ATTENTION_OPSET
+    is_fused = unit not in _SPLITTING_UNITS and has_fused_attention(target)
     place = f"{unit}_IOS18" if is_fused else unit
 
     def choose(batch: int, queries: int, keys: int, heads: int, width: int) -> Choice:

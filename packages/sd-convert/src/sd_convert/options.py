@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .errors import OptionsError
-from .targets import FUSED_ATTENTION_OPSET, TARGETS, target_named
+from .targets import TARGETS, has_fused_attention, target_named
 
 #: The compute unit for which each attention implementation was designed; AUTO suits any, this one by default.
 COMPUTE_UNIT_OF_ATTENTION: Final = {
@@ -89,8 +89,8 @@ class ConversionOptions:
 
 def check_attention(implementation: str, target: str) -> None:
     """Refuse fused attention with :class:`OptionsError` where a target has no operation for it."""
-    if implementation == "SDPA" and target_named(target).opset != FUSED_ATTENTION_OPSET:
-        able = [name for name, known in TARGETS.items() if known.opset == FUSED_ATTENTION_OPSET]
+    if implementation == "SDPA" and not has_fused_attention(target_named(target)):
+        able = [name for name, known in TARGETS.items() if has_fused_attention(known)]
         raise OptionsError(
             f"attention_implementation: SDPA needs a target out of {', '.join(able)}, got {target}: "
             "raise the minimum deployment target, or choose another implementation"

@@ -89,7 +89,7 @@ def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
 
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:
     wanted = programs.wanted(part)
-    cached, precision = programs.cached(wanted), wanted.precision
+    cached, precision = programs.kept(wanted), wanted.precision
     ports = programs.ports(part, precision or Precision("float16"))
     return ComponentPlan(
         name=part.name,

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from sd_mil.ir import TARGETS as SYSTEMS
+from sd_mil.ir import Target, names_from
+
 from .errors import OptionsError
 
+#: The first iOS that takes the float16 inputs which apps expect.
+_OLDEST: Final = 16
+#: The first that has ``scaled_dot_product_attention``.
+_FUSED_ATTENTION: Final = 18
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """``opset``: coremltools' name for a set of operations; ``specification``: the file format's version."""
-
-    name: str
-    opset: str
-    specification: int
+TARGETS: Final[Mapping[str, Target]] = MappingProxyType({name: SYSTEMS[name] for name in names_from(_OLDEST)})
 
 
-def _targets(opset: str, specification: int, *names: str) -> dict[str, Target]:
-    return {name: Target(name, opset, specification) for name in names}
-
-
-TARGETS: Final[Mapping[str, Target]] = MappingProxyType(
-    _targets("iOS16", 7, "macOS13", "iOS16")
-    | _targets("iOS17", 8, "macOS14", "iOS17")
-    | _targets("iOS18", 9, "macOS15", "iOS18")
-)
-
-#: The set of operations that has ``scaled_dot_product_attention``.
-FUSED_ATTENTION_OPSET: Final = "iOS18"
+def has_fused_attention(target: Target) -> bool:
+    """Whether its operations include ``scaled_dot_product_attention``."""
+    return target.number >= _FUSED_ATTENTION
 
 
 def target_named(name: str) -> Target:

@@ -15,11 +15,12 @@ from sd_bundle import Bundle, BundleComponent, Variant, open_bundle
 from sd_mil import MLModel, psnr
 from sd_mil.engines import Engine
 
+from .bundle import model_facts
 from .checkpoint import Checkpoint
 from .component import Component
 from .components import KINDS, ComponentKind, Part, Ports, part_of
 from .errors import OptionsError, VerificationError
-from .facts import read_facts, stated_sizes
+from .facts import Facts, chosen_sizes, read_facts, stated_sizes
 from .options import ConversionOptions, check_components
 
 #: Apple's threshold for a sound conversion (``report_correctness`` in torch2coreml.py).
@@ -182,9 +183,24 @@ def _networks(
     if not entries:
         raise VerificationError(f"{bundle.path}: expected at least one component to compare, got none")
     facts = read_facts(checkpoint)
+    _check_facts(bundle, facts)
     for entry in entries:
         part = part_of(known[entry.name], checkpoint, facts)
         yield from (_Network(bundle, entry, variant, part) for variant in entry.variants)
+
+
+def _check_facts(bundle: Bundle, facts: Facts) -> None:
+    """Refuse a manifest that would have the right networks draw wrongly: epsilon taken for v, say."""
+    stated = bundle.manifest.model
+    names = tuple(component.name for component in bundle.manifest.components)
+    meant = model_facts(facts, chosen_sizes(facts, ConversionOptions()), stated.identifier, names)
+    for field in dataclasses.fields(stated):
+        ours, theirs = getattr(meant, field.name), getattr(stated, field.name)
+        if field.name != "sizes" and ours != theirs:  # each variant's size is held to the checkpoint's ports
+            raise VerificationError(
+                f"{bundle.path}: expected the manifest's {field.name} to be {ours!r}, as {facts.name} has it,"
+                f" got {theirs!r}: the bundle was made from another checkpoint, or with other options"
+            )
 
 
 def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -207,7 +223,7 @@ def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[Outp
             component=network.entry.name,
             output=name,
             psnr=psnr(array, got.outputs[name]),
-            max_error=float(np.max(np.abs(array.astype(np.float64) - np.float64(got.outputs[name])))),
+            max_error=float(np.max(np.abs(array.astype(np.float64) - got.outputs[name].astype(np.float64)))),
             seconds=got.seconds,
             size=str(network.variant.size) if has_sizes else None,
         )

@@ -21,6 +21,7 @@ from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.errors import (
     ComparisonError,
     EngineError,
+    LintError,
     MissingEngineError,
     PackageError,
     PredictionError,
@@ -28,7 +29,7 @@ from sd_mil.errors import (
     UnsupportedModelError,
     UnsupportedOpError,
 )
-from sd_mil.format import read_model, read_package
+from sd_mil.format import CompiledModel, compile_model, read_model, read_package
 from sd_mil.format.recognition import FileKind, recognise_file
 from sd_mil.format.text import print_program
 from sd_mil.format.writer import write_package
@@ -65,6 +66,7 @@ __all__ = [
     "Cache",
     "Comparison",
     "ComparisonError",
+    "CompiledModel",
     "CompiledProgram",
     "Constant",
     "Description",
@@ -75,6 +77,7 @@ __all__ = [
     "EnumeratedShapes",
     "FileKind",
     "Function",
+    "LintError",
     "ListType",
     "MLModel",
     "MissingEngineError",
@@ -102,6 +105,7 @@ __all__ = [
     "Variable",
     "compare",
     "compare_outputs",
+    "compile_model",
     "default_cache",
     "dropping_weights",
     "first_divergence",

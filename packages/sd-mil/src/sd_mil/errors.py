@@ -7,6 +7,7 @@ SdMilError
 ├── EngineError           the engine asked for does not exist, or cannot do what is asked on this machine
 │   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
 ├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
+├── LintError             no such device, system or rule
 └── ComparisonError       outputs that cannot be compared, or that have no counterpart
 
 What a message quotes of a file may be anything: every message is one line of printable characters, and
@@ -76,3 +77,7 @@ class PredictionError(SdMilError):
 
 class ComparisonError(SdMilError):
     """Outputs of two models that cannot be held against each other."""
+
+
+class LintError(SdMilError):
+    """A device, a system or a set of rules that does not exist."""

@@ -54,6 +54,7 @@ from sd_runtime.errors import (
     SettingsError,
     UserImageError,
 )
+from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
 from sd_runtime.model import (
     ChunkedModel,
     FunctionModel,
@@ -78,6 +79,7 @@ __all__ = [
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
+    "Adopted",
     "AttentionImplementation",
     "Bundle",
     "BundleComponent",
@@ -132,13 +134,16 @@ __all__ = [
     "Task",
     "TextEncoding",
     "TimeIds",
+    "Unstated",
     "UnsupportedBundleError",
     "UserImageError",
     "VaeFacts",
     "Variant",
+    "adopt",
     "draw_noise",
     "format_manifest",
     "new_bundle",
+    "open_any",
     "open_bundle",
     "open_model",
     "parse_manifest",

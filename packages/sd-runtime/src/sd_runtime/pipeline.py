@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import Bundle, BundleComponent, ImageSize, Role, open_bundle
+from sd_bundle import Bundle, BundleComponent, ImageSize, Role
 from sd_schedulers import Step
 
 from sd_runtime.conditioning.prompt import Prompts
 from sd_runtime.decoding import decoded
 from sd_runtime.drawing import Drawing, drawing_of
+from sd_runtime.foreign import Unstated, open_any
 from sd_runtime.model import Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.models import Models
 from sd_runtime.png import GeneratedImage
@@ -73,18 +74,20 @@ class Pipeline:
         reduce_memory: bool = False,
         size: ImageSize | None = None,
         tasks: Sequence[Task] = TASKS,
+        unstated: Unstated | None = None,
     ) -> Pipeline:
-        """The pipeline of the bundle at ``path``.
+        """The pipeline of the bundle at ``path``, or of a folder of Apple's converter or Swift package.
 
         ``engine`` is a name (:func:`resolve_engine`) or an engine; ``precision``, the arithmetic of the
-        portable one; ``size``, one of the picture sizes of the bundle, None its first.
+        portable one; ``size``, one of the picture sizes of the bundle, None its first; ``unstated``, what a
+        folder of another tool does not say of its model.
 
         Raises:
             BundleError: not a sound bundle, or (MissingComponentError) not one of its sizes.
             EngineError: the engine or the precision is not to be had here.
         """
         resolved = resolve_engine(engine, precision)
-        bundle = open_bundle(path).at_size(size)
+        bundle = open_any(path, unstated).at_size(size)
         return cls(
             bundle,
             partial(open_model, bundle, engine=resolved),

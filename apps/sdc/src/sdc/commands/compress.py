@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from sdc.activation_options import print_activations
 from sdc.calibration_options import Prepared, Wanted, Work, calibration_options
 from sdc.schemes import scheme_asked, scheme_options, schemes_by_pattern
 
@@ -79,6 +80,7 @@ def command(
     sdc compress bundle -o small --nbits 6
     sdc compress unet.mlpackage -o small.mlpackage --nbits 4 --group-size 16 --target iOS18
     sdc compress bundle -o small --target-size 600MB --calibrate prompts.txt
+    sdc compress bundle -o small --method linear --activations --calibrate prompts.txt --target iOS17
     """
     from sd_bundle import open_bundle
     from sd_compress import check_patterns, chosen_components, compress_bundle, compress_package
@@ -94,7 +96,7 @@ def command(
     names = None if bundle is None else _names(bundle, components, recipe, chosen)
     parts = () if bundle is None else chosen_components(bundle, names)
     packages = [model / one for part in parts for one in part.packages] if bundle else [model]
-    patterns = (*schemes_by_pattern(overrides), *select, *exclude)
+    patterns = (*schemes_by_pattern(overrides), *select, *exclude, *wanted.fitting.without)
     check_patterns(patterns, [read_package(path).program for path in packages] if patterns else [])
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -113,6 +115,8 @@ def command(
         prepared = stack.enter_context(wanted.prepared(work))
         given: dict[str, Any] = {"target": target, "overwrite": overwrite, "progress": _in_millions(show)}
         given |= {"assign": prepared.assign}
+        if prepared.calibration is not None:
+            given |= {"inputs": prepared.calibration.inputs}
         report: BundleReport | PackageReport = (
             compress_package(model, output, prepared.recipe, **given)
             if bundle is None
@@ -122,6 +126,8 @@ def command(
         print_compression(model, output, report, time.perf_counter() - began, meter)
     for plan in prepared.plans:
         print_plan(plan)
+    if prepared.fitted is not None:
+        print_activations(prepared.fitted)
 
 
 def _chosen(
@@ -209,8 +215,12 @@ def _refuse_beside_budget(asked: dict[str, Any]) -> None:
 
 def _refuse_without_palettes(asked: dict[str, Any]) -> None:
     others = {"dtype", "mode", "granularity", "block_size", "sparsity", "n_m"}
+    if asked["activations"] is not None:
+        return
     if asked["method"] not in (None, "palettize") or any(asked[name] is not None for name in others):
-        raise click.UsageError("--calibrate: it finds palettes, which no other method has")
+        raise click.UsageError(
+            "--calibrate: it finds palettes and ranges of --activations; there are neither here"
+        )
 
 
 @contextmanager

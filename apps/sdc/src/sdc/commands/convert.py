@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
-from sdc.sources import source_options
+from sdc.sources import SOURCE_NAMES, source_options
 
 if TYPE_CHECKING:
     from sd_convert import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ConversionCache,
         ConversionOptions,
         ConversionReport,
+        Likeness,
         Transform,
     )
 
@@ -78,6 +80,12 @@ if TYPE_CHECKING:
     help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
     "`sdc compress`.",
 )
+@click.option(
+    "--like",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Put the weights into the programs of a bundle of the same architecture, with its options.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
 @click.option(
@@ -105,6 +113,7 @@ def command(
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
+    like: Path | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -116,8 +125,11 @@ def command(
     CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
     single file ORGANISATION/NAME/FILE.safetensors).
     """
-    from sd_convert import ConversionCache, ConversionOptions, verify
+    from sd_convert import ConversionCache, ConversionOptions, Likeness, verify
 
+    if like is not None:
+        _refuse_beside_like(ctx)
+    likeness = None if like is None else Likeness.of(like)
     options = ConversionOptions(
         components=tuple(components.split(",")) if components else None,
         attention_implementation=attention_implementation.upper(),
@@ -133,6 +145,8 @@ def command(
         overwrite=overwrite,
     )
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
+    if likeness is not None:
+        options = likeness.options(options)
     if options.components is None or "unet" in options.components:
         _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
         _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
@@ -147,7 +161,7 @@ def command(
     if dry_run:
         _print_plan(opened, options, output, cache, kinds)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform, kinds=kinds))
+    print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
@@ -162,6 +176,7 @@ def run_conversion(
     options: ConversionOptions,
     cache: ConversionCache | None = None,
     transform: Transform | None = None,
+    like: Likeness | None = None,
     *,
     kinds: Iterable[ComponentKind] | None = None,
 ) -> ConversionReport:
@@ -184,8 +199,30 @@ def run_conversion(
             progress=show,
             cache=cache,
             transform=transform,
+            like=like,
             kinds=KINDS if kinds is None else kinds,
         )
+
+
+#: Options that go with --like: the others, a bundle says already.
+_BESIDE_LIKE = (
+    "checkpoint",
+    "output",
+    "components",
+    "like",
+    "no_cache",
+    "check_output_correctness",
+    "overwrite",
+)
+
+
+def _refuse_beside_like(ctx: click.Context) -> None:
+    """Refuse options that would have no effect."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        said = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if said and name not in (*_BESIDE_LIKE, *SOURCE_NAMES):
+            raise click.UsageError(f"{parameter.opts[0]} does not go with --like: the bundle says it already")
 
 
 def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> None:
@@ -209,7 +246,7 @@ def print_conversion(report: ConversionReport) -> None:
             size(part.bytes),
             size(part.peak_memory or 0),
             part.precision,
-            "from the cache" if part.is_reused else "new",
+            f"from {part.program}" if part.program else "new",
         )
     console().print(rows)
     for part in report.components:
@@ -240,7 +277,7 @@ def _print_plan(
             part.name,
             size(part.package_bytes),
             part.precision or "to be checked",
-            "in the cache" if part.is_reused else "new",
+            "kept" if part.is_reused else "new",
         )
     console().print(rows)
     for part in planned.components:

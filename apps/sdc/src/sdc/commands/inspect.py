@@ -17,15 +17,6 @@ if TYPE_CHECKING:
     from sd_mil import Description, Package, Pipeline, Port, Suppression
 
 
-_PREFIXES = {
-    "CoreML5": "Ios15",
-    "CoreML6": "Ios16",
-    "CoreML7": "Ios17",
-    "CoreML8": "Ios18",
-    "CoreML9": "Ios26",
-}
-
-
 @click.command("inspect", short_help="Show ports, operations, weights and metadata.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -181,8 +172,10 @@ def _histogram(package: Package, function: str) -> dict[str, int]:
 
 def _compiled_names(package: Package, function: str) -> dict[str, int]:
     """The histogram under the names that a compiled model's metadata has: ``Ios16.conv``."""
+    from sd_mil.ir import OPSETS
+
     opset = package.program.functions[function].opset
-    prefix = _PREFIXES.get(opset, opset)
+    prefix = OPSETS[opset].opset.capitalize() if opset in OPSETS else opset
     return {f"{prefix}.{kind}": count for kind, count in _histogram(package, function).items()}
 
 

@@ -1,6 +1,12 @@
 """Compression that knows what a weight's inputs are: Hessians, and palettes that keep the outputs close."""
 
-from sd_compress.calibration.collecting import Collecting, collect_hessians
+from sd_compress.calibration.collecting import (
+    Collecting,
+    Statistics,
+    collect_activations,
+    collect_hessians,
+    collect_statistics,
+)
 from sd_compress.calibration.gains import measure_gains
 from sd_compress.calibration.hessians import Hessian
 from sd_compress.calibration.inputs import Patches, inputs_of
@@ -11,7 +17,10 @@ __all__ = [
     "Collecting",
     "Hessian",
     "Patches",
+    "Statistics",
+    "collect_activations",
     "collect_hessians",
+    "collect_statistics",
     "improved",
     "inputs_of",
     "measure_gains",

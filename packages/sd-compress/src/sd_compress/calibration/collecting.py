@@ -1,14 +1,14 @@
-"""Hessians of all weights of a program, collected while the program runs.
+"""Statistics of the inputs of all layers of a program, collected while the program runs.
 
 The program is asked for the inputs of its layers as if they were its outputs, as many at a time as memory
-allows: each such batch is compiled, run on every calibration input, and its Hessians are finished (and, with
-a folder, on the disk) before the next.
+allows: each such batch is compiled, run on every calibration input, and its statistics are finished (and,
+with a folder, on the disk) before the next.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,8 +19,10 @@ from sd_mil import Program
 from sd_mil.engines import OpenVINO, ProgramEngine
 from sd_mil.rewriting import returning
 
-from sd_compress.calibration.hessians import Accumulator, Hessian, block_sizes, largest_block, total_bytes
+from sd_compress.activations import LayerInput
+from sd_compress.calibration.hessians import Hessian, block_sizes, largest_block, total_bytes
 from sd_compress.calibration.inputs import Patches, inputs_of, types_of
+from sd_compress.calibration.jobs import HessianJob, InputJob, Job, Rows
 from sd_compress.calibration.stored import Stored, fingerprint
 from sd_compress.errors import CalibrationError
 
@@ -30,13 +32,10 @@ Inputs: TypeAlias = Mapping[str, Array]
 #: Is told how many runs of the program are done, and how many there will be.
 Progress: TypeAlias = Callable[[int, int], None]
 
-#: What one weight's rows are: weights that multiply the same share a Hessian.
-_Rows: TypeAlias = tuple[Patches, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Collecting:
-    """How Hessians are collected.
+    """How statistics are collected.
 
     ``memory``: bytes that all of them may take; they are block-diagonal where that is too little.
     ``values``: bytes of layers' inputs, in float32, that the engine is asked for at once; fewer means more
@@ -50,17 +49,28 @@ class Collecting:
     engine: ProgramEngine = field(default_factory=OpenVINO)
 
 
-def collect_hessians(
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was asked for, by the name of the weight: Hessians, and what the inputs of its layers are like."""
+
+    hessians: Mapping[str, Hessian]
+    inputs: Mapping[str, tuple[LayerInput, ...]]
+
+
+def collect_statistics(
     program: Program,
     inputs: Sequence[Inputs],
     settings: Collecting | None = None,
     *,
+    hessians: bool = True,
+    activations: bool = True,
     folder: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, Hessian]:
-    """Hessians of the weights of the default function, by name, over runs of the program on ``inputs``.
+) -> Statistics:
+    """Statistics of the weights of the default function over the same runs of the program on ``inputs``.
 
-    In ``folder`` what is finished is kept: the same call after an interruption goes on from there.
+    ``hessians`` are for palettes (:class:`Calibrated`), ``activations`` for layers in int8. In ``folder``
+    what is finished is kept: the same call after an interruption goes on from there.
 
     Raises:
         CalibrationError: no inputs, some that do not fit the program, values that are not finite, or memory
@@ -71,12 +81,59 @@ def collect_hessians(
     _check(program, inputs)
     rows_of = inputs_of(program)
     groups = tuple(dict.fromkeys(rows_of.values()))
-    sizes = _sizes(groups, settings.memory)
+    by_group = _hessian_jobs(groups, settings.memory) if hessians else {}
+    of_inputs = {one: InputJob((one,)) for group in groups for one in group} if activations else {}
     stored = None
     if folder is not None:
         stored = Stored(folder / fingerprint(program, inputs, rows=settings.rows).hex())
-    collected = _Collection(program, inputs, settings, sizes, stored).run(progress)
-    return {weight: collected[group] for weight, group in rows_of.items()}
+    jobs = _in_order(groups, by_group, of_inputs)
+    found = _Collection(program, inputs, settings, jobs, stored).run(progress)
+    return Statistics(
+        {weight: found[by_group[group]] for weight, group in rows_of.items() if hessians},
+        {
+            weight: tuple(found[of_inputs[one]] for one in group)
+            for weight, group in rows_of.items()
+            if activations
+        },
+    )
+
+
+def collect_hessians(
+    program: Program,
+    inputs: Sequence[Inputs],
+    settings: Collecting | None = None,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Hessian]:
+    """Those of :func:`collect_statistics`, alone."""
+    found = collect_statistics(program, inputs, settings, activations=False, folder=folder, progress=progress)
+    return dict(found.hessians)
+
+
+def collect_activations(
+    program: Program,
+    inputs: Sequence[Inputs],
+    settings: Collecting | None = None,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, tuple[LayerInput, ...]]:
+    """What :func:`collect_statistics` finds out of the inputs of layers, alone."""
+    found = collect_statistics(program, inputs, settings, hessians=False, folder=folder, progress=progress)
+    return dict(found.inputs)
+
+
+def _in_order(
+    groups: Sequence[Rows], hessians: Mapping[Rows, HessianJob], inputs: Mapping[Patches, InputJob]
+) -> tuple[Job[Any], ...]:
+    """Jobs that look at the same value beside each other, so that it is asked for once."""
+    jobs: dict[Job[Any], None] = {}
+    for group in groups:
+        if group in hessians:
+            jobs[hessians[group]] = None
+        jobs |= {inputs[one]: None for one in group if one in inputs}
+    return tuple(jobs)
 
 
 def _check(program: Program, inputs: Sequence[Inputs]) -> None:
@@ -96,15 +153,18 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     return len(shape) == len(declared) and all(size in (None, given) for given, size in pairs)
 
 
-def _sizes(groups: Sequence[_Rows], memory: int) -> dict[_Rows, tuple[int, ...]]:
-    """Of the blocks of each Hessian."""
+def _hessian_jobs(groups: Sequence[Rows], memory: int) -> dict[Rows, HessianJob]:
+    """With the sizes of the blocks of each Hessian."""
     shapes = [(group[0].inputs, group[0].taps) for group in groups]
     largest = largest_block(shapes, memory)
     if (needed := total_bytes(shapes, largest)) > memory:
         raise CalibrationError(
             f"expected at least {needed} bytes for Hessians of one channel each, got a bound of {memory}"
         )
-    return {group: block_sizes(*shape, largest) for group, shape in zip(groups, shapes, strict=True)}
+    return {
+        group: HessianJob(group, block_sizes(*shape, largest))
+        for group, shape in zip(groups, shapes, strict=True)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,34 +172,36 @@ class _Collection:
     program: Program
     inputs: Sequence[Inputs]
     settings: Collecting
-    sizes: Mapping[_Rows, tuple[int, ...]]
+    jobs: Sequence[Job[Any]]
     stored: Stored | None
 
-    def run(self, progress: Progress | None) -> dict[_Rows, Hessian]:
-        found = {group: kept for group, sizes in self.sizes.items() if (kept := self._kept(group, sizes))}
-        batches = list(self._batches([group for group in self.sizes if group not in found]))
+    def run(self, progress: Progress | None) -> dict[Job[Any], Any]:
+        found = {job: kept for job in self.jobs if (kept := self._kept(job)) is not None}
+        batches = list(self._batches([job for job in self.jobs if job not in found]))
         total = len(batches) * len(self.inputs)
         for place, batch in enumerate(batches):
-            sums = {group: Accumulator(self.sizes[group]) for group in batch}
-            for number in self._runs(batch, sums):
+            sums = {job: job.begin() for job in batch}
+            for number in self._runs(sums):
                 if progress is not None:
                     progress(place * len(self.inputs) + number, total)
-            found |= {group: self._finished(group, sums.pop(group)) for group in batch}
+            found |= {job: self._finished(job, sums.pop(job)) for job in batch}
         return found
 
-    def _kept(self, group: _Rows, sizes: tuple[int, ...]) -> Hessian | None:
-        return None if self.stored is None else self.stored.load(group, sizes)
+    def _kept(self, job: Job[Any]) -> Any:
+        arrays = None if self.stored is None else self.stored.load(job)
+        return None if arrays is None else job.parsed(arrays)
 
-    def _batches(self, groups: Sequence[_Rows]) -> Iterator[list[_Rows]]:
-        """Neighbouring groups whose values fit into memory together; each has at least one."""
+    def _batches(self, jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
+        """Neighbouring jobs whose values fit into memory together; each has at least one."""
         shapes = self._shapes()
-        batch: list[_Rows] = []
-        for group in groups:
-            asked = {rows.value for one in (*batch, group) for rows in one}
-            if batch and sum(4 * math.prod(shapes[name]) for name in asked) > self.settings.values:
+        batch: list[Job[Any]] = []
+        for job in jobs:
+            before, after = _values(batch), _values([*batch, job])
+            size = sum(4 * math.prod(shapes[name]) for name in after)
+            if batch and after != before and size > self.settings.values:
                 yield batch
                 batch = []
-            batch.append(group)
+            batch.append(job)
         if batch:
             yield batch
 
@@ -147,29 +209,35 @@ class _Collection:
         types = types_of(self.program)
         return {name: tuple(size or 1 for size in kind.shape) for name, kind in types.items()}
 
-    def _runs(self, batch: Sequence[_Rows], sums: Mapping[_Rows, Accumulator]) -> Iterator[int]:
-        """Run on each input, add its rows, and say how many inputs that were."""
+    def _runs(self, sums: Mapping[Job[Any], Any]) -> Iterator[int]:
+        """Run on each input, add what its values are, and say how many inputs that were."""
         given = {variable.name for variable in self.program.main.inputs}
-        asked = dict.fromkeys(rows.value for group in batch for rows in group if rows.value not in given)
+        asked = dict.fromkeys(rows.value for job in sums for rows in job.group if rows.value not in given)
         compiled = self.settings.engine.compile(returning(self.program, asked)) if asked else None
         for number, arrays in enumerate(self.inputs):
             values = {**arrays, **({} if compiled is None else compiled.run(arrays))}
-            for group, total in sums.items():
-                for rows in group:
-                    total.add(self._drawn(rows, values[rows.value], number))
+            for job, total in sums.items():
+                for rows in job.group:
+                    value = values[rows.value]
+                    drawn = rows.rows(value, self.settings.rows, number)
+                    _check_finite(rows.value, drawn, number)
+                    job.add(total, value, drawn)
             yield number + 1
 
-    def _drawn(self, rows: Patches, value: Array, number: int) -> Array:
-        found = rows.rows(value, self.settings.rows, number)
-        if not np.isfinite(found).all():
-            raise CalibrationError(
-                f"expected finite numbers in {rows.value!r}, which layers multiply with weights, got NaN or "
-                f"infinity in calibration input {number}: the network overflows there, or an input is damaged"
-            )
-        return found
-
-    def _finished(self, group: _Rows, total: Accumulator) -> Hessian:
-        hessian = total.hessian()
+    def _finished(self, job: Job[Any], total: Any) -> Any:
+        result = job.result(total)
         if self.stored is not None:
-            self.stored.save(group, hessian)
-        return hessian
+            self.stored.save(job, job.arrays(result))
+        return result
+
+
+def _values(jobs: Iterable[Job[Any]]) -> set[str]:
+    return {rows.value for job in jobs for rows in job.group}
+
+
+def _check_finite(name: str, rows: Array, number: int) -> None:
+    if not np.isfinite(rows).all():
+        raise CalibrationError(
+            f"expected finite numbers in {name!r}, which layers multiply with weights, got NaN or "
+            f"infinity in calibration input {number}: the network overflows there, or an input is damaged"
+        )

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from sd_mil import Argument, Constant, Operation, Program, Reference, TensorType, Variable
 from sd_mil.engines import CompiledProgram, OpenVINO, ProgramEngine
-from sd_mil.ir import NUMPY_DTYPES, constants_of
+from sd_mil.ir import NUMPY_DTYPES, constants_of, operand
 
-from sd_compress.calibration.inputs import inputs_of, operand, types_of
+from sd_compress.calibration.inputs import inputs_of, types_of
 from sd_compress.weights import Weight, weights_of
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from sd_mil import Block, Constant, Operation, Program, Reference, ValueType
-from sd_mil.ir import constants_of
+from sd_mil.ir import constants_of, operand
 
 from sd_compress.weights import Weight, weights_of
 
@@ -158,12 +158,6 @@ def _of_conv(weight: Weight, operation: Operation, constants: _Constants) -> Pat
         pad_type=str(_given(operation, "pad_type", constants, "valid")),
         pad=_ints(_given(operation, "pad", constants, (0, 0) * len(kernel))),
     )
-
-
-def operand(operation: Operation, parameter: str) -> str:
-    """The name of the one value given for a parameter; empty where there is none."""
-    given = operation.inputs.get(parameter, ())
-    return given[0].name if len(given) == 1 and isinstance(given[0], Reference) else ""
 
 
 def _given(operation: Operation, parameter: str, constants: _Constants, default: Any) -> Any:

@@ -1,9 +1,9 @@
-"""Hessians in a folder, so that an interrupted calibration goes on where it was."""
+"""What was collected in a folder, so that an interrupted calibration goes on where it was."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,48 +14,40 @@ import numpy.typing as npt
 from sd_bundle.drafts import replacing
 from sd_mil import Constant, Program, Reference
 
-from sd_compress.calibration.hessians import Hessian
-
 Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A folder with a file for each Hessian: its rows, then its blocks, as numpy's ``.npz``."""
+    """A folder with a file of arrays for each thing that was collected, as numpy's ``.npz``."""
 
     folder: Path
 
-    def load(self, what: object, sizes: Sequence[int]) -> Hessian | None:
-        """That of ``what``, if it is there, whole, and has blocks of these sizes."""
+    def load(self, what: object) -> dict[str, Array] | None:
+        """The arrays of ``what``, if they are there and whole."""
         try:
             with self._path(what).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                blocks = tuple(file[f"block{place}"] for place in range(len(sizes)))
-                rows = int(file["rows"])
+                return {name: file[name] for name in file.files}
         except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):  # not what was written
             return None
-        fits = all(
-            block.shape == (size, size) and block.dtype == np.float32 and np.isfinite(block).all()
-            for block, size in zip(blocks, sizes, strict=True)
-        )
-        return Hessian(blocks, rows) if fits else None
 
-    def save(self, what: object, hessian: Hessian) -> None:
-        """Write it whole or not at all.
+    def save(self, what: object, arrays: Mapping[str, Array]) -> None:
+        """Write them whole or not at all.
 
         Raises:
             OSError: the folder cannot be written, or the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        blocks: dict[str, Any] = {f"block{place}": block for place, block in enumerate(hessian.blocks)}
+        named: dict[str, Any] = dict(arrays)
         with replacing(self._path(what)) as draft, draft.open("wb") as file:
-            np.savez(file, rows=np.int64(hessian.rows), **blocks)
+            np.savez(file, **named)
 
     def _path(self, what: object) -> Path:
         return self.folder / f"{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.npz"
 
 
 def fingerprint(program: Program, inputs: Iterable[Mapping[str, Array]], **settings: object) -> bytes:
-    """What Hessians depend on: the program with its weights, the inputs, and the settings."""
+    """What is collected depends on: the program with its weights, the inputs, and the settings."""
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for operation in program.operations():
         digest.update(f"{operation.type} {operation.name} {operation.outputs}\n".encode())

@@ -57,6 +57,11 @@ class ComponentKind:
     folder's own config, and are to depend on nothing else but the code of their file: a cached program
     follows from these.
 
+    ``architecture``: what of the facts and the config the network follows from, as JSON has it, in a form
+    that is equal for equal networks; None is everything that they say. ``canonical``: the name of a tensor
+    under which programs are kept, equal for the names that it has in one checkpoint or another, and None for
+    what the network does not have.
+
     ``libraries``: what ``network`` imports. ``descriptions``: of ports, by name. ``draws``: how sample inputs
     are drawn, by name; the others are standard normal. ``inputs_as``: the dtype of the inputs, None for that
     of the arithmetic. ``precision``: ``fp16``, ``fp32`` or ``auto`` (found by a check) where the options do
@@ -79,6 +84,8 @@ class ComponentKind:
     rewrites_attention: bool = False
     summary: str = SUMMARY
     notes: Callable[[Facts], Mapping[str, str]] = lambda _: {}
+    architecture: Callable[[Facts, Section], Mapping[str, Any]] | None = None
+    canonical: Callable[[Facts, str], str | None] = lambda _, name: name
     identifier: str | None = None
     package: Callable[[str, Sizes], str] | None = None
 

@@ -12,6 +12,7 @@ from sd_convert.families import TIME_ID_COUNTS
 from sd_convert.metadata import SUMMARY, package_name
 
 from . import draws
+from .architecture import UNET_DEFAULTS, UNET_IGNORED, network_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 
@@ -115,6 +116,11 @@ def _instantiate(config: Section) -> Any:
     return on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config.values)), where=config.where)
 
 
+def _architecture(_: Facts, config: Section) -> dict[str, Any]:
+    """Upcast attention is left aside: a program computes in one precision, whatever torch would widen."""
+    return {**network_config(config.values, UNET_DEFAULTS, UNET_IGNORED), "upcast_attention": False}
+
+
 def _package(version: str, sizes: Sizes) -> str:
     """That of a UNet with residuals has a name of its own, as with Apple's converter."""
     return package_name(version, "control-unet" if sizes.has_residuals else "unet")
@@ -147,6 +153,7 @@ UNET: Final = ComponentKind(
         "timestep_cond": draws.embedded_guidance,
     },
     rewrites_attention=True,
+    architecture=_architecture,
     summary=SUMMARY.replace("and/or", "or"),  # the word by which Apple's differs
     notes=_notes,
     package=_package,

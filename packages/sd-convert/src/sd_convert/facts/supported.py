@@ -140,11 +140,15 @@ _NOTES = frozenset(
 )
 
 
+def is_note(key: str, value: object) -> bool:
+    """Whether a key that the network's class does not have says nothing about the network."""
+    return key.startswith("_") or key in _NOTES or value is None or value is False
+
+
 def check_known_options(config: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
     """Refuse options that the network's class would ignore: the result would be silently wrong."""
     for key, value in config.items():
-        said = key.startswith("_") or key in _NOTES or key in known
-        if not said and value not in (None, False):
+        if key not in known and not is_note(key, value):
             raise UnsupportedArchitectureError(
                 f"{where}: expected options of {config.get('_class_name')}, got {key!r} = {value!r}, "
                 f"which it does not have; supported: {SUPPORTED}"

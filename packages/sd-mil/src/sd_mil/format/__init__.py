@@ -6,14 +6,17 @@ streams: a tensor is read when it is written, and forgotten.
 """
 
 from sd_mil.format.blob_writer import Check
+from sd_mil.format.compiling.compiler import CompiledModel, compile_model
 from sd_mil.format.package import read_model, read_package
 from sd_mil.format.unweighted import Unweighted, encode_unweighted
 from sd_mil.format.writer import WrittenPackage, encode_model, layout_of, write_package
 
 __all__ = [
     "Check",
+    "CompiledModel",
     "Unweighted",
     "WrittenPackage",
+    "compile_model",
     "encode_model",
     "encode_unweighted",
     "layout_of",

@@ -54,9 +54,10 @@ def write_package(
 
     Tensors are read, written and forgotten one after another. A program of several functions has a
     description for each, by name. ``version`` is the specification version: 6 is iOS 15, 7 iOS 16, 8 iOS 17,
-    9 iOS 18. The identifiers of the package's items follow from ``identity``, so that equal programs become
-    equal files. ``check`` is called before each piece of the weights and may raise to stop. The package
-    appears at its path when it is whole: it is written beside it, and removed there if anything fails.
+    9 iOS 18, 10 iOS 26. The identifiers of the package's items follow from ``identity``, so that equal
+    programs become equal files. ``check`` is called before each piece of the weights and may raise to stop.
+    The package appears at its path when it is whole: it is written beside it, and removed there if anything
+    fails.
 
     Raises:
         FileExistsError: there is something at the path.
@@ -80,7 +81,7 @@ def write_encoded(
     root = Path(path)
     manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
     small = {_MODEL: model, "Manifest.json": manifest}
-    with _appearing(root) as folder:
+    with appearing(root) as folder:
         (folder / _WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():
             (folder / relative).write_bytes(content)
@@ -90,7 +91,7 @@ def write_encoded(
 
 
 @contextmanager
-def _appearing(root: Path) -> Iterator[Path]:
+def appearing(root: Path) -> Iterator[Path]:
     """A folder beside ``root``, of a name that is short and nobody else's, which becomes it at the end.
 
     Raises:
@@ -140,10 +141,22 @@ def encode_model(
     version: int = 7,
 ) -> bytes:
     """``Model`` of Model.proto; constants refer to where ``layout`` has them."""
+    encoded = encode_program(program, layout)
+    return model_of(encoded, description, default=program.default_function, version=version)
+
+
+def model_of(
+    program: bytes | bytearray,
+    description: Description | Mapping[str, Description],
+    *,
+    default: str,
+    version: int,
+) -> bytes:
+    """``Model`` of Model.proto around an encoded program, whose default function is called ``default``."""
     functions = {} if isinstance(description, Description) else description
-    main = description if isinstance(description, Description) else description[program.default_function]
-    described = encode_description(main, functions, program.default_function)
-    encoded = integer(1, version) + field(2, described) + field(502, encode_program(program, layout))
+    main = description if isinstance(description, Description) else description[default]
+    described = encode_description(main, functions, default)
+    encoded = integer(1, version) + field(2, described) + field(502, bytes(program))
     return encoded + main.unknown.get("Model", b"")
 
 

@@ -97,11 +97,17 @@ def storage_key(constant: Constant) -> Hashable:
     return id(value)
 
 
+def types_in(block: Block) -> dict[str, ValueType]:
+    """The declared type of each value of a block, by name; nested blocks are not looked into."""
+    types = {variable.name: variable.type for variable in block.inputs}
+    for operation in block.operations:
+        types |= {variable.name: variable.type for variable in operation.outputs}
+    return types
+
+
 def output_types(program: Program) -> dict[str, ValueType]:
     """The declared type of each value that the default function returns, by name."""
-    types = {variable.name: variable.type for variable in program.main.inputs}
-    for operation in program.main.body.operations:
-        types |= {variable.name: variable.type for variable in operation.outputs}
+    types = types_in(program.main.body)
     return {name: types[name] for name in program.main.outputs}
 
 

@@ -8,9 +8,8 @@ from sd_mil.ir.program import Operation, Program
 from sd_mil.rewriting.attention import Attention, rewrite_attention, unscaled
 from sd_mil.rewriting.passes import rewrites
 from sd_mil.rewriting.properties import CASTS_UNREAD, FOLDED, IN_ORDER
+from sd_mil.rewriting.scores import SCORES, VALUES
 from sd_mil.rewriting.views import Definitions, View, join
-
-_SCORES, _VALUES = "bkhc,bchq->bkhq", "bchk,bkhq->bchq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +79,12 @@ def _head(name: str, definitions: Definitions) -> _Piece | None:
 
 def _piece(name: str, definitions: Definitions) -> _Piece | None:
     """Follow ``einsum(value, softmax(scale · einsum(key, query)))`` upwards from its result."""
-    values = _einsum_operands(name, _VALUES, definitions)
+    values = _einsum_operands(name, VALUES, definitions)
     softmax = definitions.producer(values[1], "softmax") if values else None
     if values is None or softmax is None or definitions.ints(softmax, "axis") not in ([1], [-3]):
         return None
     scores, scale = unscaled(softmax, definitions)
-    operands = _einsum_operands(scores, _SCORES, definitions)
+    operands = _einsum_operands(scores, SCORES, definitions)
     if operands is None:
         return None
     key, query, value = (definitions.view(operand) for operand in (*operands, values[0]))

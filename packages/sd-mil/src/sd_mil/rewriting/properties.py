@@ -8,7 +8,9 @@ from sd_mil.constexpr import is_compressed
 from sd_mil.ir.dtypes import SUB_BYTE_BITS
 from sd_mil.ir.program import Block, Operation, Program, TensorType
 from sd_mil.ir.uses import constants_of, live_operations, names_used, operand
+from sd_mil.rewriting.moves import needless_casts
 from sd_mil.rewriting.passes import Property
+from sd_mil.rewriting.scores import LARGEST_BATCH, attentions, batch_of, is_rank_3, is_reshaped
 
 _FLOATS = frozenset({"fp16", "fp32"})
 _RESHAPES = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
@@ -79,9 +81,27 @@ def _is_live(program: Program) -> bool:
     return len(live_operations(program.main.body)) == len(program.main.body.operations)
 
 
+def _has_no_rank_3_attention(program: Program) -> bool:
+    return not any(map(is_rank_3, attentions(program.main.body)))
+
+
+def _has_small_batches(program: Program) -> bool:
+    found = (one for one in attentions(program.main.body) if not is_reshaped(one))
+    return all(batch_of(one) <= LARGEST_BATCH for one in found)
+
+
+def _has_no_needless_cast(program: Program) -> bool:
+    return not any(needless_casts(program.main.body))
+
+
 #: Of every program that a reader lets through, and that an engine may be given.
 IN_ORDER = Property("every value is defined once, and before it is used", _is_in_order)
 DECODED = Property("no layer reads a weight that is still compressed", _is_decoded)
 CASTS_UNREAD = Property("no operation without blocks reads a cast between float types", _reads_no_cast)
 FOLDED = Property("no weight is transposed or reshaped before it is used", _is_folded)
 LIVE = Property("every operation has an effect, or something needs what it computes", _is_live)
+RANK_4_ATTENTION = Property("no attention is of rank 3", _has_no_rank_3_attention)
+SMALL_ATTENTION_BATCH = Property(
+    f"no attention without a reshape in it is over more than {LARGEST_BATCH} samples", _has_small_batches
+)
+NO_NEEDLESS_CASTS = Property("nothing is cast to fp32, only moved, and cast back", _has_no_needless_cast)

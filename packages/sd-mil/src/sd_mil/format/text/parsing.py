@@ -9,9 +9,10 @@ from sd_mil.format.text.types import parse_type
 from sd_mil.format.text.values import parse_value
 from sd_mil.format.weights import WeightStore
 from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Program, Reference, Variable
+from sd_mil.ir.targets import OPSETS
 
 #: coremltools' names of the opsets, by the text's.
-_OPSETS = {"ios15": "CoreML5", "ios16": "CoreML6", "ios17": "CoreML7", "ios18": "CoreML8", "ios26": "CoreML9"}
+_OPSETS = {target.opset.lower(): core_ml for core_ml, target in OPSETS.items()}
 _MAX_DEPTH = 64
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,13 +26,16 @@ from sd_mil.ir.program import (
     ValueType,
     Variable,
 )
+from sd_mil.ir.targets import OPSETS
 
 Dialect: TypeAlias = Literal["1.0", "1.3"]
+
+_T = TypeVar("_T")
 
 _TEXT = TensorType("string", ())
 _OFFSET = TensorType("uint64", ())
 _INDENT = "    "
-_IOS = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 26}
+_IOS = {opset: target.number for opset, target in OPSETS.items()}
 
 
 def print_program(program: Program, *, dialect: Dialect = "1.3") -> str:
@@ -41,28 +44,50 @@ def print_program(program: Program, *, dialect: Dialect = "1.3") -> str:
     Raises:
         UnsupportedModelError: a stored constant that was read from no file, or a value without a text form.
     """
-    return "".join(f"{line}\n" for line in _Printer(dialect).program(program))
+    return "".join(f"{line}\n" for line in Printer(dialect).program(program))
 
 
-class _Printer:
+class Printer:
     """The functions of the grammar, for one dialect."""
 
+    #: Before the brace that ends a function; operations have one level more.
+    body_indent = _INDENT
+
     def __init__(self, dialect: Dialect) -> None:
+        """``1.0`` writes scalars as tensors without sizes, ``1.3`` by their bare types."""
         self._dialect = dialect
 
     def program(self, program: Program) -> Iterator[str]:
+        """The lines of a program."""
         yield f"program({self._dialect})"
-        kind = DictionaryType(_TEXT, _TEXT)
-        yield f'[buildInfo = {self._type(kind)}({{{{"sd-mil", "text"}}}})]'
+        build_info = Constant(_TEXT, self.build_info(program))
+        yield f"[buildInfo = {self.value(build_info)}]"
         yield "{"
         for function in program.functions.values():
             yield from self._function(function)
         yield "}"
 
+    def build_info(self, _: Program) -> Mapping[str, str]:
+        """What made the program."""
+        return {"sd-mil": "text"}
+
+    def function_inputs(self, function: Function) -> tuple[Variable, ...]:
+        """In the order in which they are printed."""
+        return function.inputs
+
+    def function_attributes(self, _: Function) -> str:
+        """What stands between a function's inputs and its body."""
+        return ""
+
+    def named(self, arguments: Mapping[str, _T]) -> Iterable[tuple[str, _T]]:
+        """Parameters or attributes in the order in which they are printed."""
+        return arguments.items()
+
     def _function(self, function: Function) -> Iterator[str]:
-        opset = f"ios{_ios(function.opset)}"
-        yield f"{_INDENT}func {escaped_name(function.name)}<{opset}>({self._variables(function.inputs)}) {{"
-        yield from self._body(function.body, _INDENT)
+        inputs = self._variables(self.function_inputs(function))
+        head = f"{_INDENT}func {escaped_name(function.name)}<ios{_ios(function.opset)}>({inputs})"
+        yield f"{head}{self.function_attributes(function)} {{"
+        yield from self._body(function.body, self.body_indent)
 
     def _body(self, block: Block, indent: str) -> Iterator[str]:
         for operation in block.operations:
@@ -71,7 +96,7 @@ class _Printer:
 
     def _operation(self, operation: Operation, indent: str) -> Iterator[str]:
         outputs = f"{self._variables(operation.outputs)} = " if operation.outputs else ""
-        given = operation.inputs.items()
+        given = self.named(operation.inputs)
         inputs = ", ".join(
             f"{escaped_name(name)} = {self._arguments(arguments)}" for name, arguments in given
         )
@@ -87,13 +112,13 @@ class _Printer:
 
     def _attributes(self, attributes: Mapping[str, Constant]) -> str:
         named = ", ".join(
-            f"{escaped_name(name)} = {self._value(value)}" for name, value in attributes.items()
+            f"{escaped_name(name)} = {self.value(value)}" for name, value in self.named(attributes)
         )
         return f"[{named}]" if named else ""
 
     def _variables(self, variables: tuple[Variable, ...]) -> str:
         return ", ".join(
-            f"{self._type(variable.type)} {escaped_name(variable.name)}" for variable in variables
+            f"{self.type(variable.type)} {escaped_name(variable.name)}" for variable in variables
         )
 
     def _arguments(self, arguments: tuple[Argument, ...]) -> str:
@@ -101,15 +126,16 @@ class _Printer:
         return texts[0] if len(texts) == 1 else f"({', '.join(texts)})"
 
     def _argument(self, argument: Argument) -> str:
-        return self._value(argument) if isinstance(argument, Constant) else escaped_name(argument.name)
+        return self.value(argument) if isinstance(argument, Constant) else escaped_name(argument.name)
 
-    def _type(self, kind: ValueType) -> str:
+    def type(self, kind: ValueType) -> str:
+        """A type."""
         if isinstance(kind, ListType):
-            return f"list<{self._type(kind.element)}, {'?' if kind.length is None else kind.length}>"
+            return f"list<{self.type(kind.element)}, {'?' if kind.length is None else kind.length}>"
         if isinstance(kind, StateType):
-            return f"state<{self._type(kind.tensor)}>"
+            return f"state<{self.type(kind.tensor)}>"
         if isinstance(kind, DictionaryType):
-            return f"dict<{self._type(kind.key)}, {self._type(kind.value)}>"
+            return f"dict<{self.type(kind.key)}, {self.type(kind.value)}>"
         if kind.shape == () and self._dialect == "1.3":
             return kind.dtype
         if isinstance(kind, UnrankedType):
@@ -117,11 +143,12 @@ class _Printer:
         sizes = ", ".join("?" if size is None else str(size) for size in kind.shape)
         return f"tensor<{kind.dtype}, [{sizes}]>"
 
-    def _value(self, constant: Constant) -> str:
+    def value(self, constant: Constant) -> str:
+        """A typed value."""
         if isinstance(constant.value, Mapping):
             pairs = ", ".join(f"{{{quoted(k)}, {quoted(v)}}}" for k, v in constant.value.items())
-            return f"{self._type(DictionaryType(_TEXT, _TEXT))}({{{pairs}}})"
-        return f"{self._type(constant.type)}({self._literal(constant)})"
+            return f"{self.type(DictionaryType(_TEXT, _TEXT))}({{{pairs}}})"
+        return f"{self.type(constant.type)}({self._literal(constant)})"
 
     def _literal(self, constant: Constant) -> str:
         if constant.stored:
@@ -140,8 +167,8 @@ class _Printer:
             raise UnsupportedModelError(
                 "expected constants that were read from a file, got a stored one of none"
             )
-        path = self._value(Constant(_TEXT, blob.file))
-        offset = self._value(Constant(_OFFSET, np.array(blob.offset, np.uint64)))
+        path = self.value(Constant(_TEXT, blob.file))
+        offset = self.value(Constant(_OFFSET, np.array(blob.offset, np.uint64)))
         return f"BLOBFILE(path = {path}, offset = {offset})"
 
 

@@ -1,0 +1,1 @@
+"""From a package to a compiled model (``.mlmodelc``), as Core ML's own compiler writes it."""
