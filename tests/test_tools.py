@@ -20,6 +20,7 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 ELSEWHERE = {
     "fuzz_engines",  # test_fuzz_tool
     "op_table",  # test_op_table
+    "canary",  # test_canary
     "metadata",  # these three: test_release
     "public_names",
     "wheels",

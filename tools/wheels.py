@@ -100,18 +100,8 @@ def install(wheels: Path, python: str, environment: Path, packages: Sequence[str
     # uv keeps wheels by name and version: an earlier build must not be taken for this one
     names = sorted({path.name.split("-")[0].replace("_", "-") for path in wheels.glob("*.whl")})
     fresh: list[str] = [part for name in names for part in ("--refresh-package", name)]
-    command = [
-        "uv",
-        "pip",
-        "install",
-        "--quiet",
-        *fresh,
-        "--find-links",
-        wheels,
-        "--python",
-        binaries / "python",
-    ]
-    run([*command, *packages], wheels)
+    source = ["--find-links", str(wheels), "--python", str(binaries / "python")]
+    run(["uv", "pip", "install", "--quiet", *fresh, *source, *packages], wheels)
     return binaries
 
 
