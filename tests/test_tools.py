@@ -21,6 +21,8 @@ ELSEWHERE = {
     "fuzz_engines",  # test_fuzz_tool
     "op_table",  # test_op_table
     "canary",  # test_canary
+    "reference",  # these two: test_documentation
+    "site_pages",
     "metadata",  # these three: test_release
     "public_names",
     "wheels",
