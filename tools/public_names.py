@@ -35,6 +35,7 @@ MODULES: Final = (
     "sd_mil.format",
     "sd_mil.ir",
     "sd_mil.rewriting",
+    "sd_mil.testing",
     "sd_runtime",
     "sd_runtime.tasks",
     "sd_schedulers",

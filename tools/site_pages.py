@@ -1,7 +1,7 @@
 """A hook of mkdocs: pages that are made from the code, or that lie beside it.
 
-The reference has a page for each public module (``reference.py``); formats, operations and the changelog are the
-repository's own files, shown where they are read, so that there is one copy of each.
+The reference has a page for each public module (``reference.py``); formats, operations and the changelog are
+the repository's own files, shown where they are read, so that there is one copy of each.
 """
 
 from __future__ import annotations
