@@ -42,6 +42,7 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
 from sd_runtime.denoiser import Evaluation, Steer, predict_rows
 from sd_runtime.drawing import DEFAULTS
@@ -76,6 +77,7 @@ from sd_runtime.user_image import read_image
 __all__ = [
     "ADAPTER_RESIDUAL",
     "DEFAULTS",
+    "GUIDANCE",
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
