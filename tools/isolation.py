@@ -42,6 +42,11 @@ def members() -> dict[str, Path]:
     return {folder.name: folder for folder in folders}
 
 
+def project_of(folder: Path) -> str:
+    """The name under which a package is installed: that of the app is not its folder's."""
+    return str(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"])
+
+
 def run(*command: str | Path) -> None:
     """Run a command from the root and stop the programme when it fails."""
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
@@ -57,10 +62,10 @@ def check(name: str, folder: Path, environment: Path, *, long: bool) -> None:
         if name in EXTRAS
         else ["--all-extras"]
     )
-    run(*export, *extras, "--no-editable", "--package", name, "--output-file", requirements)
+    run(*export, *extras, "--no-editable", "--package", project_of(folder), "--output-file", requirements)
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
-    fresh = [part for member in members() for part in ("--refresh-package", member)]
+    fresh = [part for member in map(project_of, members().values()) for part in ("--refresh-package", member)]
     install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
     run(*install, "-r", requirements, "pytest", "pytest-xdist>=3.7", "hypothesis")
     if name in INFERENCE_ONLY:
