@@ -22,9 +22,11 @@ from sdc.interrupts import SAID, interrupts
 _COMMANDS = (
     "analyze",
     "cache",
+    "completion",
     "compress",
     "convert",
     "demo",
+    "doctor",
     "generate",
     "import",
     "inspect",

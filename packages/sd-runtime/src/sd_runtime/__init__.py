@@ -55,6 +55,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.memory import available as available_memory
 from sd_runtime.model import ChunkedModel, FunctionModel, Model, Precision, open_model, resolve_engine
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.pipeline import Pipeline
@@ -127,6 +128,7 @@ __all__ = [
     "VaeFacts",
     "Variant",
     "adopt",
+    "available_memory",
     "draw_noise",
     "format_manifest",
     "new_bundle",
