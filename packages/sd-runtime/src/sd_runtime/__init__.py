@@ -56,6 +56,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.memory import available as available_memory
 from sd_runtime.model import (
     ChunkedModel,
     FunctionModel,
@@ -142,6 +143,7 @@ __all__ = [
     "VaeFacts",
     "Variant",
     "adopt",
+    "available_memory",
     "draw_noise",
     "format_manifest",
     "new_bundle",
