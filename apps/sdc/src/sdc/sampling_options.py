@@ -91,7 +91,7 @@ def _recipes() -> Sequence[str]:
 sampling_options = options(
     click.option("--negative-prompt", default="", help="What not to draw."),
     click.option(
-        "--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
+        "--seed", "-s", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
     ),
     click.option(
         "--rng",
@@ -103,6 +103,7 @@ sampling_options = options(
     ),
     click.option(
         "--num-inference-steps",
+        "--step-count",
         cls=WithDefaults,
         type=int,
         help="Sampling steps; by default {steps:g}, LCM and TCD {consistency_steps:g}, or as a recipe says.",

@@ -67,11 +67,14 @@ from sd_runtime.model import (
     resolve_engine,
 )
 from sd_runtime.noise import Rng, draw_noise
+from sd_runtime.picture_texts import format_of
 from sd_runtime.pipeline import Pipeline
-from sd_runtime.png import GeneratedImage, read_settings
+from sd_runtime.png import GeneratedImage, read_settings, webui_text
+from sd_runtime.previews import latent_to_rgb
 from sd_runtime.recipes import NONE as NO_RECIPE
 from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
+from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.settings import ControlSettings, ImageSettings
 from sd_runtime.user_image import read_image
 
@@ -82,6 +85,7 @@ __all__ = [
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
+    "RNGS",
     "Adopted",
     "AttentionImplementation",
     "Bundle",
@@ -128,6 +132,7 @@ __all__ = [
     "Provenance",
     "Recipe",
     "Request",
+    "Reused",
     "Rng",
     "Role",
     "SamplingOptions",
@@ -146,6 +151,8 @@ __all__ = [
     "available_memory",
     "draw_noise",
     "format_manifest",
+    "format_of",
+    "latent_to_rgb",
     "new_bundle",
     "open_any",
     "open_bundle",
@@ -155,5 +162,7 @@ __all__ = [
     "read_image",
     "read_settings",
     "resolve_engine",
+    "reused",
+    "webui_text",
     "zero_residuals",
 ]
