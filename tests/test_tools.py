@@ -21,6 +21,12 @@ TOOLS = Path(__file__).resolve().parent.parent / "tools"
 ELSEWHERE = {
     "fuzz_engines",  # test_fuzz_tool
     "op_table",  # test_op_table
+    "canary",  # test_canary
+    "reference",  # these two: test_documentation
+    "site_pages",
+    "metadata",  # these three: test_release
+    "public_names",
+    "wheels",
     "isolation",  # installs every package; .ci/run runs it
     "bench_checkpoint",  # the two that take a checkpoint make it
     "bench_packages",  # bench_engine makes its compressed packages with it

@@ -29,7 +29,7 @@ INFERENCE_ONLY = (
     "sd-controlnet",
 )
 #: Where some extras bring what must not be needed: the others.
-EXTRAS = {"sd-compress": ("report",), "sd-controlnet": ()}
+EXTRAS = {"sd-compress": ("report",), "sd-controlnet": ("hints",)}
 _STACK_CHECK = (
     "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
 )
@@ -40,6 +40,11 @@ def members() -> dict[str, Path]:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = [ROOT / member for member in table["tool"]["uv"]["workspace"]["members"]]
     return {folder.name: folder for folder in folders}
+
+
+def project_of(folder: Path) -> str:
+    """The name under which a package is installed: that of the app is not its folder's."""
+    return str(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"])
 
 
 def run(*command: str | Path) -> None:
@@ -57,10 +62,10 @@ def check(name: str, folder: Path, environment: Path, *, long: bool) -> None:
         if name in EXTRAS
         else ["--all-extras"]
     )
-    run(*export, *extras, "--no-editable", "--package", name, "--output-file", requirements)
+    run(*export, *extras, "--no-editable", "--package", project_of(folder), "--output-file", requirements)
     run("uv", "venv", "--quiet", "--python", sys.executable, environment)
     # uv tells a package of this workspace from an older build of it by its pyproject.toml only
-    fresh = [part for member in members() for part in ("--refresh-package", member)]
+    fresh = [part for member in map(project_of, members().values()) for part in ("--refresh-package", member)]
     install = ["uv", "pip", "install", "--quiet", *fresh, "--python", str(python)]
     run(*install, "-r", requirements, "pytest", "pytest-xdist>=3.7", "hypothesis")
     if name in INFERENCE_ONLY:

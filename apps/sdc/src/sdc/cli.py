@@ -24,9 +24,11 @@ _COMMANDS = (
     "bundle",
     "cache",
     "compile",
+    "completion",
     "compress",
     "convert",
     "demo",
+    "doctor",
     "generate",
     "hint",
     "import",
@@ -71,7 +73,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(package_name="sdc")
+@click.version_option(package_name="stable-diffusion-coreml")
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, *, show_traceback: bool) -> None:

@@ -13,26 +13,22 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sd_mil import PredictionError
 
-from sdc.arrays import MOST_ELEMENTS, read_array, refuse_foreign
+from sdc.arrays import read_array, refuse_foreign
 from sdc.pictures import read_picture
 
 if TYPE_CHECKING:
     import numpy as np
-    from sd_mil import MLModel, Package, Port
+    from sd_mil import MLModel, Port
 
 _RANDOM = re.compile(r"random(?::(\d+(?:x\d+)*))?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 _PICTURES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-#: Operations between a port and the table that its integers look up.
-_PASSED = frozenset(
-    ("add", "cast", "expand_dims", "identity", "reshape", "select", "slice_by_index", "squeeze", "transpose")
-)
 
 
 def assemble(
@@ -83,7 +79,9 @@ def _value(model: MLModel, port: Port, text: str, *, resize: bool, generator: np
     if drawn := _RANDOM.fullmatch(text):
         sizes = drawn.group(1)
         shape = tuple(map(int, sizes.split("x"))) if sizes else tuple(size or 1 for size in port.shape)
-        return _random(model, port, shape, generator)
+        from sd_mil.testing import random_value
+
+        return random_value(model, port, shape, generator)
     if port.kind != "image" and (_NUMBER.fullmatch(text) or (text.startswith("[") and text.endswith("]"))):
         return _written(text, port)
     path = Path(text)
@@ -127,64 +125,6 @@ def _written(text: str, port: Port) -> Any:
 
 def _number(text: str) -> int | float:
     return int(text) if text.lstrip("+-").isdecimal() else float(text)
-
-
-def _random(model: MLModel, port: Port, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
-    """Floats are normal, pixels uniform, integers within the table they look up (else 0 or 1), masks 1."""
-    import math
-
-    import numpy as np
-
-    if not port.allows(shape):
-        raise PredictionError(f"expected a shape for input {port}, got {list(shape)}")
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise PredictionError(f"expected at most {MOST_ELEMENTS} elements for {port.name!r}, got {shape}")
-    if port.kind == "image":
-        return generator.integers(0, 256, shape).astype(port.dtype)
-    if port.kind in ("int64", "double"):
-        return 0 if port.kind == "int64" else float(generator.standard_normal())
-    if np.dtype(port.dtype).kind == "f":
-        return generator.standard_normal(shape).astype(port.dtype)
-    if "mask" in port.name.lower():
-        return np.ones(shape, port.dtype)
-    return generator.integers(0, table_size(model.package, port.name, model.function_name), shape).astype(
-        port.dtype
-    )
-
-
-def table_size(package: object, name: str, function: str | None = None) -> int:
-    """How many entries the smallest table has in which the integers of an input are looked up; 2 if none."""
-    from sd_mil import Package
-
-    if not isinstance(package, Package):
-        return 2
-    return min(_tables(package, name, function), default=2)
-
-
-def _tables(package: Package, name: str, function: str | None) -> Iterable[int]:
-    program = package.program
-    reached, shapes = {name}, _shapes(package, function)
-    for operation in program.operations(function):
-        used = {
-            key
-            for key, arguments in operation.inputs.items()
-            if any(getattr(argument, "name", None) in reached for argument in arguments)
-        }
-        if operation.type in ("gather", "gather_along_axis") and "indices" in used:
-            table = getattr(operation.inputs["x"][0], "name", "")
-            size = (shapes.get(table) or (None,))[0]
-            if size:
-                yield size
-        elif operation.type in _PASSED and used:
-            reached.update(variable.name for variable in operation.outputs)
-
-
-def _shapes(package: Package, function: str | None) -> Mapping[str, tuple[int | None, ...]]:
-    return {
-        variable.name: variable.type.shape
-        for operation in package.program.operations(function)
-        for variable in operation.outputs
-    }
 
 
 def _fitting(array: Any, port: Port, *, said: str = "") -> Any:

@@ -42,6 +42,7 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
 from sd_runtime.denoiser import Evaluation, Steer, predict_rows
 from sd_runtime.drawing import DEFAULTS
@@ -55,6 +56,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.memory import available as available_memory
 from sd_runtime.model import (
     ChunkedModel,
     FunctionModel,
@@ -79,6 +81,7 @@ from sd_runtime.user_image import read_image
 __all__ = [
     "ADAPTER_RESIDUAL",
     "DEFAULTS",
+    "GUIDANCE",
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
@@ -146,6 +149,7 @@ __all__ = [
     "VaeFacts",
     "Variant",
     "adopt",
+    "available_memory",
     "draw_noise",
     "format_manifest",
     "format_of",

@@ -91,7 +91,7 @@ def _own_eta(settings: ImageSettings) -> float | None:
 
 
 #: It has no numpy generator; torch's on the processor it calls CPU.
-_WEBUI_RNG = {"torch": "CPU"}
+_WEBUI_RNG = {"torch": "CPU", "torch_cuda": "NV"}
 
 
 def _quoted(value: object) -> str:

@@ -36,7 +36,8 @@ class ImageSettings:
     UI's name for the spacing of noise levels, where it knows one. ``spacing``, ``timesteps`` and ``sigmas``
     are what was asked for in place of the bundle's own; ``recipe``, where some of the others come from. Given
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
-    ``controls`` are what steered, where it says so of itself.
+    ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
+    are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
     """
 
     prompt: str
@@ -71,3 +72,7 @@ class ImageSettings:
     refiner: str | None = None
     refiner_start: float | None = None
     controls: tuple[ControlSettings, ...] | None = None
+    guidance_method: str | None = None
+    guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Predictions of each component that are repeated at every setting.
 MOST_SAMPLES: Final = 12
-_RELEASES = ("sdc", "sd-compress", "sd-mil", "openvino", "numpy")
+_RELEASES = ("stable-diffusion-coreml", "sd-compress", "sd-mil", "openvino", "numpy")
 #: What the converters put behind the name of a module to name its weight.
 _PARAMETER = re.compile(r"[._](weight|bias)(_to_fp16|_to_fp32)?$")
 

@@ -32,8 +32,16 @@ _SEED = 93
     "--pictures", type=click.IntRange(1, 200), default=24, show_default=True, help="How many to draw."
 )
 @click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps for each.")
+@click.option(
+    "--checkpoint",
+    "copy",
+    type=click.Path(path_type=Path),
+    help="Only write the checkpoint, a diffusers folder, to this new place: to try other commands on.",
+)
 @click.pass_context
-def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_steps: int) -> None:
+def command(
+    ctx: click.Context, *, output: Path, pictures: int, num_inference_steps: int, copy: Path | None
+) -> None:
     """Convert the demo checkpoint, hold every output against torch, and draw a contact sheet.
 
     The checkpoint is a small latent diffusion model that knows captions of the form
@@ -46,6 +54,10 @@ def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_st
     from sdc.demo.sheet import accuracy, contact_sheet
     from sdc.demo.shipped import demo_checkpoint
 
+    if copy is not None:
+        write_checkpoint(copy)
+        console().print(f"wrote {copy}", soft_wrap=True)
+        return
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with demo_checkpoint() as folder:
@@ -70,6 +82,24 @@ def command(ctx: click.Context, *, output: Path, pictures: int, num_inference_st
         soft_wrap=True,
     )
     ctx.exit(0 if verification.passed else 1)
+
+
+def write_checkpoint(path: Path) -> None:
+    """Copy the demo checkpoint to a folder that is not there yet, whole or not at all."""
+    import shutil
+
+    from sd_bundle.drafts import draft_folder, remove_abandoned
+
+    from sdc.demo.shipped import demo_checkpoint
+
+    if path.exists():
+        raise click.ClickException(
+            f"expected a new folder for the checkpoint, got {path}; choose another name"
+        )
+    remove_abandoned(path)
+    with demo_checkpoint() as folder, draft_folder(path) as draft:
+        shutil.copytree(folder, draft, dirs_exist_ok=True)
+        draft.rename(path)
 
 
 def demo_captions(count: int) -> list[Caption]:

@@ -1,0 +1,57 @@
+"""The canaries' commands, and what is said when one dies; nothing is installed here."""
+
+import re
+
+import canary
+import pytest
+
+
+def test_every_canary_has_its_commands(capsys):
+    assert canary.main(["--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("uv venv") == len(canary.CANARIES)
+    assert "--resolution lowest-direct" in printed
+    assert "import sd_mil; import sd_bundle" in printed
+
+
+def test_the_quick_tests_exist():
+    assert [path for path in canary.QUICK if not (canary.ROOT / path).exists()] == []
+
+
+def test_every_override_is_of_a_library_that_we_need():
+    projects = "".join((folder / "pyproject.toml").read_text() for folder in canary.members(canary.ROOT))
+    for one in canary.CANARIES:
+        for requirement in one.overrides:
+            assert f'"{requirement.partition(">")[0]}>=' in projects
+
+
+def test_a_prerelease_is_asked_for_by_its_bound(tmp_path):
+    (one,) = [one for one in canary.CANARIES if one.name == "coremltools"]
+    canary.sing(one, canary.ROOT, tmp_path, "python3", run=lambda *_: 0)
+    assert (tmp_path / "coremltools.txt").read_text() == "coremltools>=9.0.dev0\n"
+
+
+@pytest.mark.parametrize(("fails", "status"), [(None, 0), ("import sd_mil", 1)])
+def test_what_died_is_named_and_the_others_go_on(fails, status, capsys):
+    seen = []
+
+    def run(command, root):
+        seen.append(command)
+        return int(fails is not None and any(fails in part for part in command))
+
+    assert canary.main(["lowest", "numpy"], run=run) == status
+    printed = capsys.readouterr().out
+    assert ("lowest: died of" in printed) == bool(status)
+    assert ("numpy: lives" in printed) != bool(status)
+    assert sum("venv" in command for command in seen) == 2
+
+
+def test_the_scheduled_workflow_has_every_canary():
+    workflow = (canary.ROOT / ".github/workflows/canary.yml").read_text()
+    assert f"canary: [{', '.join(one.name for one in canary.CANARIES)}]" in workflow
+
+
+def test_the_workflows_ask_for_files_that_are_here():
+    for path in (canary.ROOT / ".github/workflows").glob("*.yml"):
+        for name in set(re.findall(r"(?:tools/\w+\.py|\.ci/run)", path.read_text())):
+            assert (canary.ROOT / name).exists(), (path.name, name)
