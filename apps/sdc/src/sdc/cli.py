@@ -21,6 +21,7 @@ from sdc.interrupts import SAID, interrupts
 
 _COMMANDS = (
     "analyze",
+    "benchmark",
     "bundle",
     "cache",
     "compile",

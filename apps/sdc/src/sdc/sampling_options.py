@@ -70,7 +70,8 @@ def _spacings() -> Sequence[str]:
     return tuple(SPACINGS)
 
 
-def _schedulers() -> Sequence[str]:
+def schedulers() -> Sequence[str]:
+    """Their names."""
     from sd_schedulers import SCHEDULERS
 
     return tuple(SCHEDULERS)
@@ -140,7 +141,7 @@ sampling_options = options(
     ),
     click.option(
         "--scheduler",
-        type=NameOf("scheduler", _schedulers),
+        type=NameOf("scheduler", schedulers),
         help="Or a class of diffusers (EulerDiscreteScheduler). By default the bundle's own.",
     ),
     click.option(
