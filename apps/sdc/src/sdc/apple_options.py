@@ -83,13 +83,19 @@ def engine_on(engine: str, precision: Precision | None, compute_unit: ComputeUni
     return resolved
 
 
-def check_bundle(bundle: Bundle, *, model_version: str | None, unet_batch_one: bool) -> None:
+def check_bundle(
+    bundle: Bundle, *, model_version: str | None, model_sources: str | None, unet_batch_one: bool
+) -> None:
     """Refuse a bundle that is not what the options say."""
     model = bundle.manifest.model
     if model_version not in (None, model.identifier):
         raise click.UsageError(
             f"expected a bundle of {model_version}, as --model-version says, got {model.identifier}"
         )
+    suffix = {"packages": ".mlpackage", "compiled": ".mlmodelc"}.get(model_sources or "", "")
+    for package in (package for part in bundle.manifest.components for package in part.packages):
+        if not package.endswith(suffix):
+            raise click.UsageError(f"expected {suffix} alone, as --model-sources says, got {package}")
     (sample, *_) = (port for port in bundle.only("denoiser").inputs if port.name == "sample")
     if unet_batch_one and sample.shape[0] != 1:
         raise click.UsageError(

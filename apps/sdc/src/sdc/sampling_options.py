@@ -96,11 +96,12 @@ sampling_options = options(
     ),
     click.option(
         "--rng",
-        type=click.Choice(["numpy", "torch", "torch_cuda"]),
+        type=click.Choice(["numpy", "torch", "torch_cuda", "nvidia"]),
+        callback=lambda _, __, value: "torch_cuda" if value == "nvidia" else value,
         default="numpy",
         show_default=True,
         help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU, "
-        "torch_cuda as on an NVIDIA GPU.",
+        "torch_cuda (Apple's nvidia) as on an NVIDIA GPU.",
     ),
     click.option(
         "--num-inference-steps",
