@@ -12,14 +12,15 @@ from sdc.apple_options import compute_unit_of
 from sdc.cli import cli
 
 TABLE = Path(__file__).parents[3] / "docs/flags.md"
-#: Source: ml-stable-diffusion, python_coreml_stable_diffusion/pipeline.py, torch2coreml.py (``add_argument``),
-#: swift/StableDiffusionCLI/main.swift (``@Option``, ``@Flag``, in kebab case).
+#: Source: ml-stable-diffusion, python_coreml_stable_diffusion/pipeline.py, torch2coreml.py
+#: (``add_argument``), swift/StableDiffusionCLI/main.swift (``@Option``, ``@Flag``, in kebab case).
 APPLES = {
     "pipeline": """--prompt --negative-prompt -i -o --seed -s --model-version --compute-unit --scheduler
-        --num-inference-steps --guidance-scale --controlnet --controlnet-inputs --unet-batch-one --model-sources""",
-    "StableDiffusionSample": """--negative-prompt --resource-path --image --strength --image-count --step-count
-        --save-every --output-path --seed --guidance-scale --compute-units --scheduler --rng --controlnet
-        --controlnet-inputs --disable-safety --reduce-memory --use-multilingual-text-encoder --script""",
+        --num-inference-steps --guidance-scale --controlnet --controlnet-inputs --unet-batch-one
+        --model-sources""",
+    "StableDiffusionSample": """--negative-prompt --resource-path --image --strength --image-count
+        --step-count --save-every --output-path --seed --guidance-scale --compute-units --scheduler --rng
+        --controlnet --controlnet-inputs --disable-safety --reduce-memory --use-multilingual-text-encoder --script""",
     "torch2coreml": """--convert-text-encoder --convert-vae-decoder --convert-vae-encoder --convert-unet
         --convert-safety-checker --convert-controlnet --model-version --refiner-version --custom-vae-version
         --compute-unit --latent-h --latent-w --text-token-sequence-length --text-encoder-hidden-size

@@ -50,6 +50,11 @@ compute_unit_option = click.option(
 apple_options = options(
     compute_unit_option,
     click.option("--model-version", metavar="ID", help="Refuse a bundle of another model than this."),
+    click.option(
+        "--model-sources",
+        type=click.Choice(["packages", "compiled"]),
+        help="Refuse a bundle of the other kind of models.",
+    ),
     click.option("--unet-batch-one", is_flag=True, help="Refuse a bundle whose UNet takes prompts together."),
     click.option(
         "--reduce-memory/--no-reduce-memory",
