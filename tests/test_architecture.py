@@ -56,6 +56,7 @@ ROOMS = {
     "sd_mil": {"analysis.lint", "ir", "format", "constexpr", "rewriting", "engines", "testing"},
     "sd_bundle": {"drafts"},
     "sd_compress": {"report"},
+    "sd_controlnet": {"conversion"},
     "sd_runtime": {"tasks"},
 }
 

@@ -150,7 +150,8 @@ def test_its_program_is_kept_until_what_it_follows_from_changes(folder: Path, tm
     opened = open_checkpoint(folder, kinds=(*KINDS, PREVIEW))
     sd_convert.convert(opened, tmp_path / "bundle", options, cache=cache, kinds=(*KINDS, PREVIEW))
     assert is_reused()
-    assert not is_reused(replace(PREVIEW, notes=lambda _: {"scaling_factor": "another"}))
+    assert is_reused(replace(PREVIEW, notes=lambda _: {"scaling_factor": "another"}))  # said beside it
+    assert not is_reused(replace(PREVIEW, inputs_as="float32"))
     (folder / FOLDER / "config.json").write_text(json.dumps({"kernel": 3, "more": 1}))
     assert not is_reused()
 

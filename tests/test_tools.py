@@ -5,6 +5,7 @@ import importlib.util
 import io
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import warnings
@@ -91,6 +92,23 @@ def test_conversion():
     said = run("bench_convert", "--model", "tiny", "--components", "unet")
     assert "sdc convert (tiny, unet): " in said
     assert "sdc convert again: " in said
+
+
+def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
+    """TAESD's, the smallest: all are as they are made now, but the one that is damaged here."""
+    stores = pytest.importorskip("sd_convert.stores")
+    lowered = pytest.importorskip("sd_convert.lowered")
+    copied = stores.ProgramFolder(Path(shutil.copytree(stores.SHIPPED.folder, tmp_path / "copied")), "copied")
+    damaged = next(
+        path
+        for path in sorted(copied.folder.iterdir())
+        if lowered.header_of(copied.find(path.stem))["architecture"]["config"].get("latent_magnitude")
+        and lowered.header_of(copied.find(path.stem))["architecture"]["outputs"].get("image", [])[2:]
+        == [3, 512, 512]
+    )
+    damaged.write_bytes(stores.compressed(copied.find(damaged.stem) + b" "))
+    with pytest.raises(apart.ProcessError, match=rf"got others:\ntaesd: {damaged.name}$"):
+        run("make_programs", "--check", "--output", copied.folder, "taesd")
 
 
 def test_engine(tmp_path):

@@ -81,7 +81,8 @@ _TINY: Final = {
         },
     ),
 }  # fmt: skip
-_MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, Mapping[str, Any]]]]]] = {
+#: By name: the pipeline's class, and each network's class and config.
+MODELS: Final[Mapping[str, tuple[str, Mapping[str, tuple[str, Mapping[str, Any]]]]]] = {
     "sd15": ("StableDiffusionPipeline", _SD15),
     "sdxl": ("StableDiffusionXLPipeline", _SDXL),
     "tiny": ("StableDiffusionPipeline", _TINY),
@@ -96,7 +97,7 @@ def write_checkpoint(model: str, folder: Path) -> None:
     """Write the checkpoint of ``model`` (``sd15``, ``sdxl`` or ``tiny``) into ``folder``."""
     from demo_checkpoint.tokenizer import write_tokenizer
 
-    pipeline, parts = _MODELS[model]
+    pipeline, parts = MODELS[model]
     index: dict[str, Any] = {"_class_name": pipeline, "scheduler": ["diffusers", "PNDMScheduler"]}
     for name, (kind, options) in parts.items():
         (folder / name).mkdir(parents=True)

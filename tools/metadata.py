@@ -95,7 +95,7 @@ PACKAGES: Final = {
         ("stable-diffusion", "coreml", "converter", "diffusers", "safetensors", "lora"),
     ),
     "packages/sd-controlnet": Words(
-        "ControlNet conditioning pictures for Stable Diffusion on Core ML packages.",
+        "ControlNets and adapters for Stable Diffusion on Core ML: conversion, hints, steering.",
         ("stable-diffusion", "controlnet", "coreml"),
         ("Topic :: Multimedia :: Graphics",),
     ),

@@ -49,6 +49,33 @@ def make_xl_unet(*, time_ids: int = 6, **config: Any) -> Any:
     return make_unet(**defaults | config)
 
 
+def make_controlnet(unet: Any, *, seed: int, **config: Any) -> Any:
+    """For ``unet``, with numbers in the convolutions that training would start with zeros."""
+    from diffusers import ControlNetModel
+
+    torch.manual_seed(seed)
+    made = ControlNetModel.from_unet(
+        unet, conditioning_embedding_out_channels=(8, 16), load_weights_from_unet=False
+    )
+    made = ControlNetModel.from_config({**made.config, **config})
+    zeros = (*made.controlnet_down_blocks, made.controlnet_mid_block, made.controlnet_cond_embedding.conv_out)
+    for convolution in zeros:
+        torch.nn.init.normal_(convolution.weight, std=0.4)
+        torch.nn.init.normal_(convolution.bias, std=0.1)
+    return made.half().float().eval()
+
+
+def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
+    from diffusers import T2IAdapter
+
+    torch.manual_seed(seed)
+    own = {"channels": [32, 64, 64, 64], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
+    sd = {"channels": [32, 64], "downscale_factor": 2, "adapter_type": "full_adapter"}
+    made = T2IAdapter(in_channels=channels, num_res_blocks=1, **(own if xl else sd))
+    made.adapter.conv_in.weight.data *= 100  # or nobody would see it
+    return made.half().float().eval()
+
+
 def make_vae() -> Any:
     from diffusers import AutoencoderKL
 
@@ -142,6 +169,9 @@ class Families:
 
     scheduler = staticmethod(make_scheduler)
 
+    controlnet = staticmethod(make_controlnet)
+    adapter = staticmethod(make_adapter)
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -174,13 +204,15 @@ class Families:
             )
         )
 
-    def xl(self, *, refiner: bool = False, scheduler: Any = None) -> Any:
-        """SDXL's base or refiner."""
+    def xl(self, *, refiner: bool = False, scheduler: Any = None, unet: dict[str, Any] | None = None) -> Any:
+        """SDXL's base or refiner; ``unet`` is what is configured otherwise in the base's."""
         import diffusers
 
         torch.manual_seed(1 if refiner else 0)
         made = {
-            "unet": make_xl_unet(time_ids=5, cross_attention_dim=WIDTH) if refiner else make_xl_unet(),
+            "unet": make_xl_unet(time_ids=5, cross_attention_dim=WIDTH)
+            if refiner
+            else make_xl_unet(**unet or {}),
             "vae": make_vae(),
             "text_encoder": None if refiner else make_text_encoder(),
             "text_encoder_2": make_text_encoder(projected=True, activation="gelu"),
@@ -228,14 +260,26 @@ class Families:
 
     def bundle(self, pipeline: Any, **options: Any) -> Path:
         """``pipeline`` saved as a checkpoint, and converted."""
-        from sd_convert import ConversionOptions, convert, open_checkpoint
+        return self.steered_bundle(pipeline, {}, {}, **options)
 
+    def steered_bundle(
+        self, pipeline: Any, controlnets: dict[str, Any], adapters: dict[str, Any], **options: Any
+    ) -> Path:
+        """The same with ControlNets and adapters of these names."""
+        from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+        from sd_convert import KINDS, ConversionOptions, convert, open_checkpoint
+
+        for name, network in (*controlnets.items(), *adapters.items()):
+            network.save_pretrained(self.folder / name)
         pipeline.save_pretrained(self.folder / "checkpoint")
         for words in ("tokenizer", "tokenizer_2"):
             if getattr(pipeline, words, None) is not None:
                 self._as_published(words)
         known = ConversionOptions(compute_precision=("fp16",), **options)  # not to look for overflows
-        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / "bundle", known)
+        opened = open_checkpoint(self.folder / "checkpoint")
+        opened, kinds = with_controlnets(opened, [self.folder / name for name in controlnets])
+        opened, more = with_t2i_adapters(opened, [self.folder / name for name in adapters])
+        convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more))
         return self.folder / "bundle"
 
     def _as_published(self, words: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -28,6 +28,7 @@ from sd_bundle import (
     PictureSize,
     PortSpec,
     Provenance,
+    Role,
     SourceFile,
     TextEncoding,
     VaeFacts,
@@ -46,7 +47,7 @@ RECORDS = st.builds(
     size=st.integers(0, 2**53),
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
 )
-ROLES = ["text_encoder", "denoiser", "image_decoder", "image_encoder", "safety_checker"]
+ROLES = [*get_args(Role)]
 HIDDEN_STATES = ["last_hidden_state", "hidden_embeds"]
 DTYPES = st.sampled_from(["float16", "float32", "int32"])
 PORTS = st.builds(PortSpec, NAMES, st.lists(st.integers(1, 128), max_size=4).map(tuple), DTYPES)
@@ -117,7 +118,7 @@ COMPRESSIONS = st.builds(
 def components(
     draw: st.DrawFn, index: int, role: str, sizes: list[PictureSize], due: dict[PictureSize, list[PortSpec]]
 ) -> BundleComponent:
-    is_sized = role in ("denoiser", "image_decoder", "image_encoder")
+    is_sized = role not in ("text_encoder", "safety_checker")
     made_for = draw(st.lists(st.sampled_from(sizes), min_size=1, unique=True)) if is_sized else [None]
     return BundleComponent(
         name=f"{index} {draw(NAMES)}",

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from sd_convert import (
     ConversionCache,
     ConversionOptions,
     ConversionReport,
+    UnsupportedArchitectureError,
     convert,
     open_checkpoint,
     plan,
     verify,
 )
 from sd_convert.components import Part
-from sd_convert.lowered import LoweredComponent, pack, tensor_hash, unpack
-from sd_mil import Block, Description, Function, Program
+from sd_convert.lowered import LoweredComponent, header_of, pack, tensor_hash, unpack
+from sd_convert.write import PRECISIONS
+from sd_mil import Block, Description, Function, Program, read_package
 
 UNET = ConversionOptions(components=("unet",), overwrite=True)
 DECODER = ConversionOptions(components=("vae_decoder",), overwrite=True)
@@ -76,23 +79,23 @@ def test_again_is_the_same_without_any_of_the_work(
 def test_other_weights_are_never_those_of_before(cache: ConversionCache, tiny: Path, tmp_path: Path) -> None:
     file = tiny / "unet/diffusion_pytorch_model.fp16.safetensors"
     tensors = load_file(file)
-    for changed, is_reused in (("conv_in.weight", True), ("conv_out.bias", False)):
+    for changed in ("conv_in.weight", "conv_out.bias"):  # four numbers are in the program itself
         tensors[changed] = -tensors[changed] - 1
         save_file(tensors, file)
         checkpoint = open_checkpoint(tiny)
         report = convert(checkpoint, tmp_path / "other", UNET, cache=cache)
-        assert reused(report) == {"unet": is_reused}  # four numbers are in the program itself
+        assert reused(report) == {"unet": True}
         assert verify(report.bundle, checkpoint).rows[0].psnr > 50
+    convert(checkpoint, tmp_path / "anew", UNET)
+    assert contents(tmp_path / "other") == contents(tmp_path / "anew")
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"attention_implementation": "ORIGINAL"},
-        {"compute_unit": "ALL"},
         {"latent_height": 16},
         {"target": "macOS14"},
-        {"model_version": "another"},
         {"compute_precision": ("fp32",)},
         {"unet_batch_one": True},
         {"unet_support_controlnet": True},
@@ -103,17 +106,65 @@ def test_a_changed_option_draws_anew(change: dict[str, Any], cache: ConversionCa
     assert not plan(open_checkpoint(tiny), options, cache=cache).components[0].is_reused
 
 
-@pytest.mark.parametrize("epoch", ["0", "86400000"])
-def test_a_date_that_is_asked_for(
-    epoch: str, cache: ConversionCache, tiny: Path, monkeypatch: pytest.MonkeyPatch
+def described(bundle: Path) -> dict[str, str]:
+    (package,) = bundle.glob("*.mlpackage")
+    read = read_package(package).description
+    return {"version": read.version, **read.user_defined}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"compute_unit": "ALL"}, {"compute_unit": "ALL"}),
+        ({"model_version": "another"}, {"version": "another", "identifier": "another"}),
+    ],
+)
+def test_what_only_the_description_says_is_said_of_a_program_that_was_kept(
+    change: dict[str, Any], said: dict[str, str], cache: ConversionCache, tiny: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
-    assert not plan(open_checkpoint(tiny), UNET, cache=cache).components[0].is_reused
+    options = replace(UNET, **change)
+    report = convert(open_checkpoint(tiny), tmp_path / "kept", options, cache=cache)
+    assert reused(report) == {"unet": True}
+    convert(open_checkpoint(tiny), tmp_path / "new", options)
+    assert contents(tmp_path / "kept") == contents(tmp_path / "new")
+    assert described(tmp_path / "kept").items() >= said.items()
 
 
-def test_a_changed_config_draws_anew(cache: ConversionCache, edit_config: Callable[..., Path]) -> None:
+def test_the_date_and_the_prediction_type_are_those_of_now(
+    cache: ConversionCache, edit_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400000")
     changed = edit_config("scheduler", prediction_type="v_prediction")
-    assert not plan(open_checkpoint(changed), UNET, cache=cache).components[0].is_reused
+    report = convert(open_checkpoint(changed), tmp_path / "bundle", UNET, cache=cache)
+    assert reused(report) == {"unet": True}
+    said = described(tmp_path / "bundle")
+    assert said["com.github.apple.coremltools.conversion_date"] == "1972-09-27"
+    assert said["prediction_type"] == "v_prediction"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "is_reused"),
+    [
+        ("norm_eps", 1e-4, False),
+        ("norm_eps", 1e-5, True),  # the default, said
+        ("attention_head_dim", [4, 4], True),  # the same for each block
+        ("attention_head_dim", 8, False),
+        ("dropout", 0.5, True),
+        ("upcast_attention", True, True),
+        ("_diffusers_version", "0.99", True),
+        ("unknown_option", False, True),
+        ("unknown_option", 1, False),
+    ],
+)
+def test_a_changed_config_draws_anew_where_it_matters(
+    key: str, value: Any, is_reused: bool, cache: ConversionCache, edit_config: Callable[..., Path]
+) -> None:
+    checkpoint = open_checkpoint(edit_config("unet", **{key: value}))
+    if key == "unknown_option" and value:
+        with pytest.raises(UnsupportedArchitectureError, match="unknown_option"):
+            plan(checkpoint, UNET, cache=cache)
+        return
+    assert plan(checkpoint, UNET, cache=cache).components[0].is_reused == is_reused
 
 
 def test_what_a_network_does_not_follow_from_is_not_asked(
@@ -181,38 +232,38 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+NOTHING = Description((), ())
+
+
 def empty(folded: dict[str, str]) -> LoweredComponent:
     program = Program({"main": Function("main", "CoreML6", Block((), (), ()))})
-    return LoweredComponent("unet", program, Description((), ()), 7, folded)
+    return LoweredComponent("unet", program, NOTHING, 7, folded)
 
 
-def test_programs_come_back_as_they_were(warm: tuple[Path, Path], cache: ConversionCache, tiny: Path) -> None:
-    checkpoint = open_checkpoint(tiny)
-    entries = [cache.read(path.stem) for path in cache.folder.glob("*.entry")]
+def test_programs_hold_no_weights(warm: tuple[Path, Path], cache: ConversionCache, tiny: Path) -> None:
     names = set()
-    for content in entries:
+    for path in cache.folder.glob("*.entry"):
+        content = cache.read(path.stem)
         assert content is not None
-        if b"folded" not in content.partition(b"\n")[0]:
-            continue  # a precision
-        weights = checkpoint.weights(json.loads(content.partition(b"\n")[0])["name"])
-        lowered = unpack(content, weights)
-        assert lowered.fits(weights)
-        assert pack(lowered.lowered()) == content
-        names.add(lowered.name)
-    assert names == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+        if b"folded" in content.partition(b"\n")[0]:
+            header = header_of(content)
+            assert header["folded"] == {}
+            names.add((header["name"], header["architecture"]["precision"]))
+    halves = [(f"vae_{half}", precision) for half in ("decoder", "encoder") for precision in PRECISIONS]
+    assert names == {("text_encoder", "float16"), ("unet", "float16"), *halves}
 
 
 @pytest.mark.parametrize("content", [b"", b"no", json.dumps({}).encode(), pack(empty({}))[:-5]])
 def test_what_is_no_program(content: bytes) -> None:
     with pytest.raises(ValueError, match="expected a packed component"):
-        unpack(content, {})
+        unpack(content, {}, NOTHING)
 
 
 def test_tensors_in_the_program_are_held_against_the_checkpoint() -> None:
     weights = {"w": np.ones(3, np.float32)}
     content = pack(empty({"w": tensor_hash(weights, "w")}))
-    packed = unpack(content, weights)
+    packed = unpack(content, weights, NOTHING)
     assert packed.fits(weights)
     assert not packed.fits({"w": np.array([1, 1, 2], np.float32)})
     assert not packed.fits({"w": np.ones(3, np.float16)})
-    assert unpack(pack(packed.lowered(), {"w": "v"}), weights).fits({"v": weights["w"]})
+    assert unpack(pack(packed.lowered(), lambda _: "v"), weights, NOTHING).fits({"v": weights["w"]})

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sd_runtime import Bundle, FunctionModel, Pipeline, PortsError, PortSpec, Variant, zero_residuals
+from sd_runtime import (
+    Bundle,
+    Evaluation,
+    FunctionModel,
+    Pipeline,
+    PortsError,
+    PortSpec,
+    Variant,
+    zero_residuals,
+)
 
 OPTIONS: dict[str, Any] = {"seed": 3, "num_inference_steps": 3, "guidance_scale": 2.0, "negative_prompt": "b"}
 
@@ -59,8 +68,10 @@ def test_zeros_where_nobody_steers(controlled: Any, toy_pipeline: Any, batch: in
 def test_residuals_of_every_row_and_step(controlled: Any, batch: int) -> None:
     seen = []
 
-    def steer(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        seen.append(float(inputs["timestep"][0]))
+    def steer(evaluation: Evaluation) -> Mapping[str, Any]:
+        inputs = evaluation.inputs
+        seen.append((evaluation.index, evaluation.total, float(inputs["timestep"][0])))
+        assert evaluation.is_negative == (True, False)
         assert inputs["sample"].shape == (2, 4, 8, 8)
         assert inputs["encoder_hidden_states"].shape[0] == 2
         # The row that guidance leads away from gets 1, the other one 3.
@@ -75,7 +86,7 @@ def test_residuals_of_every_row_and_step(controlled: Any, batch: int) -> None:
     slope = (1 - there) ** 0.5 - (there / here) ** 0.5 * (1 - here) ** 0.5
     np.testing.assert_allclose(steered.latent - first.latent, np.full((1, 4, 8, 8), 5 * slope), rtol=0.01)
     latent(pipeline, steer=steer)
-    assert seen[1:] == [667.0, 334.0, 1.0]
+    assert seen[1:] == [(0, 3, 667.0), (1, 3, 334.0), (2, 3, 1.0)]
 
 
 def test_an_input_that_the_denoiser_lacks(toy_pipeline: Any) -> None:

@@ -21,13 +21,16 @@ from sdc.interrupts import SAID, interrupts
 
 _COMMANDS = (
     "analyze",
+    "bundle",
     "cache",
+    "compile",
     "completion",
     "compress",
     "convert",
     "demo",
     "doctor",
     "generate",
+    "hint",
     "import",
     "inspect",
     "lint",

@@ -59,7 +59,8 @@ _OPTIONS = (
 )
 
 
-_NAMES = (
+#: The options by the names that commands get them.
+SOURCE_NAMES = (
     "lora",
     "embedding",
     "custom_vae_version",
@@ -77,7 +78,7 @@ def source_options(command: F) -> F:
 
     @wraps(command)  # with the options that click has collected so far
     def gathered(*args: Any, **options: Any) -> Any:
-        source = {name: options.pop(name) for name in _NAMES}
+        source = {name: options.pop(name) for name in SOURCE_NAMES}
         return command(*args, **options, source=source)
 
     result: Any = gathered

@@ -12,14 +12,28 @@ from sd_bundle.facts import ImageSize
 from sd_bundle.paths import check_relative
 from sd_bundle.rules import check_elements, check_filled, check_positive, check_unique
 
-Role: TypeAlias = Literal["text_encoder", "denoiser", "image_decoder", "image_encoder", "safety_checker"]
+Role: TypeAlias = Literal[
+    "text_encoder",
+    "denoiser",
+    "image_decoder",
+    "image_encoder",
+    "safety_checker",
+    "controlnet",
+    "t2i_adapter",
+]
 AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"]
 CompressionMethod: TypeAlias = Literal["palettization", "quantization", "pruning", "activation_quantization"]
 ComputeUnit: TypeAlias = Literal["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"]
 Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 
 #: The roles whose networks are made for a size of the picture; the others serve all sizes.
-SIZED_ROLES: Final[tuple[Role, ...]] = ("denoiser", "image_decoder", "image_encoder")
+SIZED_ROLES: Final[tuple[Role, ...]] = (
+    "denoiser",
+    "image_decoder",
+    "image_encoder",
+    "controlnet",
+    "t2i_adapter",
+)
 
 _MOST_BITS: Final = 32
 _TARGET: Final = re.compile(r"(macOS|iOS|iPadOS|tvOS|watchOS|visionOS)[1-9][0-9]?")

@@ -6,13 +6,23 @@ Importing this package loads neither torch nor coremltools: they come with the f
 from .cache import CacheUsage, ConversionCache
 from .checkpoint import Checkpoint
 from .component import Component, PortSpec, Weights
-from .components import KINDS, ComponentKind, Drawing, Network, build_component, sample_inputs
+from .components import (
+    KINDS,
+    ComponentKind,
+    Drawing,
+    Network,
+    Shapes,
+    build_component,
+    on_meta_device,
+    sample_inputs,
+)
 from .convert import ComponentReport, ConversionReport, Progress, convert
 from .embeddings import Embedding
 from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
     IncompleteCheckpointError,
+    LikeError,
     LimitError,
     LoweringError,
     NotACheckpointError,
@@ -26,20 +36,34 @@ from .errors import (
     VerificationError,
     WeightsMismatchError,
 )
-from .facts import Facts, Section, Sizes
+from .facts import (
+    ADAPTER_RESIDUAL,
+    RESIDUAL,
+    Facts,
+    Section,
+    Sizes,
+    check_known_options,
+    check_values,
+)
+from .like import Likeness
 from .lora import Lora
+from .metadata import portable
+from .networks import SeparateNetwork, open_network, with_networks
 from .opening import open_checkpoint
 from .options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
 from .plan import ComponentPlan, Plan, plan
+from .single_file import read_controlnet_file
 from .transform import Transform, Transformed
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
 from .write import WrittenPackage, write_component
 
 __all__ = [
+    "ADAPTER_RESIDUAL",
     "ATTENTION_IMPLEMENTATIONS",
     "COMPUTE_UNITS",
     "KINDS",
     "MIN_PSNR",
+    "RESIDUAL",
     "CacheUsage",
     "Checkpoint",
     "CheckpointError",
@@ -55,6 +79,8 @@ __all__ = [
     "Embedding",
     "Facts",
     "IncompleteCheckpointError",
+    "LikeError",
+    "Likeness",
     "LimitError",
     "Lora",
     "LoweringError",
@@ -69,6 +95,8 @@ __all__ = [
     "Progress",
     "SdConvertError",
     "Section",
+    "SeparateNetwork",
+    "Shapes",
     "Sizes",
     "Transform",
     "Transformed",
@@ -81,10 +109,17 @@ __all__ = [
     "WeightsMismatchError",
     "WrittenPackage",
     "build_component",
+    "check_known_options",
+    "check_values",
     "convert",
+    "on_meta_device",
     "open_checkpoint",
+    "open_network",
     "plan",
+    "portable",
+    "read_controlnet_file",
     "sample_inputs",
     "verify",
+    "with_networks",
     "write_component",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, cast
 
@@ -27,6 +26,7 @@ from sd_bundle import PortSpec as BundlePort
 from .checkpoint import TOKENIZERS, Checkpoint
 from .component import PortSpec
 from .components import ComponentKind, Ports
+from .description import installed
 from .errors import IncompleteCheckpointError
 from .facts import Facts, Sizes
 from .folder import check_link
@@ -70,7 +70,8 @@ def provenance(
     checkpoint: Checkpoint, components: tuple[str, ...], hash_file: Callable[[Path], str]
 ) -> Provenance:
     """Sources, time and the versions of everything that had a hand in the result."""
-    tools = {tool: version(tool) for tool in _TOOLS}
+    found = {tool: installed(tool) for tool in _TOOLS}
+    tools = {tool: version for tool, version in found.items() if version is not None}
     weights = weight_sources(checkpoint, components, hash_file)
     return Provenance.now(checkpoint.name, revision=checkpoint.revision, tools=tools, weights=weights)
 

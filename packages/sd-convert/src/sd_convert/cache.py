@@ -12,11 +12,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +23,7 @@ from typing import Any, Final
 from sd_bundle import FileHashes
 from sd_bundle.drafts import replacing
 
-from .lowered import LoweredComponent, PackedComponent, pack, unpack
-from .weights import LazyWeights
+from .description import installed
 
 _FORMAT: Final = 1  # of the files
 _SUFFIX: Final = ".entry"
@@ -63,22 +61,18 @@ class ConversionCache:
         """sha256 of files, remembered here while their sizes and times stay the same."""
         return _hashes_in(self.folder)
 
-    def component(self, key: str, weights: LazyWeights) -> PackedComponent | None:
-        """The component kept under ``key``, with tensors of ``weights``, if it is good for these."""
-        content = self.read(key)
-        try:
-            found = unpack(content, weights) if content is not None else None
-            return found if found is not None and found.fits(weights) else None
-        except (ValueError, KeyError):
-            return None
+    @property
+    def title(self) -> str:
+        """See :class:`~sd_convert.stores.ProgramStore`."""
+        return "the cache"
 
-    def keep(self, key: str, lowered: LoweredComponent, names: Mapping[str, str]) -> None:
-        """Keep a component under ``key``; ``names`` are those of its tensors in the checkpoint's files."""
-        self.write(key, pack(lowered, names))
+    def find(self, key: str) -> bytes | None:
+        """The program kept under ``key``, of the tools that are at work now."""
+        return self.read(entry_key("program", key))
 
-    def has(self, key: str) -> bool:
-        """Whether something was written under ``key``."""
-        return (self.folder / f"{key}{_SUFFIX}").is_file()
+    def keep(self, key: str, program: bytes) -> None:
+        """Keep a program that :func:`sd_convert.lowered.pack` made."""
+        self.write(entry_key("program", key), program)
 
     def read(self, key: str) -> bytes | None:
         """What was written under ``key``, or None; it counts as used now."""
@@ -147,7 +141,7 @@ def entry_key(kind: str, facts: Any) -> str:
 @cache
 def _tools() -> tuple[str, ...]:
     """Versions of libraries; of our own packages the code itself, which changes more often than those."""
-    return (*(f"{tool}=={version(tool)}" for tool in _TOOLS), *map(_source_hash, _OURS))
+    return (*(f"{tool}=={installed(tool)}" for tool in _TOOLS), *map(_source_hash, _OURS))
 
 
 def _source_hash(package: str) -> str:

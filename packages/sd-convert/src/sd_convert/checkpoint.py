@@ -82,12 +82,13 @@ class Merged:
     """What was merged into a checkpoint, each beside the name by which it was asked for.
 
     That is the path on the hub, or the name of a file or folder; never a path of this machine. ``vae`` is
-    another VAE in place of the checkpoint's own.
+    another VAE in place of the checkpoint's own; ``networks`` are those from elsewhere, by their folder.
     """
 
     loras: tuple[tuple[str, Lora], ...] = ()
     embeddings: tuple[tuple[str, Embedding], ...] = ()
     vae: tuple[str, Source] | None = None
+    networks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

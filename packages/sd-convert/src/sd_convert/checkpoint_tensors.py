@@ -12,6 +12,7 @@ from sd_mil.ir import NUMPY_DTYPES, PIECE
 
 from .casting import cast
 from .component import Tensors
+from .computed import Expression, as_text, evaluate
 from .errors import WeightsMismatchError
 from .tensors import forget
 
@@ -21,27 +22,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckpointTensor:
-    """The tensor ``name`` of ``weights`` in the program's arithmetic: a :class:`sd_mil.ir.tensors.Tensor`.
+    """A tensor of ``weights`` in the program's arithmetic, or what is computed of some.
 
-    ``dtype`` is MIL's name; ``shape`` has as many elements as the tensor, in the same order.
+    A :class:`sd_mil.ir.tensors.Tensor`. ``expression``: the tensor's name, or how it is computed. ``dtype``
+    is MIL's name; ``shape`` has as many elements as the value, in the same order.
     """
 
-    name: str
+    expression: Expression
     weights: Tensors
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def source(self) -> str:
-        """The name in the checkpoint."""
-        return self.name
+        """The name in the checkpoint, or the expression as text."""
+        return as_text(self.expression)
 
     def read(self) -> npt.NDArray[np.generic]:
         """All elements.
 
         Raises: as :meth:`pieces`.
         """
-        array = cast(self._elements(), self._numpy_dtype, self.name)
+        array = cast(self._elements(), self._numpy_dtype, self.source)
         return array.reshape(self.shape)
 
     def pieces(self) -> Iterator[npt.NDArray[np.generic]]:
@@ -53,15 +55,18 @@ class CheckpointTensor:
         """
         flat = self._elements()
         for start in range(0, flat.size, PIECE):
-            piece = cast(flat[start : start + PIECE], self._numpy_dtype, self.name)
+            piece = cast(flat[start : start + PIECE], self._numpy_dtype, self.source)
             yield piece
             forget(piece)
         forget(flat)
 
     def _elements(self) -> npt.NDArray[Any]:
-        array, count = self.weights[self.name], math.prod(self.shape)
+        try:
+            array, count = evaluate(self.expression, self.weights), math.prod(self.shape)
+        except ValueError as error:
+            raise WeightsMismatchError(f"{self.source}: {error}") from error
         if array.size != count:
-            raise WeightsMismatchError(f"{self.name}: expected {count} elements, got {array.size}")
+            raise WeightsMismatchError(f"{self.source}: expected {count} elements, got {array.size}")
         return np.ascontiguousarray(array).reshape(-1)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +18,14 @@ from .cache import ConversionCache
 from .checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, chosen_parts, load_libraries
 from .facts import chosen_sizes
+from .like import Likeness
 from .limits import check_space, limits_named
 from .lowered import LoweredComponent, PackedComponent
 from .memory import collect, collector_paused, peak_memory
-from .metadata import model_version, package_name
+from .metadata import model_version
 from .options import ConversionOptions
 from .programs import PreparedComponent, Programs, Wanted
+from .stores import FOLDER, compressed, file_name
 from .transform import Transform
 
 
@@ -33,7 +35,8 @@ class ComponentReport:
 
     ``seconds``: its own work; writing one network overlaps with the work on the next, so they add up to more
     than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
-    or float32 and ``reason`` why. ``is_reused``: whether its program came from the cache.
+    or float32 and ``reason`` why. ``program``: where its program was kept (``the cache``, ``sd-convert``,
+    the path of a bundle), None for a new one.
     """
 
     name: str
@@ -43,7 +46,12 @@ class ComponentReport:
     peak_memory: int | None
     precision: str
     reason: str | None
-    is_reused: bool
+    program: str | None
+
+    @property
+    def is_reused(self) -> bool:
+        """Whether its program was kept, so that only weights had to be written."""
+        return self.program is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ def convert(
     cache: ConversionCache | None = None,
     kinds: Iterable[ComponentKind] = KINDS,
     transform: Transform | None = None,
+    like: Likeness | None = None,
 ) -> ConversionReport:
     """Convert the components of ``checkpoint`` and write the bundle ``output``.
 
@@ -85,17 +94,23 @@ def convert(
     as it was, and nothing is left beside it; what a killed process left there is cleared away. ``cache``:
     where to look for, and keep, everything but the weights; None does without. ``kinds``: what its components
     are; others than ``KINDS`` take the same ones in :func:`sd_convert.open_checkpoint`. ``transform``: what
-    is done to each program before it is written, such as compressing its weights.
+    is done to each program before it is written, such as compressing its weights. ``like``: a bundle whose
+    options and programs are taken, so that weights are all that is new (:class:`~sd_convert.Likeness`).
 
     Raises:
+        LikeError: the checkpoint, or ``options``, and that bundle differ; the first difference.
         CheckpointError, UnsupportedArchitectureError, OptionsError, LoweringError: see ``sd_convert.errors``.
         LimitError: disk or memory do not suffice.
         sd_bundle.OutputExistsError: ``output`` exists and is not to be overwritten, or is no bundle.
     """
     options, began = options or ConversionOptions(), perf_counter()
+    options = options if like is None else like.options(options)
     parts = chosen_parts(checkpoint, options, kinds)
     names, facts = tuple(part.name for part in parts), parts[0].facts
-    programs = Programs(chosen_sizes(facts, options), options, cache)
+    stores = () if like is None else (like.programs,)
+    programs = Programs(chosen_sizes(facts, options), options, cache, stores)
+    if like is not None:
+        like.check(programs, parts)
     model = model_facts(facts, programs.sizes, model_version(facts, options), names)
     hash_file = FileHashes() if cache is None else cache.hash_file
     origin = provenance(checkpoint, names, hash_file)
@@ -106,8 +121,8 @@ def convert(
     ):
         copy_files(checkpoint, draft, names)
         wanted = tuple(map(programs.wanted, parts))
-        loading = _load(one.part.kind for one in wanted if one.key is None)
-        reports = _Work(programs, draft, wanted, progress, transform).run()
+        loading = _load(one.part.kind for one in wanted if not one.is_kept)
+        reports = _Work(programs, draft, wanted, progress, transform, like).run()
     return ConversionReport(Path(output), reports, loading, perf_counter() - began)
 
 
@@ -145,6 +160,7 @@ class _Work:
     wanted: tuple[Wanted, ...]
     progress: OnProgress | None
     transform: Transform | None
+    like: Likeness | None
     jobs: list[_Job] = field(default_factory=list)
     reports: dict[str, ComponentReport] = field(default_factory=dict)
 
@@ -163,15 +179,25 @@ class _Work:
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
         began, part, options = perf_counter(), wanted.part, self.programs.options
         prepared = self.programs.prepared(wanted)
-        package, size = package_name(model_version(part.facts, options), part.name), self.draft.model.image
+        if self.like is not None:
+            self.like.check_precision(part, prepared)
+        package = part.kind.package_of(model_version(part.facts, options), self.programs.sizes)
+        size = self.draft.model.image
         entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
         program, entry = self._transformed(prepared.program, entry)
+        if self.transform is None:
+            self._keep(prepared.kept)
         pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + program.weight_bytes)
         path = self.draft.add_component(entry)
         written = writing.submit(lambda: self._write(program, path, writing.check))
         flushing.submit(lambda: _flush(path, written))
         self.jobs.append(_Job(part.name, path, prepared, program, perf_counter() - began, written))
+
+    def _keep(self, kept: Mapping[str, bytes]) -> None:
+        """Put programs without weights into the bundle, for those that are to be like it."""
+        for key, content in kept.items():
+            self.draft.add_file(f"{FOLDER}/{file_name(key)}", compressed(content))
 
     def _transformed(
         self, program: LoweredComponent | PackedComponent, entry: BundleComponent
@@ -209,7 +235,7 @@ class _Work:
 
 def _turn(wanted: Wanted) -> tuple[bool, int, str]:
     """Where a component comes: cached ones by rising size, then the others by falling size."""
-    is_new, size = wanted.key is None, wanted.part.weights.bytes
+    is_new, size = not wanted.is_kept, wanted.part.weights.bytes
     return is_new, -size if is_new else size, wanted.part.name
 
 
@@ -223,7 +249,7 @@ def _component_report(job: _Job) -> ComponentReport:
         peak_memory=peak_memory(),
         precision=job.prepared.precision.dtype,
         reason=job.prepared.precision.reason,
-        is_reused=job.prepared.is_cached,
+        program=job.prepared.origin,
     )
 
 

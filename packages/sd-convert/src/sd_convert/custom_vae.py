@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from .checkpoint import Checkpoint, Config, Request
-from .documents import read_json
 from .errors import NotACheckpointError, UnsupportedArchitectureError
 from .facts.vae import SCALING_FACTOR
-from .folder import weight_names
-from .hub import Repository
 from .single_file.detect import Place
 from .single_file.source import InSingleFile, original_tensors
 from .single_file.vae import DIFFUSERS_MARK, vae_config
 from .sources import Files, Source
 from .tensors import TensorEntry
-from .variants import choose_variant
 from .weights import open_weights
 
 _TINY: Final = "encoder.layers.0.weight"
@@ -52,36 +48,6 @@ def with_vae(
         variants={**checkpoint.variants, "vae": variant},
         notes=notes,
     )
-
-
-def fetch_vae(repository: Repository) -> Path:
-    """Fetch the VAE of a repository, which is that alone or a checkpoint.
-
-    Errors as :func:`sd_convert.open_checkpoint`.
-    """
-    if repository.offline:
-        root = repository.fetch(["config.json", "vae/config.json"])
-        return root / "vae" if (root / "vae").is_dir() else root
-    files = repository.files()
-    prefix = "vae/" if "vae/config.json" in files else ""
-    names = [file.removeprefix(prefix) for file in files if file.startswith(prefix)]
-    indices = [f"{prefix}{name}" for name in names if ".safetensors.index" in name and "/" not in name]
-    root = repository.fetch([f"{prefix}config.json", *indices])
-    _, name = choose_variant(names, variant=None, where=f"{repository.name}/{prefix}")
-    wanted = [f"{prefix}{file}" for file in weight_names(root / prefix, name)]
-    return repository.fetch([f"{prefix}config.json", *indices, *wanted]) / prefix
-
-
-def read_vae_folder(root: Path) -> tuple[Config, Source, str]:
-    """Config, weights and their variant of a VAE's folder, or of that in a checkpoint's; errors as above."""
-    folder = root / "vae" if (root / "vae" / "config.json").is_file() else root
-    if not (folder / "config.json").is_file():
-        raise NotACheckpointError(f"{root}: expected the config.json of a VAE, there or in vae, got none")
-    names = [path.name for path in folder.iterdir()]
-    chosen, name = choose_variant(names, variant=None, where=str(folder))
-    source = Files(tuple(folder / file for file in weight_names(folder, name)))
-    source.open()
-    return read_json(folder / "config.json"), source, chosen
 
 
 def read_vae_file(file: Path, base: Config | None) -> tuple[Config, Source, str]:

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from sd_mil import Description, Port
 
 from .component import Component, PortSpec
+from .metadata import Metadata
 
 
 def describe(component: Component) -> Description:
     """The description of the component's package."""
+    metadata: Metadata = {
+        "short_description": component.short_description,
+        "version": component.version,
+        "author": component.author,
+        "license": component.license,
+        "user_defined": dict(component.user_defined),
+    }
+    return described(component.inputs, component.outputs, metadata)
+
+
+def described(inputs: Iterable[PortSpec], outputs: Iterable[PortSpec], metadata: Metadata) -> Description:
+    """The description of a package with these ports."""
     return Description(
-        inputs=tuple(map(_port, component.inputs)),
-        outputs=tuple(map(_port, component.outputs)),
-        short_description=component.short_description,
-        version=component.version,
-        author=component.author,
-        license=component.license,
-        user_defined={**_tools(), **component.user_defined},
+        inputs=tuple(map(_port, inputs)),
+        outputs=tuple(map(_port, outputs)),
+        short_description=metadata["short_description"],
+        version=metadata["version"],
+        author=metadata["author"],
+        license=metadata["license"],
+        user_defined={**_tools(), **metadata["user_defined"]},
     )
 
 
@@ -30,13 +44,22 @@ def _port(port: PortSpec) -> Port:
 
 def _tools() -> dict[str, str]:
     """The keys that coremltools itself writes into every package it converts."""
+    torch = installed("torch")
     facts = {
         "version": version("coremltools"),
-        "source": f"torch=={version('torch')}",
+        **({} if torch is None else {"source": f"torch=={torch}"}),
         "source_dialect": "TorchExport::ATEN",
         "conversion_date": conversion_date(),
     }
     return {f"com.github.apple.coremltools.{name}": fact for name, fact in facts.items()}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, None if there is none: what was kept needs no torch."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def conversion_date() -> str:

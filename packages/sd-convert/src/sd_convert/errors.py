@@ -10,6 +10,7 @@ SdConvertError
 │   └── WeightsMismatchError        names, shapes or dtypes of the weights contradict the config
 ├── UnsupportedArchitectureError  a well-formed checkpoint of a kind that is not converted
 ├── OptionsError                  options that contradict each other or the checkpoint
+├── LikeError                     a checkpoint and the bundle that its own is to be like differ
 ├── LimitError                    the machine's memory or disk does not suffice
 │   ├── NotEnoughMemoryError        memory could not be had
 │   └── NotEnoughSpaceError         the disk is full, or a file would be larger than is allowed
@@ -58,6 +59,10 @@ class UnsupportedArchitectureError(SdConvertError):
 
 class OptionsError(SdConvertError):
     """Options that contradict each other or the checkpoint."""
+
+
+class LikeError(SdConvertError):
+    """A checkpoint whose weights do not fit the programs of a bundle: the first difference."""
 
 
 class LimitError(SdConvertError):

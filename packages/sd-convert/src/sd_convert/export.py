@@ -36,8 +36,26 @@ def export(component: Component) -> Exported:
     inputs = tuple(torch.empty(port.shape, dtype=torch.float32, device="meta") for port in component.inputs)
     with torch.no_grad(), _without_stack_traces():
         program = torch.export.export(copy.deepcopy(module).to("meta").eval(), inputs, strict=False)
+    _without_additions_in_place(program.graph_module.graph)
     constants |= {name: value for name, value in program.constants.items() if not value.is_meta}
     return Exported(program, constants)
+
+
+def _without_additions_in_place(graph: torch.fx.Graph) -> None:
+    """Make ``x += y`` a sum of its own, which is what every later reader of ``x`` reads.
+
+    diffusers adds a T2I-Adapter's features so, also to what the skip connections have kept.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in list(graph.nodes):
+        if node.target is not aten.add_.Tensor:
+            continue
+        node.target, changed = aten.add.Tensor, node.args[0]
+        position = {each: index for index, each in enumerate(graph.nodes)}
+        later = {user for user in changed.users if position[user] > position[node]}
+        changed.replace_all_uses_with(node, delete_user_cb=later.__contains__)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """A component as a program: what is left to do is to write it, which reads its weights once, in order.
 
 Lowering takes torch, coremltools and nearly all of a conversion's work; without weights its result is half a
-megabyte. It follows from configs, shapes and options alone, except for the few small tensors that the program
-has inside, which are named (``folded``). So it can be kept (:mod:`sd_convert.cache`), and used for any
-weights in which those are the same: weights themselves are never kept, hence never stale.
+megabyte. It follows from configs, shapes and options alone, except for tensors that only torch knows how to
+fold into it, which are named (``folded``). So it can be kept (:mod:`sd_convert.stores`), and used for any
+weights of the same architecture: weights themselves are never kept, hence never stale.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sd_mil import Description, Program, SdMilError, write_package
 from sd_mil.format import Check, Unweighted, WrittenPackage, encode_unweighted, layout_of
+from sd_mil.ir import Tensor
 
 from .checkpoint_tensors import CheckpointTensor
 from .component import Tensors
+from .computed import as_text, from_text, names_in, renamed
+
+#: What a program was made for, as JSON has it, see :mod:`sd_convert.programs`.
+Architecture = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +72,16 @@ class LoweredComponent:
 
 @dataclass(frozen=True, slots=True)
 class PackedComponent:
-    """The same as it was kept: it can be written without decoding its program."""
+    """The same as it was kept: it can be written without decoding its program.
+
+    ``description`` is not kept: it says whose weights these are.
+    """
 
     name: str
     unweighted: Unweighted
-    specification: int
+    description: Description
     folded: Mapping[str, str]
+    architecture: Architecture = field(default_factory=dict)
 
     @property
     def weight_bytes(self) -> int:
@@ -79,7 +90,7 @@ class PackedComponent:
 
     def write(self, path: Path, check: Check = lambda: None) -> WrittenPackage:
         """See :class:`LoweredComponent`."""
-        return self.unweighted.write(path, identity=self.name, check=check)
+        return self.unweighted.write(path, self.description, identity=self.name, check=check)
 
     def fits(self, tensors: Tensors) -> bool:
         """Whether the tensors in the program are the same in ``tensors``."""
@@ -87,10 +98,8 @@ class PackedComponent:
 
     def lowered(self) -> LoweredComponent:
         """The component with its program."""
-        package = self.unweighted.package()
-        return LoweredComponent(
-            self.name, package.program, package.description, self.specification, self.folded
-        )
+        package, version = self.unweighted.package(self.description), self.unweighted.version
+        return LoweredComponent(self.name, package.program, self.description, version, self.folded)
 
 
 def tensor_hash(tensors: Tensors, name: str) -> str:
@@ -101,39 +110,70 @@ def tensor_hash(tensors: Tensors, name: str) -> str:
     return sha.hexdigest()
 
 
-def pack(lowered: LoweredComponent, names: Mapping[str, str] | None = None) -> bytes:
+def pack(
+    lowered: LoweredComponent,
+    rename: Callable[[str], str] = lambda name: name,
+    architecture: Architecture | None = None,
+) -> bytes:
     """The component without its weights, as bytes; :func:`unpack` is the inverse.
 
-    ``names``: those that the tensors have in the checkpoint's files, where the program has others.
+    ``rename``: from the names that the program has for tensors to those that it is kept with.
     """
-    renamed = (lambda name: name) if names is None else names.__getitem__
+
+    def source_of(tensor: Tensor) -> str:
+        if not isinstance(tensor, CheckpointTensor):
+            raise TypeError(f"expected tensors of a checkpoint, got {type(tensor).__name__}")
+        return as_text(renamed(tensor.expression, rename))
+
     header = {
         "name": lowered.name,
-        "specification": lowered.specification,
-        "folded": {renamed(name): sha for name, sha in lowered.folded.items()},
+        "folded": {rename(name): sha for name, sha in lowered.folded.items()},
+        "architecture": architecture or {},
     }
-    program = encode_unweighted(
-        lowered.program,
-        lowered.description,
-        version=lowered.specification,
-        source_of=lambda tensor: renamed(tensor.source),
-    )
+    program = encode_unweighted(lowered.program, version=lowered.specification, source_of=source_of)
     return json.dumps(header).encode() + b"\n" + program
 
 
-def unpack(content: bytes, weights: Tensors) -> PackedComponent:
-    """The component that was packed, with tensors of ``weights``.
+def header_of(content: bytes) -> dict[str, Any]:
+    """``name``, ``folded`` and ``architecture`` of a component that was packed.
 
     Raises:
         ValueError: something else was packed.
     """
-    head, _, program = content.partition(b"\n")
     try:
-        header = json.loads(head)
-        name, folded, specification = (header[key] for key in ("name", "folded", "specification"))
-        unweighted = Unweighted(
-            program, name, lambda source, dtype, shape: CheckpointTensor(source, weights, dtype, shape)
-        )
+        header = json.loads(content.partition(b"\n")[0])
+        known = {key: header[key] for key in ("name", "folded", "architecture")}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"expected a packed component, got {error}") from error
+    if not isinstance(known["folded"], dict) or not isinstance(known["architecture"], dict):
+        raise ValueError("expected a packed component, got another header")
+    return known
+
+
+def unpack(
+    content: bytes, weights: Mapping[str, npt.NDArray[np.generic]], description: Description
+) -> PackedComponent:
+    """The component that was packed, with tensors of ``weights``, under the names it was kept with.
+
+    Raises:
+        ValueError: something else was packed.
+    """
+    header, known = header_of(content), frozenset(weights)  # whether one is in them would read it
+
+    def tensor(source: str, dtype: str, shape: tuple[int, ...]) -> CheckpointTensor:
+        return CheckpointTensor(from_text(source), weights, dtype, shape)
+
+    try:
+        unweighted = Unweighted(content.partition(b"\n")[2], header["name"], tensor)
+        missing = [
+            name
+            for one in unweighted.tensors
+            if isinstance(one, CheckpointTensor)
+            for name in names_in(one.expression)
+            if name not in known
+        ]
     except (ValueError, TypeError, KeyError, RecursionError, SdMilError) as error:
         raise ValueError(f"expected a packed component, got {error}") from error
-    return PackedComponent(name, unweighted, specification, folded)
+    if missing:
+        raise ValueError(f"expected a component of these weights, got one with {missing[0]}")
+    return PackedComponent(header["name"], unweighted, description, header["folded"], header["architecture"])

@@ -34,9 +34,19 @@ class Metadata(TypedDict):
     user_defined: dict[str, str]
 
 
-def describe(facts: Facts, options: ConversionOptions, *, summary: str, notes: Mapping[str, str]) -> Metadata:
-    """The metadata of a component: ``summary`` is a sentence, ``notes`` are what is said of it alone."""
-    identifier = model_version(facts, options)
+def describe(
+    facts: Facts,
+    options: ConversionOptions,
+    *,
+    summary: str,
+    notes: Mapping[str, str],
+    identifier: str | None = None,
+) -> Metadata:
+    """The metadata of a component: ``summary`` is a sentence, ``notes`` are what is said of it alone.
+
+    ``identifier``: of a network from elsewhere; None is the model version.
+    """
+    identifier = identifier or model_version(facts, options)
     return Metadata(
         short_description=summary,
         version=identifier,
@@ -54,7 +64,12 @@ def describe(facts: Facts, options: ConversionOptions, *, summary: str, notes: M
 
 def package_name(version: str, component: str) -> str:
     """``Stable_Diffusion_version_<version>_<component>.mlpackage``, the name that the ecosystem knows."""
-    return f"Stable_Diffusion_version_{_UNPORTABLE.sub('_', version)}_{component}.mlpackage"
+    return f"Stable_Diffusion_version_{portable(version)}_{component}.mlpackage"
+
+
+def portable(name: str) -> str:
+    """``name`` as part of a file name on every system: ``org/model`` is ``org_model``."""
+    return _UNPORTABLE.sub("_", name)
 
 
 def model_version(facts: Facts, options: ConversionOptions) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from .checkpoint import CONFIG_FILES, Checkpoint, Request
 from .components import KINDS, ComponentKind
-from .custom_vae import fetch_vae, read_vae_file, read_vae_folder, with_vae
+from .custom_vae import read_vae_file, with_vae
 from .embeddings import Embedding, with_embeddings
 from .errors import CheckpointNotFoundError, NotACheckpointError, OptionsError, UnsafeWeightsError
 from .folder import fetch_folder, read_folder
 from .hub import Hub, is_offline, is_repository_id
 from .lora import Lora, with_bundled_embeddings, with_loras
+from .network_folder import fetch_network, read_network_folder
 from .options import check_components
 from .single_file import PREDICTION_TYPES, read_single_file
 
@@ -160,9 +161,9 @@ def _with_custom_vae(checkpoint: Checkpoint, request: Request, hub: Hub) -> Chec
     source = request.vae or ""
     path = Path(source).expanduser()
     if path.is_dir():
-        found = read_vae_folder(path)
+        found = read_network_folder(path, "vae", what="a VAE")
     elif not path.exists() and is_repository_id(str(source)):
-        found = read_vae_folder(fetch_vae(hub.repository(str(source))))
+        found = read_network_folder(fetch_network(hub.repository(str(source)), "vae"), "vae", what="a VAE")
     else:
         found = read_vae_file(find_file(source, hub, ()), checkpoint.configs.get("vae"))
     config, weights, variant = found

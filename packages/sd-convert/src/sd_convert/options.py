@@ -39,6 +39,7 @@ class ConversionOptions:
     ``text_token_sequence_length``: tokens that the UNet attends to; ``None`` is what a text encoder takes at
     once. More than that is a multiple: windows of a long prompt, which the text encoder takes one by one.
     ``unet_support_controlnet``: whether the UNet has inputs for the residuals of a ControlNet.
+    ``unet_support_t2i_adapter``: whether it has inputs for those of a T2I-Adapter.
     ``unet_batch_one``: whether the UNet takes one sample, to be called twice for guidance, instead of two.
     ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
     ``compute_precision``: ``auto`` (found by a check), ``fp16`` or ``fp32`` for all components, or for one as
@@ -57,6 +58,7 @@ class ConversionOptions:
     latent_width: int | None = None
     text_token_sequence_length: int | None = None
     unet_support_controlnet: bool = False
+    unet_support_t2i_adapter: bool = False
     unet_batch_one: bool = False
     target: str = "macOS13"
     compute_precision: tuple[str, ...] = ()

@@ -13,17 +13,17 @@ from .checkpoint import TOKENIZERS, Checkpoint
 def weight_sources(
     checkpoint: Checkpoint, components: Iterable[str], hash_file: Callable[[Path], str]
 ) -> WeightSources:
-    """The files behind ``components``: of the checkpoint by name and size, of what was merged also by sha256.
+    """The files behind ``components``: of the checkpoint by name and size, of the rest also by sha256.
 
-    The checkpoint's own, of many gigabytes, are not read for it. A LoRA, an embedding or a VAE is named only
-    if one of ``components`` has it.
+    The checkpoint's own, of many gigabytes, are not read for it; what was merged and networks from elsewhere
+    are. A LoRA, an embedding or a VAE is named only if one of ``components`` has it.
     """
     names, merged = tuple(components), checkpoint.merged
     has_text = any(name in TOKENIZERS for name in names)
     folders = checkpoint.networks
     own = [name for name in names if merged.vae is None or folders[name] != "vae"]
     return WeightSources(
-        files={name: _own_files(checkpoint, folders[name]) for name in own},
+        files={name: _files(checkpoint, folders[name], hash_file) for name in own},
         loras=tuple(
             MergedLora(
                 _hashed(name, lora.file, hash_file),
@@ -39,6 +39,16 @@ def weight_sources(
             if has_text
         ),
         vae=None if len(own) == len(names) else _custom_vae(checkpoint, hash_file),
+    )
+
+
+def _files(checkpoint: Checkpoint, folder: str, hash_file: Callable[[Path], str]) -> tuple[SourceFile, ...]:
+    name = checkpoint.merged.networks.get(folder)
+    if name is None:
+        return _own_files(checkpoint, folder)
+    return tuple(
+        _hashed(name if name.endswith(file.name) else f"{name}/{file.name}", file, hash_file)
+        for file in checkpoint.sources[folder].files
     )
 
 

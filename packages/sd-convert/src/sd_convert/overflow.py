@@ -1,133 +1,89 @@
-"""How large a network's numbers become: it is run, with the weights of one layer at a time in memory.
+"""How large a network's numbers become: its program is run, by sd-mil's reference engine.
 
-Imported only where it is used, because importing torch takes seconds.
+Not by torch, so that a program that was kept is checked without it. What is looked at is what the program
+computes, operation by operation: scores of attention count as they are computed, and squares on the way to a
+variance, which engines do not round, do not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from sd_mil import Program
+from sd_mil.ir import references
 
-from .component import Component
-from .tensors import forget
-
-#: Operations whose further outputs (1 / deviation) are their own business: normalisation is one operation.
-_FIRST_OUTPUT_ONLY = ("aten::native_group_norm", "aten::native_layer_norm", "aten::native_batch_norm")
+#: Words in front of a path that belong to the module around the network: ``unet``, ``text_encoder``.
+_WRAPPER: Final = 2
+_OF_VARIANCE: Final = ("reduce_mean", "add", "sqrt")
 
 
 @dataclass(frozen=True, slots=True)
 class Extreme:
-    """The largest magnitude of all values between layers, and the path of the module that made it."""
+    """The largest magnitude of all values, and the path of the module that made it."""
 
     magnitude: float
     path: str
 
 
-def largest_activation(component: Component, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Extreme:
-    """Run ``component`` in float32 on the CPU and watch every value that an operation returns.
+def largest_activation(
+    program: Program, inputs: Iterable[Mapping[str, npt.NDArray[np.generic]]], modules: Collection[str]
+) -> Extreme:
+    """Run a program in float32 on each of ``inputs`` and watch every value that an operation returns.
 
-    Attention's scores count, scaled as they are computed; what normalisation does inside does not. NaN
-    counts as infinite. The module stays on the meta device: each layer's weights come when it is called, and
-    go after.
+    NaN counts as infinite. ``modules``: paths of the network's modules, for which operations are named.
     """
-    tensors = [torch.from_numpy(np.asarray(inputs[port.name], np.float32)) for port in component.inputs]
-    watch = _Watch()
-    with torch.no_grad(), _weights_on_demand(component), _module_paths(component.module, watch), watch:
-        component.module(*tensors)
-    return Extreme(watch.magnitude, watch.path)
+    from sd_mil.engines import Reference
 
+    magnitude, place = 0.0, ""
+    inside = _inside_normalisation(program)
 
-class _Watch(TorchDispatchMode):
-    """Remembers the largest value; ``where`` is the path of the module at work."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.where: list[str] = []
-        self.magnitude, self.path = 0.0, ""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = func._schema.name
-        if "scaled_dot_product" in name:
-            self._see(_scores(args[0], args[1], (kwargs or {}).get("scale")))
-        if not any(output.alias_info for output in func._schema.returns):
-            for value in tree_leaves(result)[: 1 if name in _FIRST_OUTPUT_ONLY else None]:
-                self._see(value)
-        return result
-
-    def _see(self, value: Any) -> None:
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel():
+    def look(event: Any) -> None:
+        nonlocal magnitude, place
+        if event.operation.type == "const" or event.operation.name in inside:
             return
-        low, high = value.aminmax()
-        magnitude = max(-float(low), float(high))
-        magnitude = math.inf if math.isnan(float(high)) else magnitude
-        if magnitude > self.magnitude and not value.is_meta:
-            self.magnitude, self.path = magnitude, self.where[-1] if self.where else ""
+        for value in event.results:
+            found = _magnitude(value)
+            if found > magnitude:
+                magnitude, place = found, event.operation.name
+
+    compiled = Reference().compile(program)
+    for arrays in inputs:
+        with np.errstate(all="ignore"):  # what overflows is what is looked for
+            compiled.run(arrays, observe=look)
+    return Extreme(magnitude, _module_of(place, modules))
 
 
-def _scores(queries: torch.Tensor, keys: torch.Tensor, scale: float | None) -> torch.Tensor:
-    """The largest and the smallest score of each head."""
-    scale = queries.shape[-1] ** -0.5 if scale is None else scale
-    pieces = [(scale * rows) @ keys.transpose(-1, -2) for rows in torch.split(queries, 256, dim=-2)]
-    return torch.stack([torch.stack(piece.aminmax()) for piece in pieces])
+def _inside_normalisation(program: Program) -> frozenset[str]:
+    """Names of the operations between a square and the division by the deviation that it leads to."""
+    values: set[str] = set()
+    names: set[str] = set()
+    for operation in program.operations():
+        follows = operation.type in _OF_VARIANCE and not values.isdisjoint(references(operation))
+        if operation.type == "square" or follows:
+            values |= {variable.name for variable in operation.outputs}
+            names.add(operation.name)
+    return frozenset(names)
 
 
-@contextmanager
-def _module_paths(module: torch.nn.Module, watch: _Watch) -> Iterator[None]:
-    with ExitStack() as hooks:
-        for path, part in module.named_modules():
-            enter = part.register_forward_pre_hook(lambda *_, path=path: watch.where.append(path))
-            leave = part.register_forward_hook(lambda *_: watch.where.pop() and None)
-            hooks.callback(enter.remove)
-            hooks.callback(leave.remove)
-        yield
+def _magnitude(value: Any) -> float:
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or not value.size:
+        return 0.0
+    found = max(-float(value.min()), float(value.max()))
+    return math.inf if math.isnan(found) else found
 
 
-@contextmanager
-def _weights_on_demand(component: Component) -> Iterator[None]:
-    """Each module's own parameters are read before it is called, and back on the meta device afterwards."""
-    with ExitStack() as hooks:
-        for path, part in component.module.named_modules():
-            owned = {name: f"{path}.{name}".lstrip(".") for name, _ in _own_tensors(part)}
-            wanted = {name: full for name, full in owned.items() if full in component.weights}
-            if wanted:
-                before = dict(_own_tensors(part))
-                hooks.callback(_put, part, before)
-                enter = part.register_forward_pre_hook(
-                    lambda part, _, wanted=wanted: _put(part, _read(component, wanted))
-                )
-                leave = part.register_forward_hook(lambda part, *_, before=before: _put(part, before))
-                hooks.callback(enter.remove)
-                hooks.callback(leave.remove)
-        yield
-
-
-def _own_tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-
-
-def _read(component: Component, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """Copies in float32; the pages of the file are let go."""
-    tensors = {}
-    for name, full in names.items():
-        array = component.weights[full]
-        tensors[name] = torch.from_numpy(np.array(array, dtype=np.float32))
-        forget(array)
-    return tensors
-
-
-def _put(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if name in module._buffers:
-            module._buffers[name] = tensor
-        else:
-            module._parameters[name] = torch.nn.Parameter(tensor, requires_grad=False)
+def _module_of(operation: str, modules: Collection[str]) -> str:
+    """The innermost module whose path an operation's name begins with, as the lowering writes paths."""
+    named = {re.sub(r"\W", "_", path, flags=re.ASCII): path for path in modules}
+    words = operation.split("_")
+    for start in range(_WRAPPER + 1):
+        for end in range(len(words), start, -1):
+            if (path := named.get("_".join(words[start:end]))) is not None:
+                return path
+    return ""

@@ -11,7 +11,7 @@ from .checkpoint import Checkpoint
 from .component import PortSpec
 from .components import KINDS, ComponentKind, Part, Ports, chosen_parts
 from .facts import chosen_sizes
-from .metadata import model_version, package_name
+from .metadata import model_version
 from .options import ConversionOptions
 from .precision import Precision
 from .programs import Programs
@@ -89,11 +89,11 @@ def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
 
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:
     wanted = programs.wanted(part)
-    cached, precision = programs.cached(wanted), wanted.precision
+    cached, precision = programs.kept(wanted), wanted.precision
     ports = programs.ports(part, precision or Precision("float16"))
     return ComponentPlan(
         name=part.name,
-        package=package_name(model_version(part.facts, programs.options), part.name),
+        package=part.kind.package_of(model_version(part.facts, programs.options), programs.sizes),
         inputs=ports.inputs,
         outputs=ports.outputs,
         variant=part.variant,

@@ -11,15 +11,16 @@ there is a margin of two.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from sd_mil import Program
 
 from .cache import ConversionCache, entry_key
-from .component import Component, PortDType
+from .component import PortDType, PortSpec
 from .components import ComponentKind, Part
 from .digest import digest
 from .facts import Sizes
@@ -68,28 +69,26 @@ def known_precision(
     return None if known is None else Precision(**json.loads(known))
 
 
-def check_precision(
-    part: Part, sizes: Sizes, options: ConversionOptions, cache: ConversionCache | None
-) -> Precision:
-    """Run the component and see; what comes out is kept in ``cache``."""
-    found = _judge(part, sizes, options)
+def remember_precision(part: Part, sizes: Sizes, cache: ConversionCache | None, precision: Precision) -> None:
+    """Keep what came out of a check of these weights."""
     if cache is not None:
-        content = json.dumps({"dtype": found.dtype, "reason": found.reason}).encode()
+        content = json.dumps({"dtype": precision.dtype, "reason": precision.reason}).encode()
         cache.write(_check_key(part, sizes, cache), content)
-    return found
 
 
 def _check_key(part: Part, sizes: Sizes, cache: ConversionCache) -> str:
     """Everything that a check's outcome follows from, the elements of the weights included."""
     content = digest(part.weights, cache.hash_file)
-    return entry_key("precision", [part.origin, astuple(_reduced(sizes)), content])
+    return entry_key("precision", [part.name, part.architecture, astuple(reduced(sizes)), content])
 
 
-def _judge(part: Part, sizes: Sizes, options: ConversionOptions) -> Precision:
+def judge(part: Part, program: Program, inputs: Iterable[Mapping[str, npt.NDArray[Any]]]) -> Precision:
+    """Run ``program``, the component's in float32, on each of ``inputs``, and see how large it gets."""
     from .overflow import largest_activation
 
-    component = part.build(part.ports(_reduced(sizes), "float16"), part.metadata(options, {}))
-    worst = largest_activation(component, _inputs(part, component))
+    parts = (name.split(".")[:-1] for name in part.tensors)
+    modules = {".".join(path[:length]) for path in parts for length in range(1, len(path) + 1)}
+    worst = largest_activation(program, inputs, modules)
     if worst.magnitude * _MARGIN <= _LARGEST_FLOAT16:
         return Precision("float16")
     where = worst.path or part.name
@@ -98,19 +97,19 @@ def _judge(part: Part, sizes: Sizes, options: ConversionOptions) -> Precision:
     )
 
 
-def _reduced(sizes: Sizes) -> Sizes:
-    """The same with smaller latents, as far as they are larger."""
+def reduced(sizes: Sizes) -> Sizes:
+    """The same with smaller latents, as far as they are larger: those of a check."""
     height, width = (size if size % _LATENT else min(size, _LATENT) for size in (sizes.height, sizes.width))
     return replace(sizes, height=height, width=width)
 
 
-def _inputs(part: Part, component: Component) -> Mapping[str, npt.NDArray[Any]]:
+def check_inputs(part: Part, ports: Sequence[PortSpec]) -> tuple[Mapping[str, npt.NDArray[Any]], ...]:
     """Inputs of the kind that it sees; for an autoencoder, also some as smooth as parts of pictures are."""
-    drawn = part.draw(component.inputs, seed=0)
+    drawn = part.draw(ports, seed=0)
     if part.kind.role not in ("image_decoder", "image_encoder"):
-        return drawn
+        return (drawn,)
     ((name, array),) = drawn.items()
-    return {name: np.concatenate([array, *(_smooth(array, patches) for patches in _SMOOTH)])}
+    return ({name: array}, *({name: _smooth(array, patches)} for patches in _SMOOTH))
 
 
 def _smooth(array: npt.NDArray[Any], patches: int) -> npt.NDArray[Any]:

@@ -153,6 +153,13 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
     "upsample": (nn.Upsample(scale_factor=(2.0, 3.0)), (IMAGE,), "aten.upsample_nearest2d.vec"),
     "upsample to a size": (nn.Upsample(size=(12, 8)), (IMAGE,), "aten.upsample_nearest2d.vec"),
     "upsample to odd sizes": (nn.Upsample(size=(11, 7)), (IMAGE,), "aten.upsample_nearest2d.vec"),
+    "pixel unshuffle": (nn.PixelUnshuffle(2), (IMAGE,), "aten.pixel_unshuffle.default"),
+    "average": (nn.AvgPool2d(2), (IMAGE,), "aten.avg_pool2d.default"),
+    "average of odd sizes": (
+        nn.AvgPool2d(2, stride=2, ceil_mode=True),
+        (normal(1, 4, 5, 7),),
+        "aten.avg_pool2d.default",
+    ),
     "upsample unevenly": (nn.Upsample(size=(8, 9)), (IMAGE,), "aten.upsample_nearest2d.vec"),
     "dropout": (nn.Sequential(nn.Dropout(0.5), nn.SiLU()), (TOKENS,), "aten.dropout.default"),
     "clone": (Function(lambda x: x.clone() + 1), (TOKENS,), "aten.clone.default"),

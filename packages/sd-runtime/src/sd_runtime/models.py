@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from threading import RLock
+from typing import Final
 
 from sd_bundle import Bundle, BundleComponent, Role
 
 from sd_runtime import memory
 from sd_runtime.model import LoadedModel, Model
 
+#: What every step may need at once.
+_TOGETHER: Final[tuple[Role, ...]] = ("denoiser", "controlnet", "t2i_adapter")
+
 
 class Models:
     """The networks of ``bundle``: each loads when it is first asked for, and stays until it is released.
 
     Where memory is short, those that wait are let go before the next one loads; with ``reduce_memory`` the
-    denoiser, by far the largest, is never kept beside others. What is let go is freed as soon as nobody draws
-    with it: callers hold a network only while they run it.
+    denoiser, by far the largest, is never kept beside others but those that steer it. What is let go is freed
+    as soon as nobody draws with it: callers hold a network only while they run it.
 
     Threads may share it; networks load one at a time.
     """
@@ -47,8 +51,7 @@ class Models:
         """The network of ``component``."""
         with self._lock:
             if component.name not in self._loaded:
-                if memory.is_short_for(component, self.bundle) or self._must_be_alone(component):
-                    self._loaded.clear()
+                self._make_room(component)
                 self._loaded[component.name] = LoadedModel(component, self._open_model(component))
             return self._loaded[component.name]
 
@@ -65,7 +68,18 @@ class Models:
         component = self.bundle.only("denoiser")
         return component.name not in self._loaded and memory.is_short_for(component, self.bundle)
 
-    def _must_be_alone(self, component: BundleComponent) -> bool:
-        """Whether memory is to be saved, and the denoiser is this one or among those loaded."""
-        roles = [component.role, *(model.component.role for model in self._loaded.values())]
-        return self.reduce_memory and "denoiser" in roles
+    def forget(self, component: BundleComponent) -> None:
+        """Let go of the network of ``component``."""
+        with self._lock:
+            self._loaded.pop(component.name, None)
+
+    def _make_room(self, component: BundleComponent) -> None:
+        """Let go of all where memory is short, or of what is not to be beside the denoiser."""
+        if memory.is_short_for(component, self.bundle):
+            self._loaded.clear()
+            return
+        roles = {name: model.component.role for name, model in self._loaded.items()}
+        if self.reduce_memory and "denoiser" in (component.role, *roles.values()):
+            kept = _TOGETHER if component.role in _TOGETHER else ()
+            for name in [name for name, role in roles.items() if role not in kept]:
+                del self._loaded[name]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from sd_schedulers import Resumed, Step, sample
 
 from sd_runtime.conditioning.conditions import conditions
@@ -21,6 +24,7 @@ from sd_runtime.tasks.task import Begun, Given
 if TYPE_CHECKING:
     from sd_runtime.pipeline import Pipeline
 
+Float: TypeAlias = npt.NDArray[np.float32]
 Texts: TypeAlias = tuple[EncodedText, EncodedText | None]
 
 
@@ -77,19 +81,26 @@ def _sampled(
 ) -> Iterator[Step]:
     bundle = models.bundle
     schedule, facts = noise_schedule(settings, bundle), bundle.manifest.model
-    steps = sample(
-        settings.scheduler,
-        begun.around(_denoiser(begun, texts, settings, models, steer)),
-        begun.start,
-        schedule,
-        end=end,
-        step_noise=noise.endless(facts.latent_shape),
-        **sampler_arguments(settings, schedule, facts),
-    )
+
+    def sampled(model: Denoiser, step_noise: Iterable[Float]) -> Iterator[Step]:
+        own = sampler_arguments(settings, schedule, facts)
+        return sample(settings.scheduler, model, begun.start, schedule, end=end, step_noise=step_noise, **own)
+
+    def evaluations() -> int:
+        """How often the denoiser will be asked, as the sampler says after its first step, of nothing."""
+        nothing = np.zeros(facts.latent_shape, np.float32)
+        return next(sampled(lambda _, __: nothing, repeat(nothing))).total
+
+    is_everywhere = settings.guidance_start is None and settings.guidance_end is None
+    total = 0 if steer is unsteered and is_everywhere else evaluations()
+    denoiser = _denoiser(begun, texts, settings, models, steer, total=total)
+    steps = sampled(begun.around(denoiser), noise.endless(facts.latent_shape))
     return map(begun.shown, steps)
 
 
-def _denoiser(begun: Begun, texts: Texts, settings: ImageSettings, models: Models, steer: Steer) -> Denoiser:
+def _denoiser(
+    begun: Begun, texts: Texts, settings: ImageSettings, models: Models, steer: Steer, *, total: int
+) -> Denoiser:
     unet, (positive, negative) = models.only("denoiser"), texts
     given = conditions(
         unet,
@@ -99,4 +110,5 @@ def _denoiser(begun: Begun, texts: Texts, settings: ImageSettings, models: Model
         negative=negative,
         extra_channels=begun.extra_channels,
     )
-    return guided_denoiser(unet, given, steer)
+    end = 1.0 if settings.guidance_end is None else settings.guidance_end
+    return guided_denoiser(unet, given, steer, total=total, guided=(settings.guidance_start or 0.0, end))

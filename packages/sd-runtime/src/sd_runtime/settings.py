@@ -11,6 +11,22 @@ Size: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """A network that steered the denoiser, with ``scale``, from ``start`` to ``end`` of the steps.
+
+    Hint and mask are known by the sha256 of what the network was given.
+    """
+
+    component: str
+    hint_sha256: str
+    scale: float
+    start: float
+    end: float
+    guess_mode: bool
+    mask_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
     """Everything that, with the bundle, decides a picture; None for what plays no part in it.
 
@@ -20,6 +36,8 @@ class ImageSettings:
     UI's name for the spacing of noise levels, where it knows one. ``spacing``, ``timesteps`` and ``sigmas``
     are what was asked for in place of the bundle's own; ``recipe``, where some of the others come from. Given
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
+    ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
+    are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
     """
 
     prompt: str
@@ -53,3 +71,8 @@ class ImageSettings:
     negative_aesthetic_score: float | None = None
     refiner: str | None = None
     refiner_start: float | None = None
+    controls: tuple[ControlSettings, ...] | None = None
+    guidance_method: str | None = None
+    guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None

@@ -25,7 +25,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 
 #: What Pillow may open: common formats, whose decoders are written for untrusted files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_reading = threading.Lock()
+#: Pillow warns, and the filters of warnings are those of all threads.
+READING = threading.Lock()
 
 _ROWS = 256  # of a picture that are copied at a time
 
@@ -55,19 +56,23 @@ class UserImage:
         return (self.pixels.astype(np.float32) / np.float32(255) >= 0.5).astype(np.float32)[None, None]
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, *, still: bool = False) -> Image:
     """The picture in a file, whole, upright as its EXIF orientation says.
+
+    ``still``: refuse an animation or a file of several pages, of which only the first would be seen.
 
     Raises:
         UserImageError: no picture that Pillow reads, one that is cut off, or one of more than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels.
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels; one that moves.
     """
     from PIL import Image, ImageOps
 
     try:
-        with _reading, warnings.catch_warnings():  # whose filters are those of all threads
+        with READING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
+                if still and getattr(image, "is_animated", False):
+                    raise UserImageError("an animation, or several pages")
                 image.load()
                 return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -79,7 +84,7 @@ def read_image(path: str | Path) -> Image:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         formats = ", ".join(FORMATS)
         raise UserImageError(
-            f"{path}: expected a whole picture ({formats}), got {_one_line(error)}"
+            f"{path}: expected a whole{still * ' still'} picture ({formats}), got {_one_line(error)}"
         ) from None
 
 

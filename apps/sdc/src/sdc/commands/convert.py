@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
-from sdc.sources import open_checkpoint, source_options
+from sdc.several import TakesSeveral
+from sdc.sources import SOURCE_NAMES, source_options
 
 if TYPE_CHECKING:
-    from sd_convert import Checkpoint, ConversionCache, ConversionOptions, ConversionReport, Transform
+    from sd_convert import (
+        Checkpoint,
+        ComponentKind,
+        ConversionCache,
+        ConversionOptions,
+        ConversionReport,
+        Likeness,
+        Transform,
+    )
 
 
-@click.command("convert", short_help="Convert a checkpoint to a Core ML bundle.")
+@click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
 @click.option(
     "--components",
     metavar="A,B",
-    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker; by default all that "
-    "the checkpoint has.",
+    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, names of ControlNets "
+    "and adapters; by default all that the checkpoint has, and those.",
 )
 @click.option(
     "--attention-implementation",
@@ -47,6 +59,10 @@ if TYPE_CHECKING:
     "--unet-support-controlnet", is_flag=True, help="Give the UNet inputs for the residuals of a ControlNet."
 )
 @click.option(
+    "--unet-support-t2i-adapter", is_flag=True, help="Give the UNet inputs for those of a T2I-Adapter."
+)
+@network_options
+@click.option(
     "--unet-batch-one", is_flag=True, help="One sample at a time: less memory, two calls for each step."
 )
 @click.option(
@@ -61,7 +77,14 @@ if TYPE_CHECKING:
 @click.option(
     "--quantize-nbits",
     type=int,
-    help="Palettize the UNet and the text encoders to so many bits: 1, 2, 3, 4, 6 or 8; see `sdc compress`.",
+    help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
+    "`sdc compress`.",
+)
+@click.option(
+    "--like",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Put the weights into the programs of a bundle of the same architecture, with its options.",
 )
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
@@ -83,10 +106,14 @@ def command(
     latent_w: int | None,
     text_token_sequence_length: int | None,
     unet_support_controlnet: bool,
+    unet_support_t2i_adapter: bool,
+    convert_controlnet: tuple[str, ...],
+    convert_t2i_adapter: tuple[str, ...],
     unet_batch_one: bool,
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
+    like: Path | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -98,8 +125,11 @@ def command(
     CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
     single file ORGANISATION/NAME/FILE.safetensors).
     """
-    from sd_convert import ConversionCache, ConversionOptions, verify
+    from sd_convert import ConversionCache, ConversionOptions, Likeness, verify
 
+    if like is not None:
+        _refuse_beside_like(ctx)
+    likeness = None if like is None else Likeness.of(like)
     options = ConversionOptions(
         components=tuple(components.split(",")) if components else None,
         attention_implementation=attention_implementation.upper(),
@@ -108,22 +138,34 @@ def command(
         latent_width=latent_w,
         text_token_sequence_length=text_token_sequence_length,
         unet_support_controlnet=unet_support_controlnet,
+        unet_support_t2i_adapter=unet_support_t2i_adapter,
         unet_batch_one=unet_batch_one,
         target=min_deployment_target,
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
-    opened = open_checkpoint(checkpoint, source, components=options.components)
+    if likeness is not None:
+        options = likeness.options(options)
+    if options.components is None or "unet" in options.components:
+        _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
+        _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
+    opened, kinds = open_with_networks(
+        checkpoint,
+        source,
+        controlnets=convert_controlnet,
+        adapters=convert_t2i_adapter,
+        components=options.components,
+    )
     cache = None if no_cache else ConversionCache()
     if dry_run:
-        _print_plan(opened, options, output, cache)
+        _print_plan(opened, options, output, cache, kinds)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform))
+    print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
-        report = verify(output, opened)
+        report = verify(output, opened, kinds=kinds)
         print_report(report)
         ctx.exit(0 if report.passed else 1)
 
@@ -134,9 +176,12 @@ def run_conversion(
     options: ConversionOptions,
     cache: ConversionCache | None = None,
     transform: Transform | None = None,
+    like: Likeness | None = None,
+    *,
+    kinds: Iterable[ComponentKind] | None = None,
 ) -> ConversionReport:
-    """Convert behind a bar that names the component at work."""
-    from sd_convert import Progress, convert
+    """Convert behind a bar that names the component at work; ``kinds`` are sd-convert's own if not given."""
+    from sd_convert import KINDS, Progress, convert
 
     from sdc.console import progress
 
@@ -147,7 +192,46 @@ def run_conversion(
             done = event.index + (event.report is not None)
             bar.update(task, description=event.component, total=event.total, completed=done)
 
-        return convert(checkpoint, output, options, progress=show, cache=cache, transform=transform)
+        return convert(
+            checkpoint,
+            output,
+            options,
+            progress=show,
+            cache=cache,
+            transform=transform,
+            like=like,
+            kinds=KINDS if kinds is None else kinds,
+        )
+
+
+#: Options that go with --like: the others, a bundle says already.
+_BESIDE_LIKE = (
+    "checkpoint",
+    "output",
+    "components",
+    "like",
+    "no_cache",
+    "check_output_correctness",
+    "overwrite",
+)
+
+
+def _refuse_beside_like(ctx: click.Context) -> None:
+    """Refuse options that would have no effect."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        said = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if said and name not in (*_BESIDE_LIKE, *SOURCE_NAMES):
+            raise click.UsageError(f"{parameter.opts[0]} does not go with --like: the bundle says it already")
+
+
+def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> None:
+    """Refuse networks that the UNet beside them would have no inputs for."""
+    if sources and not is_supported:
+        raise click.UsageError(
+            f"expected --unet-support-{what} with --convert-{what}, got none: the UNet would not take what "
+            f"{sources[0]} gives"
+        )
 
 
 def print_conversion(report: ConversionReport) -> None:
@@ -162,7 +246,7 @@ def print_conversion(report: ConversionReport) -> None:
             size(part.bytes),
             size(part.peak_memory or 0),
             part.precision,
-            "from the cache" if part.is_reused else "new",
+            f"from {part.program}" if part.program else "new",
         )
     console().print(rows)
     for part in report.components:
@@ -176,20 +260,24 @@ def print_conversion(report: ConversionReport) -> None:
 
 
 def _print_plan(
-    checkpoint: Checkpoint, options: ConversionOptions, output: Path, cache: ConversionCache | None
+    checkpoint: Checkpoint,
+    options: ConversionOptions,
+    output: Path,
+    cache: ConversionCache | None,
+    kinds: Iterable[ComponentKind],
 ) -> None:
     from sd_convert import plan
 
     from sdc.console import console, size, table
 
-    planned = plan(checkpoint, options, cache=cache)
+    planned = plan(checkpoint, options, cache=cache, kinds=kinds)
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
             part.name,
             size(part.package_bytes),
             part.precision or "to be checked",
-            "in the cache" if part.is_reused else "new",
+            "kept" if part.is_reused else "new",
         )
     console().print(rows)
     for part in planned.components:

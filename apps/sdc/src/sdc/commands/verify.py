@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sdc.engines import engine_options
-from sdc.sources import open_checkpoint, source_options
+from sdc.networks import OPTIONS, network_options, open_with_networks
+from sdc.several import TakesSeveral
+from sdc.sources import source_options
 
 if TYPE_CHECKING:
     from sd_convert import VerificationReport
 
 
-@click.command("verify", short_help="Prove a bundle against its checkpoint.")
+@click.command("verify", cls=TakesSeveral, short_help="Prove a bundle against its checkpoint.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder, file or hub id.")
+@network_options
 @source_options
 @click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
 @engine_options("portable")
@@ -30,6 +33,8 @@ def command(
     *,
     bundle: Path,
     checkpoint: str,
+    convert_controlnet: tuple[str, ...],
+    convert_t2i_adapter: tuple[str, ...],
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -41,10 +46,24 @@ def command(
     from sd_convert import verify
 
     opened = open_bundle(bundle)
-    names = tuple(component.name for component in opened.manifest.components)
+    given = {"controlnet": convert_controlnet, "t2i_adapter": convert_t2i_adapter}
+    for component in opened.manifest.components:
+        if not given.get(component.role, (True,)):
+            raise click.UsageError(
+                f"expected {OPTIONS[component.role]} for {component.name} of {bundle}, got none: it is held "
+                "against the network that it was made from"
+            )
+    network, kinds = open_with_networks(
+        checkpoint,
+        source,
+        controlnets=convert_controlnet,
+        adapters=convert_t2i_adapter,
+        components=tuple(component.name for component in opened.manifest.components),
+    )
     report = verify(
         bundle,
-        open_checkpoint(checkpoint, source, components=names),
+        network,
+        kinds=kinds,
         min_psnr=min_psnr,
         engine=engine,
         precision=precision,

@@ -12,7 +12,8 @@ from sd_convert.coreml import import_coremltools
 from sd_convert.facts import chosen_sizes
 from sd_convert.options import ConversionOptions
 
-from .kind import ComponentKind, Drawing, Network
+from .instantiate import on_meta_device
+from .kind import ComponentKind, Drawing, Network, Shapes
 from .part import Part, Ports, chosen_parts, kind_named, part_of
 from .safety_checker import SAFETY_CHECKER
 from .text_encoder import TEXT_ENCODER, TEXT_ENCODER_2
@@ -74,10 +75,12 @@ __all__ = [
     "Network",
     "Part",
     "Ports",
+    "Shapes",
     "build_component",
     "chosen_parts",
     "kind_named",
     "load_libraries",
+    "on_meta_device",
     "part_of",
     "sample_inputs",
 ]

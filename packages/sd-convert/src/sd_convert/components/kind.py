@@ -10,7 +10,7 @@ from sd_bundle import Role
 
 from sd_convert.component import PortDType
 from sd_convert.facts import Facts, Section, Sizes
-from sd_convert.metadata import SUMMARY
+from sd_convert.metadata import SUMMARY, package_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,11 +57,18 @@ class ComponentKind:
     folder's own config, and are to depend on nothing else but the code of their file: a cached program
     follows from these.
 
+    ``architecture``: what of the facts and the config the network follows from, as JSON has it, in a form
+    that is equal for equal networks; None is everything that they say. ``canonical``: the name of a tensor
+    under which programs are kept, equal for the names that it has in one checkpoint or another, and None for
+    what the network does not have.
+
     ``libraries``: what ``network`` imports. ``descriptions``: of ports, by name. ``draws``: how sample inputs
     are drawn, by name; the others are standard normal. ``inputs_as``: the dtype of the inputs, None for that
     of the arithmetic. ``precision``: ``fp16``, ``fp32`` or ``auto`` (found by a check) where the options do
     not say. ``rewrites_attention``: whether attention takes the chosen implementation; all heads at once if
     not. ``summary`` and ``notes`` are what its package says of it: a sentence, and metadata by key.
+    ``identifier``: the model version that its metadata carry; None is the checkpoint's. ``package``: the file
+    name of its package, for a model version and the sizes.
     """
 
     name: str
@@ -77,3 +84,11 @@ class ComponentKind:
     rewrites_attention: bool = False
     summary: str = SUMMARY
     notes: Callable[[Facts], Mapping[str, str]] = lambda _: {}
+    architecture: Callable[[Facts, Section], Mapping[str, Any]] | None = None
+    canonical: Callable[[Facts, str], str | None] = lambda _, name: name
+    identifier: str | None = None
+    package: Callable[[str, Sizes], str] | None = None
+
+    def package_of(self, version: str, sizes: Sizes) -> str:
+        """The file name of its package in a bundle of that model version."""
+        return package_name(version, self.name) if self.package is None else self.package(version, sizes)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sd_convert.facts import RESIDUAL
+from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL
 
 
 class TextEncoderPorts(nn.Module):
@@ -61,7 +61,7 @@ class UNetPorts(nn.Module):
 
     Shapes: ``sample`` (B, C, H, W), ``timestep`` (B,), ``encoder_hidden_states`` (B, D, 1, S), and those of
     ``extras`` in order: ``time_ids`` (B, 5|6), ``text_embeds`` (B, P), ``timestep_cond`` (B, E),
-    a ControlNet's residuals, the middle block's last -> (B, C, H, W).
+    a ControlNet's residuals, the middle block's last, a T2I-Adapter's -> (B, C, H, W).
     """
 
     def __init__(self, unet: nn.Module, extras: Sequence[str] = ()) -> None:
@@ -77,6 +77,7 @@ class UNetPorts(nn.Module):
         text = encoder_hidden_states.squeeze(2).transpose(1, 2)  # (B, D, 1, S) -> (B, S, D)
         named = dict(zip(self.extras, extras, strict=True))
         residuals = [tensor for name, tensor in named.items() if name.startswith(RESIDUAL)]
+        adapters = [tensor for name, tensor in named.items() if name.startswith(ADAPTER_RESIDUAL)]
         (prediction,) = self.unet(
             sample,
             timestep,
@@ -85,6 +86,7 @@ class UNetPorts(nn.Module):
             added_cond_kwargs={name: named[name] for name in ("time_ids", "text_embeds") if name in named},
             down_block_additional_residuals=residuals[:-1] or None,
             mid_block_additional_residual=residuals[-1] if residuals else None,
+            down_intrablock_additional_residuals=adapters or None,
             return_dict=False,
         )
         return (prediction,)

@@ -50,15 +50,26 @@ class Part:
         return self.kind.name
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, Any]:
         """What the network follows from beside sizes and weights, as JSON has it."""
+        if self.kind.architecture is not None:
+            return dict(self.kind.architecture(self.facts, self.config))
         facts = {key: value for key, value in asdict(self.facts).items() if key != "name"}
         return {
-            "kind": self.name,
             "code": source_hash(self.kind.network),
             "facts": {**facts, "family": self.facts.family.name},
-            "config": self.config.values,
+            "config": dict(self.config.values),
         }
+
+    def canonical(self, name: str) -> str | None:
+        """The name under which programs know a tensor of the checkpoint."""
+        return self.kind.canonical(self.facts, name)
+
+    @property
+    def tensors(self) -> LazyWeights:
+        """The weights under those names."""
+        named = ((self.canonical(name), entry) for name, entry in self.weights.entries.items())
+        return LazyWeights({name: entry for name, entry in named if name is not None})
 
     def ports(self, sizes: Sizes, dtype: PortDType) -> Ports:
         """The ports of a network of ``sizes`` that computes in ``dtype``: outputs are float32 in any case."""
@@ -94,7 +105,9 @@ class Part:
     def metadata(self, options: ConversionOptions, notes: Mapping[str, str]) -> Metadata:
         """What its package says of it; ``notes`` are further metadata by key."""
         own = {**self.kind.notes(self.facts), **notes}
-        return describe(self.facts, options, summary=self.kind.summary, notes=own)
+        return describe(
+            self.facts, options, summary=self.kind.summary, notes=own, identifier=self.kind.identifier
+        )
 
     def draw(self, inputs: Sequence[PortSpec], *, seed: int) -> dict[str, npt.NDArray[np.generic]]:
         """One array for each port, in its shape and dtype; equal seeds give equal arrays."""

@@ -10,6 +10,7 @@ from sd_convert.facts import Facts, Section, Sizes
 from sd_convert.facts.supported import check_safety_checker
 
 from . import draws
+from .architecture import VISION_DEFAULTS, transformer_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 from .vae import image_shape
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _CONCEPTS: Final = 17  # of diffusers' class
+_PROJECTION: Final = 512  # transformers' default
 _VISION: Final = re.compile(r"^vision_model\.(vision_model\.)?")
 
 
@@ -38,6 +40,18 @@ def _network(_: Facts, config: Section, __: tuple[str, ...]) -> Network:
 
     module = SafetyCheckerPorts(_instantiate(config))
     return Network(module, _renaming(module))
+
+
+def _architecture(_: Facts, config: Section) -> dict[str, Any]:
+    vision = config.values.get("vision_config")
+    values = vision if isinstance(vision, dict) else {}
+    projection = config.values.get("projection_dim", _PROJECTION)
+    return {**transformer_config(values, VISION_DEFAULTS), "projection_dim": projection}
+
+
+def _canonical(name: str) -> str | None:
+    """The name that transformers 5 has for a tensor; None for a constant that old versions saved."""
+    return None if name.endswith("position_ids") else _VISION.sub("vision_model.", name)
 
 
 def _instantiate(config: Section) -> Any:
@@ -100,6 +114,8 @@ SAFETY_CHECKER: Final = ComponentKind(
             "output. These scores can be used to tune the `adjustment` input"
         ),
     },
+    architecture=_architecture,
+    canonical=lambda _, name: _canonical(name),
     draws={
         "clip_input": draws.clip_input,
         "images": draws.drawn_images,

@@ -11,6 +11,7 @@ from sd_convert.facts import Facts, Section, Sizes, TextEncoderFacts
 from sd_convert.facts.supported import check_text_encoder
 
 from . import draws
+from .architecture import TEXT_DEFAULTS, transformer_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 
@@ -40,6 +41,8 @@ def _kind(name: str) -> ComponentKind:
         draws={"input_ids": partial(draws.prompt, encoder=name)},
         inputs_as="float32",
         notes=lambda facts: {"hidden_size": str(facts.text_encoder(name).width)},
+        architecture=partial(_architecture, name),
+        canonical=partial(_canonical, name),
     )
 
 
@@ -61,6 +64,24 @@ def _network(name: str, facts: Facts, config: Section, _: tuple[str, ...]) -> Ne
     ports = {"hidden_embeds": PenultimatePorts, "last_hidden_state": TextEncoderPorts}
     module = ports[facts.family.hidden_states](_instantiate(encoder, config))
     return Network(module, _renaming(module, encoder.layers))
+
+
+def _architecture(name: str, facts: Facts, config: Section) -> dict[str, Any]:
+    """Without the projection's size where the network has none."""
+    known, is_projected = (
+        transformer_config(config.values, TEXT_DEFAULTS),
+        facts.text_encoder(name).is_projected,
+    )
+    return {**known, "projection_dim": known["projection_dim"] if is_projected else None}
+
+
+def _canonical(encoder: str, facts: Facts, name: str) -> str | None:
+    """The name that transformers 5 has for a tensor; None for what the network does not have."""
+    known = facts.text_encoder(encoder)
+    layer = _LAYER.match(name)
+    if (layer and int(layer[1]) >= known.layers) or name.endswith("position_ids"):
+        return None
+    return None if name == _PROJECTION and not known.is_projected else name.removeprefix("text_model.")
 
 
 def _instantiate(encoder: TextEncoderFacts, config: Section) -> Any:

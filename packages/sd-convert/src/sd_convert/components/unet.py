@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sd_convert.facts import RESIDUAL, Facts, Section, Sizes, UNetFacts
+from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL, Facts, Section, Sizes, UNetFacts
 from sd_convert.facts.supported import check_known_options, check_text_width, check_unet
 from sd_convert.families import TIME_ID_COUNTS
-from sd_convert.metadata import SUMMARY
+from sd_convert.metadata import SUMMARY, package_name
 
 from . import draws
+from .architecture import UNET_DEFAULTS, UNET_IGNORED, network_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 
@@ -43,7 +44,7 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def _shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+def _shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
     unet, batch, size = facts.unet, sizes.batch, (sizes.height, sizes.width)
     inputs: dict[str, tuple[int, ...]] = {
         "sample": (batch, unet.task.channels(unet.channels), *size),
@@ -58,6 +59,9 @@ def _shapes(facts: Facts, _: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
     if sizes.has_residuals:
         for number, residual in enumerate(_residuals(unet, *size)):
             inputs[f"{RESIDUAL}{number}"] = (batch, *residual)
+    if sizes.has_adapter_residuals:
+        for number, residual in enumerate(_adapter_residuals(unet, config, *size)):
+            inputs[f"{ADAPTER_RESIDUAL}{number:02}"] = (batch, *residual)
     return inputs, {"noise_pred": (batch, unet.channels, *size)}
 
 
@@ -73,6 +77,25 @@ def _residuals(unet: UNetFacts, height: int, width: int) -> Iterator[tuple[int, 
             height, width = -(-height // 2), -(-width // 2)
             yield channels, height, width
     yield channels, height, width
+
+
+def _adapter_residuals(
+    unet: UNetFacts, config: Section, height: int, width: int
+) -> Iterator[tuple[int, int, int]]:
+    """Channels, height and width of what a T2I-Adapter adds in each block going down; of SDXL, below too.
+
+    A block with attention takes it before it halves the resolution, one without, afterwards.
+
+    Source: ``UNet2DConditionModel.forward`` in diffusers, ``down_intrablock_additional_residuals``.
+    """
+    kinds, last = config.items("down_block_types"), len(unet.layers) - 1
+    for index, channels in enumerate(unet.block_channels):
+        halved = (-(-height // 2), -(-width // 2)) if index < last else (height, width)
+        attends = kinds is None or "CrossAttn" in str(kinds[index])
+        yield channels, *((height, width) if attends else halved)
+        height, width = halved
+    if unet.time_ids != "none":
+        yield unet.block_channels[-1], height, width
 
 
 def _network(facts: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
@@ -91,6 +114,16 @@ def _instantiate(config: Section) -> Any:
     known = inspect.signature(UNet2DConditionModel.__init__).parameters
     check_known_options(config.values, known, where=config.where)
     return on_meta_device(lambda: UNet2DConditionModel.from_config(dict(config.values)), where=config.where)
+
+
+def _architecture(_: Facts, config: Section) -> dict[str, Any]:
+    """Upcast attention is left aside: a program computes in one precision, whatever torch would widen."""
+    return {**network_config(config.values, UNET_DEFAULTS, UNET_IGNORED), "upcast_attention": False}
+
+
+def _package(version: str, sizes: Sizes) -> str:
+    """That of a UNet with residuals has a name of its own, as with Apple's converter."""
+    return package_name(version, "control-unet" if sizes.has_residuals else "unet")
 
 
 def _notes(facts: Facts) -> dict[str, str]:
@@ -120,6 +153,8 @@ UNET: Final = ComponentKind(
         "timestep_cond": draws.embedded_guidance,
     },
     rewrites_attention=True,
+    architecture=_architecture,
     summary=SUMMARY.replace("and/or", "or"),  # the word by which Apple's differs
     notes=_notes,
+    package=_package,
 )

@@ -13,10 +13,13 @@ from sd_convert.facts.vae import TINY
 from sd_convert.single_file.vae import is_of_training
 
 from . import draws
+from .architecture import TINY_VAE_DEFAULTS, VAE_DEFAULTS, VAE_IGNORED, network_config
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Network, Shapes
 
 _IMAGE_CHANNELS: Final = 3
+_ENCODER: Final = ("encoder.", "quant_conv.")
+_DECODER: Final = ("decoder.", "post_quant_conv.")
 _LIBRARIES: Final = ("torch.export", "diffusers.models.autoencoders.autoencoder_kl")
 _OLD_ATTENTION: Final = re.compile(r"(?<=\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)")
 _NEW_ATTENTION: Final = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -45,7 +48,7 @@ def _decoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
 
     vae = _instantiate(facts, config)
     module = DecoderPorts(getattr(vae, "post_quant_conv", None), vae.decoder)
-    return Network(module, _renaming(("encoder.", "quant_conv.")))
+    return Network(module, _renaming(_ENCODER))
 
 
 def _encoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
@@ -53,7 +56,7 @@ def _encoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
 
     vae = _instantiate(facts, config)
     module = EncoderPorts(vae.encoder, getattr(vae, "quant_conv", None))
-    return Network(module, _renaming(("decoder.", "post_quant_conv.")))
+    return Network(module, _renaming(_DECODER))
 
 
 def _instantiate(facts: Facts, config: Section) -> Any:
@@ -82,6 +85,13 @@ def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:
     return rename
 
 
+def _architecture(facts: Facts, config: Section) -> dict[str, Any]:
+    is_tiny = facts.vae.kind == TINY
+    defaults = TINY_VAE_DEFAULTS if is_tiny else VAE_DEFAULTS
+    ignored = (*VAE_IGNORED, *(("block_out_channels",) if is_tiny else ()))
+    return {"_class_name": facts.vae.kind, **network_config(config.values, defaults, ignored)}
+
+
 def _notes(facts: Facts) -> dict[str, str]:
     return {"scaling_factor": str(facts.vae.scaling_factor)}
 
@@ -101,6 +111,8 @@ VAE_DECODER: Final = ComponentKind(
     draws={"z": draws.latents},
     precision="auto",  # its numbers are known to grow
     notes=_notes,
+    architecture=_architecture,
+    canonical=lambda _, name: _renaming(_ENCODER)(name),
 )
 
 #: An image in [-1, 1] to mean and log variance of its latents, or the latents, not yet scaled.
@@ -118,4 +130,6 @@ VAE_ENCODER: Final = ComponentKind(
     draws={"x": draws.image},
     precision="auto",
     notes=_notes,
+    architecture=_architecture,
+    canonical=lambda _, name: _renaming(_DECODER)(name),
 )

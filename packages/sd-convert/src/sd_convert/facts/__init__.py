@@ -2,12 +2,14 @@
 
 from .read import Facts, read_facts, section
 from .section import Section
-from .sizes import RESIDUAL, Sizes, chosen_sizes, stated_sizes
+from .sizes import ADAPTER_RESIDUAL, RESIDUAL, Sizes, chosen_sizes, stated_sizes
+from .supported import check_known_options, check_values
 from .text import TextEncoderFacts
 from .unet import UNetFacts, task_of
 from .vae import AutoencoderFacts
 
 __all__ = [
+    "ADAPTER_RESIDUAL",
     "RESIDUAL",
     "AutoencoderFacts",
     "Facts",
@@ -15,6 +17,8 @@ __all__ = [
     "Sizes",
     "TextEncoderFacts",
     "UNetFacts",
+    "check_known_options",
+    "check_values",
     "chosen_sizes",
     "read_facts",
     "section",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: What the names of a ControlNet's residuals begin with; a number follows.
 RESIDUAL: Final = "additional_residual_"
 
+#: What the names of a T2I-Adapter's residuals begin with, as with Guernika's converter; two digits follow.
+ADAPTER_RESIDUAL: Final = "adapter_res_samples_"
+
 #: Classifier-free guidance runs the UNet on the negative and the positive prompt at once.
 _BATCH: Final = 2
 _TOKENS: Final = 77  # CLIP's, where there is no text encoder to ask
@@ -26,7 +29,8 @@ _TOKENS: Final = 77  # CLIP's, where there is no text encoder to ask
 class Sizes:
     """``height``, ``width``: of the latents; ``batch``: samples of the UNet; ``tokens`` that it attends to.
 
-    ``has_residuals``: whether the UNet takes those of a ControlNet.
+    ``has_residuals``: whether the UNet takes those of a ControlNet; ``has_adapter_residuals``: those of a
+    T2I-Adapter.
     """
 
     height: int
@@ -34,6 +38,7 @@ class Sizes:
     batch: int
     tokens: int
     has_residuals: bool
+    has_adapter_residuals: bool = False
 
 
 def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
@@ -56,6 +61,7 @@ def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
         batch=1 if options.unet_batch_one else _BATCH,
         tokens=checked_tokens(facts, options.text_token_sequence_length),
         has_residuals=options.unet_support_controlnet,
+        has_adapter_residuals=options.unet_support_t2i_adapter,
     )
 
 
@@ -74,6 +80,7 @@ def stated_sizes(facts: Facts, model: ModelFacts, variant: Variant) -> Sizes:
         batch=(*shapes.get("sample", ()), _BATCH)[0],
         tokens=checked_tokens(facts, (*attended[3:], *ids[1:], None)[0]),
         has_residuals=any(name.startswith(RESIDUAL) for name in shapes),
+        has_adapter_residuals=any(name.startswith(ADAPTER_RESIDUAL) for name in shapes),
     )
 
 

@@ -96,17 +96,17 @@ def check_pipeline(index: Mapping[str, Any], *, where: str) -> None:
 
 def check_text_encoder(config: Mapping[str, Any], *, where: str) -> None:
     """Refuse what is no CLIP text model; errors as :func:`check_pipeline`."""
-    _check(config, _TEXT_ENCODER, where)
+    check_values(config, _TEXT_ENCODER, where)
 
 
 def check_safety_checker(config: Mapping[str, Any], *, where: str) -> None:
     """Refuse what is no CLIP model; errors as :func:`check_pipeline`."""
-    _check(config, _SAFETY_CHECKER, where)
+    check_values(config, _SAFETY_CHECKER, where)
 
 
 def check_unet(config: Mapping[str, Any], *, where: str) -> None:
     """Refuse UNets with other inputs than are known; errors as :func:`check_pipeline`."""
-    _check(config, _UNET, where)
+    check_values(config, _UNET, where)
     _check_blocks(config, where)
 
 
@@ -122,7 +122,7 @@ def check_text_width(width: int, expected: int | None, *, where: str) -> None:
 
 def check_vae(config: Mapping[str, Any], *, where: str) -> None:
     """Refuse autoencoders of another kind; errors as :func:`check_pipeline`."""
-    _check(config, _VAE, where)
+    check_values(config, _VAE, where)
     _check_blocks(config, where)
 
 
@@ -140,18 +140,27 @@ _NOTES = frozenset(
 )
 
 
+def is_note(key: str, value: object) -> bool:
+    """Whether a key that the network's class does not have says nothing about the network."""
+    return key.startswith("_") or key in _NOTES or value is None or value is False
+
+
 def check_known_options(config: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
     """Refuse options that the network's class would ignore: the result would be silently wrong."""
     for key, value in config.items():
-        said = key.startswith("_") or key in _NOTES or key in known
-        if not said and value not in (None, False):
+        if key not in known and not is_note(key, value):
             raise UnsupportedArchitectureError(
                 f"{where}: expected options of {config.get('_class_name')}, got {key!r} = {value!r}, "
                 f"which it does not have; supported: {SUPPORTED}"
             )
 
 
-def _check(config: Mapping[str, Any], table: Mapping[str, Collection[Any]], where: str) -> None:
+def check_values(config: Mapping[str, Any], table: Mapping[str, Collection[Any]], where: str) -> None:
+    """Refuse values that ``table`` does not list for their key; ``_class_name`` in it has to be there.
+
+    Raises:
+        UnsupportedArchitectureError: as :func:`check_pipeline`.
+    """
     for key, allowed in table.items():
         if key in config or key in _REQUIRED:
             _check_value(config, key, allowed, where)

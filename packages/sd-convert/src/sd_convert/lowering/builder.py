@@ -6,7 +6,6 @@ stand-ins without memory; :attr:`Builder.tensors` says which tensor of the check
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -18,10 +17,10 @@ from sd_convert.casting import cast
 from sd_convert.checkpoint_tensors import CheckpointTensor
 from sd_convert.choice import Choose
 from sd_convert.component import Weights
+from sd_convert.computed import evaluate
 from sd_convert.errors import WeightsMismatchError
 
 from .mil_builder import new_mil_builder
-from .program import SMALLEST_STORED
 from .values import Tensor, Weight, stored
 from .views import arrange
 
@@ -191,18 +190,19 @@ class Builder:
 
         Raises: see :meth:`weight`.
         """
-        self._check(weight)
-        return cast(self.weights[weight.name], dtype or self.dtype, weight.name)
+        self.check(weight)
+        return cast(evaluate(weight.value, self.weights), dtype or self.dtype, weight.name)
 
     def _new_weight(self, weight: Weight, shape: tuple[int, ...]) -> Any:
-        self._check(weight)
-        name = self._name(weight.name)
-        if math.prod(shape) < SMALLEST_STORED:
-            return self._mil.const(val=self.read(weight).reshape(shape), name=name)
-        self.tensors[name] = CheckpointTensor(weight.name, self.weights, _MIL_DTYPE[self.dtype.name], shape)
+        self.check(weight)
+        name, kind = self._name(weight.name), _MIL_DTYPE[self.dtype.name]
+        self.tensors[name] = CheckpointTensor(weight.value, self.weights, kind, shape)
         return self._mil.const(val=np.broadcast_to(np.zeros((), self.dtype), shape), name=name)
 
-    def _check(self, weight: Weight) -> None:
+    def check(self, weight: Weight) -> None:
+        """Hold a weight against the checkpoint; errors as :meth:`weight`."""
+        if weight.expression is not None:
+            return  # what it is computed from was checked when the graph was read
         if weight.name not in self.weights:
             raise WeightsMismatchError(
                 f"{weight.name}: expected a tensor {list(weight.shape)} in the checkpoint, got none"

@@ -21,6 +21,7 @@ from sd_convert.export import Exported
 
 from . import aten  # noqa: F401 - registers the lowerers
 from .builder import Builder
+from .folding import computed_weight
 from .program import program_of
 from .registry import lowerer_of
 from .values import Tensor, Weight, stored
@@ -102,7 +103,7 @@ class _Walk:
             return next(self.ports)
         name = str(spec.target)
         known = self.exported.constants.get(name)
-        return Weight(name, tuple(node.meta["val"].shape)) if known is None else known
+        return Weight(name, _shape(node)) if known is None else known
 
     def _operation(self, node: Node) -> Any:
         name = _operation_name(node)
@@ -116,7 +117,13 @@ class _Walk:
         return lowerer_of(name, self.builder.scope)(self.builder, *args, **kwargs)
 
     def _folded(self, node: Node, args: Any, kwargs: Any) -> Any:
-        """What depends on no input, computed now; weights, if there are any, are read for it."""
+        """What depends on no input: computed when weights are read, or now, and then they are read for it."""
+        for weight in args:
+            if isinstance(weight, Weight):
+                self.builder.check(weight)
+        computed = None if kwargs else computed_weight(_operation_name(node), args, _shape(node))
+        if computed is not None:
+            return computed
         args, kwargs = map_aggregate((args, kwargs), self._read)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
@@ -131,6 +138,10 @@ class _Walk:
         if isinstance(value, Tensor):
             return self.builder.in_precision(value)
         return torch.device("cpu") if isinstance(value, torch.device) else value
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    return tuple(map(int, getattr(node.meta.get("val"), "shape", ())))
 
 
 def _exact_nodes(exported: Exported) -> frozenset[Node]:

@@ -66,7 +66,8 @@ def _constant(var: Any, tensors: Mapping[str, Tensor], stored: tuple[str, ...]) 
     kind, tensor = _type(var), tensors.get(var.name)
     shape = tuple(size for size in kind.shape if size is not None)
     if tensor is not None:
-        return Constant(kind, tensor, stored_bytes(kind.dtype, shape))
+        in_file = math.prod(shape) >= SMALLEST_STORED
+        return Constant(kind, tensor, stored_bytes(kind.dtype, shape) if in_file else 0)
     if isinstance(var.val, str):
         return Constant(kind, var.val)
     value = np.ascontiguousarray(np.asarray(var.val, NUMPY_DTYPES[kind.dtype])).reshape(shape)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sd_convert.computed import Expression
+
 from .views import View
 
 
@@ -38,10 +40,19 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor of the checkpoint, by its state-dict name."""
+    """A tensor of the checkpoint, by its state-dict name, or what is computed from it and others.
+
+    ``shape`` is that of the result; ``expression`` is None for the tensor itself.
+    """
 
     name: str
     shape: tuple[int, ...]
+    expression: Expression | None = None
+
+    @property
+    def value(self) -> Expression:
+        """What it is, as an expression of tensors."""
+        return self.name if self.expression is None else self.expression
 
 
 def stored(var: Any) -> Tensor:

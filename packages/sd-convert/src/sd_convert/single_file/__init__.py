@@ -5,8 +5,9 @@ Everything follows from the tensors' names and shapes; what does not is in :mod:
 :mod:`.detect`.
 """
 
+from .controlnet import read_controlnet_file
 from .detect import PREDICTION_TYPES
 from .read import read_single_file
 from .source import InSingleFile
 
-__all__ = ["PREDICTION_TYPES", "InSingleFile", "read_single_file"]
+__all__ = ["PREDICTION_TYPES", "InSingleFile", "read_controlnet_file", "read_single_file"]

@@ -44,20 +44,25 @@ def unet_config(entries: Mapping[str, TensorEntry], *, where: str) -> dict[str, 
     """
     shapes = {name: entry.shape for name, entry in entries.items()}
     blocks = original_blocks(shapes, where=where)
-    channels = _channels(blocks, shapes, where)
-    linear = len(_first(shapes, ".proj_in.weight", where)) == 2
     return {
+        **encoder_config(shapes, blocks, where=where),
         "_class_name": "UNet2DConditionModel",
-        "in_channels": _first(shapes, "input_blocks.0.0.weight", where)[1],
         "out_channels": _first(shapes, "out.2.weight", where)[0],
-        "block_out_channels": channels,
-        "down_block_types": ["CrossAttnDownBlock2D" if b.attends else "DownBlock2D" for b in blocks.down],
-        "mid_block_type": _mid_block_type(blocks.middle),
         "up_block_types": ["CrossAttnUpBlock2D" if b.attends else "UpBlock2D" for b in blocks.up],
-        "cross_attention_dim": _first(shapes, ".attn2.to_k.weight", where)[1],
-        "use_linear_projection": linear,
         "layers_per_block": _layers(blocks, where),
         **_depths(blocks, where),
+    }
+
+
+def encoder_config(shapes: Shapes, blocks: Blocks, *, where: str) -> dict[str, Any]:
+    """What the config says of the way down and the middle, which a ControlNet has too; errors as above."""
+    return {
+        "in_channels": _first(shapes, "input_blocks.0.0.weight", where)[1],
+        "block_out_channels": _channels(blocks, shapes, where),
+        "down_block_types": ["CrossAttnDownBlock2D" if b.attends else "DownBlock2D" for b in blocks.down],
+        "mid_block_type": _mid_block_type(blocks.middle),
+        "cross_attention_dim": _first(shapes, ".attn2.to_k.weight", where)[1],
+        "use_linear_projection": len(_first(shapes, ".proj_in.weight", where)) == 2,
         **_conditions(shapes, where),
     }
 
@@ -94,12 +99,29 @@ def _layers(blocks: Blocks, where: str) -> int | list[int]:
             f"{where}: expected one layer more in each block on the way up than on the way down, "
             f"got {down} down and {up[::-1]} up"
         )
-    same: int | list[int] = _same(down)
-    return same
+    each: int | list[int] = same(down)
+    return each
 
 
 def _depths(blocks: Blocks, where: str) -> dict[str, Any]:
-    """Transformer blocks per attention; diffusers takes the middle's from the last block on the way down."""
+    """Transformer blocks per attention, on the way up too where that is not as on the way down."""
+    down = encoder_depths(blocks, where=where)
+    up = [_depth_of(block) for block in blocks.up]
+    mirrored = all(
+        ours in (theirs, None) for ours, theirs in zip(_attending(blocks.up), down[::-1], strict=True)
+    )
+    depths: dict[str, Any] = {"transformer_layers_per_block": same(down)}
+    if not mirrored or any(isinstance(depth, list) for depth in down):
+        depths["reverse_transformer_layers_per_block"] = up
+    return depths
+
+
+def encoder_depths(blocks: Blocks, *, where: str) -> list[int | list[int]]:
+    """Those of the blocks on the way down; diffusers takes the middle's from the last of them.
+
+    Raises:
+        UnsupportedArchitectureError: the middle has another number.
+    """
     down: list[int | list[int]] = [_depth_of(block) for block in blocks.down]
     if blocks.middle and blocks.down and not blocks.down[-1].attends:
         down[-1] = blocks.middle
@@ -109,14 +131,7 @@ def _depths(blocks: Blocks, where: str) -> dict[str, Any]:
             f"{where}: expected as many transformer blocks in the middle as in the last block on the way "
             f"down ({last}), got {blocks.middle}"
         )
-    up = [_depth_of(block) for block in blocks.up]
-    mirrored = all(
-        ours in (theirs, None) for ours, theirs in zip(_attending(blocks.up), down[::-1], strict=True)
-    )
-    depths: dict[str, Any] = {"transformer_layers_per_block": _same(down)}
-    if not mirrored or any(isinstance(depth, list) for depth in down):
-        depths["reverse_transformer_layers_per_block"] = up
-    return depths
+    return down
 
 
 def _attending(blocks: tuple[Block, ...]) -> list[Any]:
@@ -124,11 +139,11 @@ def _attending(blocks: tuple[Block, ...]) -> list[Any]:
 
 
 def _depth_of(block: Block) -> int | list[int]:
-    same: int | list[int] = _same([depth or 1 for depth in block.depths])
-    return same
+    each: int | list[int] = same([depth or 1 for depth in block.depths])
+    return each
 
 
-def _same(values: list[Any]) -> Any:
+def same(values: list[Any]) -> Any:
     """The one value that all are, or the list."""
     return values[0] if values and all(value == values[0] for value in values) else values
 

@@ -141,10 +141,22 @@ def encode_model(
     version: int = 7,
 ) -> bytes:
     """``Model`` of Model.proto; constants refer to where ``layout`` has them."""
+    encoded = encode_program(program, layout)
+    return model_of(encoded, description, default=program.default_function, version=version)
+
+
+def model_of(
+    program: bytes | bytearray,
+    description: Description | Mapping[str, Description],
+    *,
+    default: str,
+    version: int,
+) -> bytes:
+    """``Model`` of Model.proto around an encoded program, whose default function is called ``default``."""
     functions = {} if isinstance(description, Description) else description
-    main = description if isinstance(description, Description) else description[program.default_function]
-    described = encode_description(main, functions, program.default_function)
-    encoded = integer(1, version) + field(2, described) + field(502, encode_program(program, layout))
+    main = description if isinstance(description, Description) else description[default]
+    described = encode_description(main, functions, default)
+    encoded = integer(1, version) + field(2, described) + field(502, bytes(program))
     return encoded + main.unknown.get("Model", b"")
 
 

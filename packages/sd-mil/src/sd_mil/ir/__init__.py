@@ -6,7 +6,7 @@ Nothing here reads a file, computes a number of a model, or knows an engine.
 from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
 from sd_mil.ir.targets import OPSETS, TARGETS, Target, names_from
 from sd_mil.ir.tensors import PIECE, Tensor
-from sd_mil.ir.uses import constants_in, constants_of, operand, storage_key
+from sd_mil.ir.uses import constants_in, constants_of, operand, references, storage_key
 
 __all__ = [
     "NUMPY_DTYPES",
@@ -19,6 +19,7 @@ __all__ = [
     "constants_of",
     "names_from",
     "operand",
+    "references",
     "storage_key",
     "stored_bytes",
 ]

@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from sd_bundle import ModelFacts
 
-from sd_runtime.conditioning.guidance import Guide, classifier_free, guidance_embedding, instructed, unguided
+from sd_runtime.conditioning.guidance import (
+    GUIDANCE,
+    Guide,
+    guidance_embedding,
+    instructed,
+    rescaled,
+    unguided,
+)
 from sd_runtime.conditioning.prompt import EncodedText
 from sd_runtime.conditioning.sizes import time_ids
 from sd_runtime.errors import SettingsError
@@ -30,11 +37,20 @@ class Conditions:
     Shapes:
         rows: by the name of the input, (n, ...).
         extra_channels: (n, K, H, W), joined to the latent over the channels; None where the UNet has none.
+        is_negative: (n,), whether guidance moves away from the row.
     """
 
     rows: Mapping[str, Float]
     extra_channels: Float | None
     guide: Guide
+    is_negative: tuple[bool, ...]
+
+    def positive(self) -> Conditions:
+        """The one row that guidance moves towards, alone."""
+        at = self.is_negative.index(False)
+        rows = {name: values[at : at + 1] for name, values in self.rows.items()}
+        extra = None if self.extra_channels is None else self.extra_channels[at : at + 1]
+        return Conditions(rows, extra, unguided, (False,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,8 @@ def conditions(
     if facts.conditioning.guidance_embedding:
         width = unet.input("timestep_cond").shape[-1]
         inputs["timestep_cond"] = guidance_embedding(settings.guidance_scale - 1, width).repeat(len(rows), 0)
-    return Conditions(inputs, _seen(rows, extra_channels), guide)
+    is_negative = tuple(row.is_negative for row in rows)
+    return Conditions(inputs, _seen(rows, extra_channels), guide, is_negative)
 
 
 def _rows(
@@ -74,8 +91,15 @@ def _rows(
     if negative is None:
         return [Row(positive)], unguided
     if settings.image_guidance_scale is None:
-        return [Row(negative, is_negative=True), Row(positive)], classifier_free(settings.guidance_scale)
-    rows = [Row(positive), Row(negative), Row(negative, sees_picture=False)]
+        guide = GUIDANCE[settings.guidance_method or "cfg"](settings.guidance_scale)
+        if settings.guidance_rescale:
+            guide = rescaled(guide, settings.guidance_rescale)
+        return [Row(negative, is_negative=True), Row(positive)], guide
+    rows = [
+        Row(positive),
+        Row(negative, is_negative=True),
+        Row(negative, is_negative=True, sees_picture=False),
+    ]
     return rows, instructed(settings.guidance_scale, settings.image_guidance_scale)
 
 

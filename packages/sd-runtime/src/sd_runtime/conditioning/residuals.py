@@ -1,4 +1,4 @@
-"""What a ControlNet adds inside a UNet: ``additional_residual_0 ... n``, or zeros where nobody steers it."""
+"""What a ControlNet or an adapter adds inside a UNet, or zeros where nobody steers it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-#: How the names of these inputs begin.
+#: How the names of a ControlNet's residuals begin, and of those of a T2I-Adapter.
 RESIDUAL = "additional_residual_"
+ADAPTER_RESIDUAL = "adapter_res_samples_"
 
 
 class Port(Protocol):
@@ -34,5 +35,7 @@ class Port(Protocol):
 def zero_residuals(ports: Iterable[Port]) -> dict[str, npt.NDArray[Any]]:
     """Zeros for each of ``ports`` that takes a residual: with them, the UNet draws what a plain one draws."""
     return {
-        port.name: np.zeros(port.shape, dtype=port.dtype) for port in ports if port.name.startswith(RESIDUAL)
+        port.name: np.zeros(port.shape, dtype=port.dtype)
+        for port in ports
+        if port.name.startswith((RESIDUAL, ADAPTER_RESIDUAL))
     }

@@ -1,4 +1,4 @@
-"""Enlarging images by repeating pixels."""
+"""Images of other sizes: pixels repeated, averaged, or moved to channels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from sd_convert.errors import LoweringError
 from sd_convert.lowering.builder import Builder
 from sd_convert.lowering.registry import lowers
 from sd_convert.lowering.values import Tensor, stored
@@ -62,3 +63,43 @@ def _cropped(b: Builder, x: Any, height: int, width: int) -> Any:
     if tuple(size) == (height, width):
         return x
     return b.emit("slice_by_index", x=x, begin=[0] * 4, end=[batch, channels, height, width])
+
+
+@lowers("aten.pixel_unshuffle.default")
+def pixel_unshuffle(b: Builder, x: Tensor, downscale_factor: int) -> Tensor:
+    """Squares of pixels to channels."""
+    return stored(b.emit("pixel_unshuffle", x=b.plain(x), downscale_factor=np.uint32(downscale_factor)))
+
+
+@lowers("aten.avg_pool2d.default")
+def avg_pool(
+    b: Builder,
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Means of windows; those that reach over the edge, of what they cover.
+
+    Raises:
+        LoweringError: padding, or another divisor, which no network here has.
+    """
+    if any(padding) or divisor_override is not None:
+        raise LoweringError(
+            f"avg_pool2d: expected no padding and no divisor, got {list(padding)} and {divisor_override}"
+        )
+    del count_include_pad  # there is none
+    pooled = b.emit(
+        "avg_pool",
+        x=b.plain(x),
+        kernel_sizes=tuple(kernel_size),
+        strides=tuple(stride) or tuple(kernel_size),
+        pad_type="custom",
+        pad=(0, 0, 0, 0),
+        exclude_padding_from_average=True,
+        ceil_mode=ceil_mode,
+    )
+    return stored(pooled)

@@ -11,7 +11,7 @@ import torch
 from sd_convert.errors import LoweringError
 from sd_convert.lowering.builder import Builder
 from sd_convert.lowering.registry import lowers
-from sd_convert.lowering.values import Tensor, from_bc1s, stored
+from sd_convert.lowering.values import Tensor, Weight, from_bc1s, stored
 from sd_convert.lowering.views import View
 
 from .arithmetic import plain
@@ -91,7 +91,7 @@ def expand_as(b: Builder, x: Tensor, other: Tensor) -> Tensor:
 
 
 @lowers("aten.cat.default", "aten.concat.default")
-def cat(b: Builder, tensors: Sequence[Tensor | torch.Tensor], axis: int = 0) -> Tensor:
+def cat(b: Builder, tensors: Sequence[Tensor | Weight | torch.Tensor], axis: int = 0) -> Tensor:
     """Tensors one after another along an axis."""
     known = [tensor for tensor in tensors if isinstance(tensor, Tensor) and tensor.is_bc1s]
     if len(known) == len(tensors):

@@ -10,7 +10,7 @@ from sd_mil.errors import PackageError
 #: A string ends at its quote or, unterminated, at the end: so that no text is scanned twice.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|->|[()\[\]{}<>,=;]|[^\s()\[\]{}<>,=;"]+', re.DOTALL)
 _MARKS = frozenset('()[]{}<>,=;"')
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 
 #: Most names are nothing else.

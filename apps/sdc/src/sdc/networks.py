@@ -1,0 +1,66 @@
+"""ControlNets and adapters that are converted, or verified, beside a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sdc.sampling_options import options
+from sdc.several import SeveralValues
+from sdc.sources import open_checkpoint
+
+if TYPE_CHECKING:
+    from sd_convert import Checkpoint, ComponentKind
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The roles of a bundle's components that come from these options.
+OPTIONS = {"controlnet": "--convert-controlnet", "t2i_adapter": "--convert-t2i-adapter"}
+
+network_options = options(
+    click.option(
+        OPTIONS["controlnet"],
+        cls=SeveralValues,
+        multiple=True,
+        metavar="NET ...",
+        help="ControlNets beside the checkpoint: a folder, .safetensors file or hub id each. The UNet needs "
+        "--unet-support-controlnet.",
+    ),
+    click.option(
+        OPTIONS["t2i_adapter"],
+        cls=SeveralValues,
+        multiple=True,
+        metavar="NET ...",
+        help="T2I-Adapters, likewise; the UNet needs --unet-support-t2i-adapter.",
+    ),
+)
+
+
+def open_with_networks(
+    checkpoint: str,
+    source: dict[str, Any],
+    *,
+    controlnets: Sequence[str],
+    adapters: Sequence[str],
+    components: Collection[str] | None = None,
+) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
+    """The checkpoint that the options say, with what they name beside it, and the kinds of all of them.
+
+    ``components``: those of the checkpoint or of what is beside it; None is all.
+    """
+    from sd_convert import KINDS
+
+    if not controlnets and not adapters:
+        return open_checkpoint(checkpoint, source, components=components), KINDS
+    from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+
+    own = [kind.name for kind in KINDS]
+    # the config of the UNet is always needed, and its weights are opened, not read
+    chosen = None if components is None else [name for name in components if name in own] or ["unet"]
+    opened = open_checkpoint(checkpoint, source, components=chosen)
+    offline = {"local_files_only": source["offline"]}
+    opened, kinds = with_controlnets(opened, controlnets, **offline)
+    opened, more = with_t2i_adapters(opened, adapters, **offline)
+    return opened, (*KINDS, *kinds, *more)

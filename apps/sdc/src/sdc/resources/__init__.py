@@ -1,0 +1,17 @@
+"""A bundle as apps read one: compiled models under the file names that they look for."""
+
+from sdc.resources.apps import Seen, as_apps_see
+from sdc.resources.hub import HubRepository, write_hub_repository
+from sdc.resources.names import ResourcesError
+from sdc.resources.swift import CompiledResource, Resources, write_resources
+
+__all__ = [
+    "CompiledResource",
+    "HubRepository",
+    "Resources",
+    "ResourcesError",
+    "Seen",
+    "as_apps_see",
+    "write_hub_repository",
+    "write_resources",
+]

@@ -1,0 +1,142 @@
+"""One network that steers: what it adds to the UNet at an evaluation.
+
+Legend: n rows of an evaluation, C channels, h w height and width of the latent or of a residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sd_runtime import (
+    ADAPTER_RESIDUAL,
+    RESIDUAL,
+    BundleComponent,
+    Evaluation,
+    LoadedModel,
+    PortSpec,
+    predict_rows,
+)
+
+from sd_controlnet.control import Control
+
+Float: TypeAlias = npt.NDArray[np.float32]
+Residuals: TypeAlias = Mapping[str, Float]
+
+#: Guess mode weighs the residuals from a tenth up. Source: ``ControlNetModel.forward`` in diffusers.
+_FINEST: Final = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Steerer:
+    """A network of the bundle with its hint (1, C, H, W), and what masks its residuals, by their size (h, w).
+
+    ``load`` gives the network, ``forget`` lets go of it where memory is to be saved.
+    """
+
+    hint_port: ClassVar[str]
+    beginning: ClassVar[str]  # of the names of what it returns
+    option: ClassVar[str]  # of ``sdc convert``, for a UNet that takes these
+
+    control: Control
+    component: BundleComponent
+    load: Callable[[], LoadedModel]
+    forget: Callable[[], None]
+    hint: Float
+    masks: Mapping[tuple[int, ...], Float]
+
+    def residuals(self, evaluation: Evaluation) -> Residuals:
+        """What it adds, (n, C, h, w) each, scaled and masked."""
+        raise NotImplementedError
+
+    def outputs(self) -> list[str]:
+        """The names of what it returns."""
+        return [port.name for port in self.component.outputs]
+
+    def scaled(self, values: Float, scale: float) -> Float:
+        """``values`` with a scale, where the mask is."""
+        mask = self.masks.get(values.shape[2:])
+        weight = np.float32(scale) if mask is None else np.float32(scale) * mask
+        result: Float = values * weight
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class ControlNetSteerer(Steerer):
+    """A ControlNet, which runs at each evaluation that it takes part in."""
+
+    hint_port: ClassVar[str] = "controlnet_cond"
+    beginning: ClassVar[str] = RESIDUAL
+    option: ClassVar[str] = "--unet-support-controlnet"
+
+    def residuals(self, evaluation: Evaluation) -> Residuals:
+        """See :class:`Steerer`; zeros for rows that it does not see."""
+        seen = np.array([not (self._guesses and negative) for negative in evaluation.is_negative])
+        raw = self._predicted(evaluation, np.flatnonzero(seen))
+        return {
+            name: self._placed(self.scaled(values, scale), seen)
+            for (name, values), scale in zip(raw.items(), self._scales(len(raw)), strict=True)
+        }
+
+    @property
+    def _guesses(self) -> bool:
+        """As diffusers' pipelines decide it."""
+        return self.control.guess_mode or is_pooled(self.component.outputs)
+
+    def _predicted(self, evaluation: Evaluation, rows: npt.NDArray[np.intp]) -> Residuals:
+        ports = {port.name: port for port in self.component.inputs}
+        given = {name: evaluation.inputs[name][rows] for name in ports if name in evaluation.inputs}
+        # a UNet for inpainting sees more channels, which follow the latent's
+        given["sample"] = given["sample"][:, : ports["sample"].shape[1]]
+        given[self.hint_port] = np.repeat(self.hint, len(rows), axis=0)
+        return predict_rows(self.load(), self.outputs(), given, {})
+
+    def _scales(self, count: int) -> Sequence[float]:
+        scale = float(self.control.scale)
+        if not self.control.guess_mode or is_pooled(self.component.outputs):
+            return [scale] * count
+        return [scale * float(weight) for weight in np.logspace(_FINEST, 0, count)]
+
+    @staticmethod
+    def _placed(values: Float, seen: npt.NDArray[np.bool_]) -> Float:
+        placed = np.zeros((len(seen), *values.shape[1:]), np.float32)
+        placed[seen] = values
+        return placed
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSteerer(Steerer):
+    """A T2I-Adapter, whose features follow from the hint alone: it runs once."""
+
+    hint_port: ClassVar[str] = "input"
+    beginning: ClassVar[str] = ADAPTER_RESIDUAL
+    option: ClassVar[str] = "--unet-support-t2i-adapter"
+
+    _features: dict[str, Float] = field(default_factory=dict)
+
+    def residuals(self, evaluation: Evaluation) -> Residuals:
+        """See :class:`Steerer`; guess mode leaves out the rows that guidance moves away from."""
+        if not self._features:
+            features = self.load().predict_all(self.outputs(), **{self.hint_port: self.hint})
+            self._features.update(
+                {name: self.scaled(values, self.control.scale) for name, values in features.items()}
+            )
+            self.forget()
+        seen = [not (self.control.guess_mode and negative) for negative in evaluation.is_negative]
+        weights = np.array(seen, np.float32).reshape(-1, 1, 1, 1)
+        return {name: values * weights for name, values in self._features.items()}
+
+
+#: By the role of their component.
+STEERERS: Final[Mapping[str, type[Steerer]]] = {
+    "controlnet": ControlNetSteerer,
+    "t2i_adapter": AdapterSteerer,
+}
+
+
+def is_pooled(ports: Sequence[PortSpec]) -> bool:
+    """Whether these are means over the whole picture, as a ControlNet for shuffled hints returns."""
+    return all(port.shape[2:] == (1, 1) for port in ports)

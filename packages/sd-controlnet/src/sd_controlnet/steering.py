@@ -1,0 +1,140 @@
+"""ControlNets and adapters that steer a denoiser: what :class:`sd_runtime.Request` calls ``steer``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from sd_runtime import BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec
+
+from sd_controlnet.conditioning import hint_array, mask_array, shrunk
+from sd_controlnet.control import Control
+from sd_controlnet.errors import BaseModelError, ControlNetError
+from sd_controlnet.steerers import STEERERS, Residuals, Steerer, is_pooled
+
+Float: TypeAlias = npt.NDArray[np.float32]
+
+
+class Steering:
+    """Networks that steer together: what they add is summed, once.
+
+    ``controls`` is what the settings of a picture say of them. Several pictures may be drawn with one.
+    """
+
+    def __init__(self, pipeline: Pipeline, controls: Sequence[Control]) -> None:
+        """Read and fit the hints; networks load when they are first needed, as the pipeline's own do.
+
+        Raises:
+            ControlNetError: no control, or a UNet that takes no residuals: with the option that makes one.
+            BaseModelError: a network for another UNet than the bundle's.
+            HintError, sd_runtime.UserImageError: a hint or mask that cannot be used.
+        """
+        if not controls:
+            raise ControlNetError("expected at least one ControlNet or adapter, got none")
+        self._unet = {port.name: port for port in pipeline.bundle.only("denoiser").inputs}
+        prepared = [_prepared(control, pipeline, self._unet) for control in controls]
+        self._steerers = tuple(steerer for steerer, _ in prepared)
+        self.controls = tuple(settings for _, settings in prepared)
+
+    def __call__(self, evaluation: Evaluation) -> Residuals:
+        """The sum of what all add at this evaluation, (n, C, h, w) each; nothing where none takes part."""
+        added: dict[str, Float] = {}
+        for steerer in self._steerers:
+            control = steerer.control
+            if control.scale and control.steers(evaluation.index, evaluation.total):
+                for name, values in steerer.residuals(evaluation).items():
+                    added[name] = added[name] + values if name in added else values
+            if control.is_over(evaluation.index, evaluation.total):
+                steerer.forget()
+        # means over the whole picture are added everywhere
+        return {
+            name: np.broadcast_to(values, (len(values), *self._unet[name].shape[1:]))
+            for name, values in added.items()
+        }
+
+
+def named(name: str, pipeline: Pipeline) -> BundleComponent:
+    """The ControlNet or adapter of that name, or the one whose name ends so after a ``/``.
+
+    Raises:
+        ControlNetError: there is none, or several.
+    """
+    found = [
+        component
+        for role in STEERERS
+        for component in pipeline.bundle.manifest.components
+        if component.role == role
+    ]
+    exact = [component for component in found if component.name == name]
+    ending = [component for component in found if component.name.endswith(f"/{name}")]
+    if len(chosen := exact or ending) == 1:
+        return chosen[0]
+    have = ", ".join(component.name for component in found) or "none"
+    hint = "" if found else ": convert the checkpoint again with --convert-controlnet"
+    raise ControlNetError(
+        f"expected a ControlNet or adapter of {pipeline.bundle.path} ({have}), got {name!r}{hint}"
+    )
+
+
+def _prepared(
+    control: Control, pipeline: Pipeline, unet: Mapping[str, PortSpec]
+) -> tuple[Steerer, ControlSettings]:
+    component = named(control.component, pipeline)
+    kind, models, image = STEERERS[component.role], pipeline.models, pipeline.bundle.manifest.model.image
+    _check_fit(component, kind, unet, pipeline)
+    port = next(port for port in component.inputs if port.name == kind.hint_port)
+    _, channels, height, width = port.shape
+    hint = hint_array(control.hint, height=height, width=width, channels=channels)
+    mask = None if control.mask is None else mask_array(control.mask, height=image.height, width=image.width)
+    sizes = set() if mask is None else {output.shape[2:] for output in component.outputs}
+    steerer = kind(
+        control=control,
+        component=component,
+        load=lambda: models.of(component),
+        forget=lambda: models.forget(component) if models.reduce_memory else None,
+        hint=hint,
+        masks={} if mask is None else {size: shrunk(mask, *size) for size in sizes},
+    )
+    settings = ControlSettings(
+        component=component.name,
+        hint_sha256=_sha256(hint),
+        scale=float(control.scale),
+        start=float(control.start),
+        end=float(control.end),
+        guess_mode=control.guess_mode,
+        mask_sha256=None if mask is None else _sha256(mask),
+    )
+    return steerer, settings
+
+
+def _sha256(array: Float) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def _check_fit(
+    component: BundleComponent, kind: type[Steerer], unet: Mapping[str, PortSpec], pipeline: Pipeline
+) -> None:
+    """Hold what a network returns against what the UNet takes."""
+    taken = {name: port.shape[1:] for name, port in unet.items() if name.startswith(kind.beginning)}
+    given = {port.name: port.shape[1:] for port in component.outputs}
+    if not taken:
+        source = pipeline.bundle.manifest.provenance.source
+        raise ControlNetError(
+            f"expected a UNet that takes the residuals of {component.name}, got one without such inputs in "
+            f"{pipeline.bundle.path}: make one with `sdc convert {source} {kind.option} ...`"
+        )
+    compared = slice(0, 1) if is_pooled(component.outputs) else slice(None)
+    for name in sorted({*taken, *given}, key=lambda name: (len(name), name)):
+        due, got = taken.get(name), given.get(name)
+        if due is None or got is None or due[compared] != got[compared]:
+            raise BaseModelError(
+                f"expected {component.name} to give {name} of shape {_said(due)}, as the UNet of "
+                f"{pipeline.bundle.path} takes it, got {_said(got)}: it was made for another model"
+            )
+
+
+def _said(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str(list(shape))

@@ -1,0 +1,243 @@
+"""ControlNets and T2I-Adapters of tiny random checkpoints, not square, against diffusers' pipelines."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
+
+from sd_controlnet import Control, Steering  # noqa: E402
+from sd_runtime import Pipeline  # noqa: E402
+
+WIDTH, HEIGHT = 24, 16
+STEPS, SCALE = 5, 3.0
+STRENGTHS = {"first": 0.8, "second": 0.5, "sketch": 0.7}
+SPANS = {"first": (0.0, 0.7), "second": (0.3, 1.0), "sketch": (0.0, 1.0)}
+PROMPTS = {"prompt": "a cat", "negative_prompt": "dull"}
+SAMPLING = {**PROMPTS, "num_inference_steps": STEPS, "guidance_scale": SCALE}
+
+
+def hint(seed: int) -> Image.Image:
+    """Edges of another size and shape than the picture's."""
+    return Image.fromarray((np.random.default_rng(seed).random((40, 30, 3)) > 0.6).astype(np.uint8) * 255)
+
+
+HINTS = {"first": hint(1), "second": hint(2), "sketch": hint(3)}
+
+
+@dataclass(frozen=True)
+class Steered:
+    """diffusers' networks, and the pipeline of the bundle made of them."""
+
+    networks: Any
+    controlnets: dict[str, Any]
+    adapter: Any
+    pipeline: Pipeline
+
+    def by_diffusers(self, kind: str, *names: str, **options: Any) -> np.ndarray:
+        """ControlNets by the pipeline of that kind."""
+        chosen = [self.controlnets[name] for name in names]
+        spans = [SPANS[name] for name in names]
+        scales = [STRENGTHS[name] for name in names]
+        fitted = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
+        one = len(names) == 1
+        pipeline = self._pipeline(kind, controlnet=chosen[0] if one else chosen)
+        return self._drawn(
+            pipeline,
+            controlnet_conditioning_scale=scales[0] if one else scales,
+            control_guidance_start=[start for start, _ in spans],
+            control_guidance_end=[end for _, end in spans],
+            **{"control_image" if "image" in options else "image": fitted[0] if one else fitted},
+            **options,
+        )
+
+    def adapted_by_diffusers(self, kind: str, **options: Any) -> np.ndarray:
+        """The adapter by the pipeline of that kind."""
+        image, scale = HINTS["sketch"].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), STRENGTHS["sketch"]
+        pipeline = self._pipeline(kind, adapter=self.adapter)
+        return self._drawn(pipeline, image=image, adapter_conditioning_scale=scale, **options)
+
+    def _pipeline(self, kind: str, **networks: Any) -> Any:
+        extra = {} if "XL" in kind else {"requires_safety_checker": False}
+        made = getattr(diffusers, kind)
+        taken = inspect.signature(made.__init__).parameters
+        components = {name: part for name, part in self.networks.components.items() if name in taken}
+        pipeline = made(**components, **networks, **extra)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _drawn(self, pipeline: Any, **options: Any) -> np.ndarray:
+        generator = torch.Generator("cpu").manual_seed(11)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            drawn = pipeline(**SAMPLING, width=WIDTH, height=HEIGHT, generator=generator, **options)
+        return np.asarray(drawn.images[0], dtype=np.float64)
+
+    def ours(self, *names: str, guess_mode: bool = False, **options: Any) -> np.ndarray:
+        controls = [
+            Control(name, HINTS[name], STRENGTHS[name], *SPANS[name], guess_mode=guess_mode) for name in names
+        ]
+        steer = Steering(self.pipeline, controls) if names else None
+        (drawn,) = self.pipeline.generate(**SAMPLING, seed=11, rng="torch", steer=steer, **options)
+        assert (drawn.settings.controls or ()) == (steer.controls if steer else ())
+        return np.asarray(drawn.image, dtype=np.float64)
+
+
+def psnr(found: np.ndarray, expected: np.ndarray) -> float:
+    assert found.shape == expected.shape == (HEIGHT, WIDTH, 3)
+    return float(10 * np.log10(255**2 / max(np.mean((found - expected) ** 2), 1e-9)))
+
+
+def steered(families: Any, networks: Any, *, xl: bool = False) -> Steered:
+    controlnets = {
+        "first": families.controlnet(networks.unet, seed=5),
+        "second": families.controlnet(networks.unet, seed=6, controlnet_conditioning_channel_order="bgr"),
+    }
+    adapter = families.adapter(xl=xl, seed=8)
+    path = families.steered_bundle(
+        networks,
+        controlnets,
+        {"sketch": adapter},
+        unet_support_controlnet=True,
+        unet_support_t2i_adapter=True,
+        unet_batch_one=xl,
+        latent_height=HEIGHT // 2,
+        latent_width=WIDTH // 2,
+    )
+    return Steered(networks, controlnets, adapter, Pipeline.open(path))
+
+
+@pytest.fixture(scope="module")
+def sd(shared_families: Any) -> Steered:
+    return steered(shared_families, shared_families.sd())
+
+
+@pytest.fixture(scope="module")
+def xl(shared_families: Any, tmp_path_factory: pytest.TempPathFactory) -> Steered:
+    families = type(shared_families)(tmp_path_factory.mktemp("xl"))
+    unet = {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 1),
+    }
+    return steered(families, families.xl(unet=unet), xl=True)
+
+
+@pytest.fixture
+def pictures() -> dict[str, Any]:
+    rows, columns = np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH
+    image = np.stack([rows, columns, (rows + columns) % 1], axis=-1)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:12, 8:20] = 255
+    return {
+        "image": Image.fromarray(np.round(image * 255).astype(np.uint8)),
+        "mask": Image.fromarray(mask),
+    }
+
+
+def test_sd_like_diffusers(sd: Steered) -> None:
+    plain = sd.ours()
+    for names, guess_mode in ((("first",), False), (("first", "second"), False), (("first", "second"), True)):
+        expected = sd.by_diffusers("StableDiffusionControlNetPipeline", *names, guess_mode=guess_mode)
+        assert psnr(plain, expected) < 30
+        assert psnr(sd.ours(*names, guess_mode=guess_mode), expected) >= 35
+
+
+def test_sd_from_pictures(sd: Steered, pictures: dict[str, Any]) -> None:
+    names = ("first", "second")
+    image, mask = pictures["image"], pictures["mask"]
+    expected = sd.by_diffusers("StableDiffusionControlNetImg2ImgPipeline", *names, image=image, strength=0.8)
+    assert psnr(sd.ours(*names, image=image, strength=0.8), expected) >= 35
+    expected = sd.by_diffusers(
+        "StableDiffusionControlNetInpaintPipeline", *names, image=image, mask_image=mask, strength=1.0
+    )
+    assert psnr(sd.ours(*names, image=image, mask=mask, strength=1.0), expected) >= 35
+
+
+def test_xl_one_row_at_a_time_like_diffusers(xl: Steered, pictures: dict[str, Any]) -> None:
+    names = ("first", "second")
+    for guess_mode in (False, True):
+        expected = xl.by_diffusers("StableDiffusionXLControlNetPipeline", *names, guess_mode=guess_mode)
+        assert psnr(xl.ours(), expected) < 30
+        assert psnr(xl.ours(*names, guess_mode=guess_mode), expected) >= 35
+    image, mask = pictures["image"], pictures["mask"]
+    expected = xl.by_diffusers(
+        "StableDiffusionXLControlNetImg2ImgPipeline", *names, image=image, strength=0.8
+    )
+    assert psnr(xl.ours(*names, image=image, strength=0.8), expected) >= 35
+    expected = xl.by_diffusers(
+        "StableDiffusionXLControlNetInpaintPipeline", *names, image=image, mask_image=mask, strength=0.99
+    )
+    assert psnr(xl.ours(*names, image=image, mask=mask, strength=0.99), expected) >= 35
+
+
+def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
+    kinds = {"StableDiffusionAdapterPipeline": sd, "StableDiffusionXLAdapterPipeline": xl}
+    for kind, steered in kinds.items():
+        expected = steered.adapted_by_diffusers(kind)
+        assert psnr(steered.ours(), expected) < 30
+        assert psnr(steered.ours("sketch"), expected) >= 35
+
+
+def test_they_compute_what_torch_computes(sd: Steered, xl: Steered) -> None:
+    """The networks that steer, each against torch's, from the folders that they were made of."""
+    from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+    from sd_convert import KINDS, open_checkpoint, verify
+
+    for steered in (sd, xl):
+        path = steered.pipeline.bundle.path
+        opened = open_checkpoint(path.parent / "checkpoint")
+        opened, kinds = with_controlnets(opened, [path.parent / name for name in steered.controlnets])
+        opened, more = with_t2i_adapters(opened, [path.parent / "sketch"])
+        names = [*steered.controlnets, "sketch"]
+        report = verify(path, opened, components=names, kinds=(*KINDS, *kinds, *more))
+        assert min(row.psnr for row in report.rows) >= 60
+        assert {row.component for row in report.rows} == set(names)
+        origins = steered.pipeline.bundle.manifest.provenance.weights.files
+        assert [file.name for file in origins["first"]] == ["first/diffusion_pytorch_model.safetensors"]
+        assert origins["first"][0].sha256 is not None
+
+
+def test_from_the_command_line(sd: Steered, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from sd_runtime import read_settings
+    from sdc.cli import cli
+
+    hints = [tmp_path / f"{name}.png" for name in ("first", "second")]
+    for path in hints:
+        HINTS[path.stem].save(path)
+    command = ["generate", "a cat", "-i", sd.pipeline.bundle.path, "-o", tmp_path / "x.png", "--rng", "torch"]
+    command += ["--negative-prompt", "dull", "--seed", 11, "--num-inference-steps", STEPS]
+    command += ["--guidance-scale", SCALE, "--controlnet", "first", "second", "--controlnet-inputs", *hints]
+    command += ["--controlnet-scale", 0.8, 0.5, "--controlnet-start", 0, 0.3, "--controlnet-end", 0.7, 1]
+    done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "x.png") as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn, float), sd.ours("first", "second"))
+        assert "ControlNet 0:" in drawn.text["parameters"]  # type: ignore[attr-defined]
+    assert [control.scale for control in read_settings(tmp_path / "x.png").controls or ()] == [0.8, 0.5]
+
+
+def test_a_controlnet_of_another_base_is_refused(sd: Steered, xl: Steered, tmp_path: Path) -> None:
+    from sd_controlnet import BaseModelError
+    from sd_controlnet.conversion import with_controlnets
+    from sd_convert import KINDS, ConversionOptions, open_checkpoint, plan
+
+    opened = open_checkpoint(sd.pipeline.bundle.path.parent / "checkpoint")
+    opened, kinds = with_controlnets(opened, [xl.pipeline.bundle.path.parent / "first"])
+    with pytest.raises(
+        BaseModelError,
+        match=r"cross_attention_dim 64 instead of 32, block_out_channels \[32, 64, 64\] instead",
+    ):
+        plan(opened, ConversionOptions(components=("first",)), kinds=(*KINDS, *kinds))
