@@ -34,7 +34,7 @@ def compute_unit_of(_: click.Context, __: click.Parameter, value: str | None) ->
     unit = _SWIFT_UNITS.get(value.lower(), value.upper())
     for known in _UNITS:
         if known == unit:
-            return known  # type: ignore[return-value] # a name of the Literal
+            return known
     swift = "all, cpuOnly, cpuAndGPU, cpuAndNeuralEngine"
     raise click.BadParameter(f"expected {', '.join(_UNITS)} (or {swift}), got {value!r}")
 

@@ -174,6 +174,7 @@ class _Generate(TakesSeveral):
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     prompt: str | None,
     *,
     prompt_option: str | None,
@@ -209,11 +210,10 @@ def command(
         _check_seeds(asked["seed"], image_count)
     resolved = engine_on(engine, precision, compute_unit)
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
-    memory = {"reduce_memory": reduce_memory}
-    pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), **memory)
+    pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
     check_bundle(pipeline.bundle, model_version=model_version, unet_batch_one=unet_batch_one)
     given: dict[str, Any] = {
-        "refiner": refiner and Pipeline.open(refiner, engine=resolved, **memory),
+        "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
         "image": image and _read(image, pipeline),
         "mask": mask and _read(mask, pipeline),
         "steer": steering(pipeline, asked),
