@@ -65,6 +65,7 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
         (("a", "--prompt", "b"), "expected one prompt"),
         (("a", "--size", "64x64"), "expected a picture size"),
         (("a", "--model-version", "org/other"), "expected a bundle of org/other"),
+        (("a", "--model-sources", "compiled"), "expected .mlmodelc alone"),
         (("a", "--unet-batch-one"), "expected a UNet of batch 1"),
         (("a", "--engine", "portable", "--compute-units", "cpuAndNeuralEngine"), "got CPU_AND_NE"),
         (("a", "--compute-unit", "TPU"), "cpuAndNeuralEngine), got 'TPU'"),

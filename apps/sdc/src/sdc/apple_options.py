@@ -22,7 +22,7 @@ _SWIFT_UNITS: Final[Mapping[str, ComputeUnit]] = {
     "cpuandgpu": "CPU_AND_GPU",
     "cpuandneuralengine": "CPU_AND_NE",
 }
-_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
+_UNITS: Final[tuple[ComputeUnit, ...]] = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
 #: Those that are here, too, where there is no Core ML: all that there is, and the processor.
 _ANYWHERE: Final = ("ALL", "CPU_ONLY")
 
@@ -50,6 +50,11 @@ compute_unit_option = click.option(
 apple_options = options(
     compute_unit_option,
     click.option("--model-version", metavar="ID", help="Refuse a bundle of another model than this."),
+    click.option(
+        "--model-sources",
+        type=click.Choice(["packages", "compiled"]),
+        help="Refuse a bundle of the other kind of models.",
+    ),
     click.option("--unet-batch-one", is_flag=True, help="Refuse a bundle whose UNet takes prompts together."),
     click.option(
         "--reduce-memory/--no-reduce-memory",
@@ -83,13 +88,19 @@ def engine_on(engine: str, precision: Precision | None, compute_unit: ComputeUni
     return resolved
 
 
-def check_bundle(bundle: Bundle, *, model_version: str | None, unet_batch_one: bool) -> None:
+def check_bundle(
+    bundle: Bundle, *, model_version: str | None, model_sources: str | None, unet_batch_one: bool
+) -> None:
     """Refuse a bundle that is not what the options say."""
     model = bundle.manifest.model
     if model_version not in (None, model.identifier):
         raise click.UsageError(
             f"expected a bundle of {model_version}, as --model-version says, got {model.identifier}"
         )
+    suffix = {"packages": ".mlpackage", "compiled": ".mlmodelc"}.get(model_sources or "", "")
+    for package in (package for part in bundle.manifest.components for package in part.packages):
+        if not package.endswith(suffix):
+            raise click.UsageError(f"expected {suffix} alone, as --model-sources says, got {package}")
     (sample, *_) = (port for port in bundle.only("denoiser").inputs if port.name == "sample")
     if unet_batch_one and sample.shape[0] != 1:
         raise click.UsageError(

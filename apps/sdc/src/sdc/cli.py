@@ -21,6 +21,7 @@ from sdc.interrupts import SAID, interrupts
 
 _COMMANDS = (
     "analyze",
+    "benchmark",
     "bundle",
     "cache",
     "compile",
@@ -36,6 +37,7 @@ _COMMANDS = (
     "lint",
     "repair",
     "run",
+    "serve",
     "verify",
 )
 _OUR_PACKAGES = frozenset(

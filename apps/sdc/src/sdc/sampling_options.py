@@ -70,7 +70,8 @@ def _spacings() -> Sequence[str]:
     return tuple(SPACINGS)
 
 
-def _schedulers() -> Sequence[str]:
+def schedulers() -> Sequence[str]:
+    """Their names."""
     from sd_schedulers import SCHEDULERS
 
     return tuple(SCHEDULERS)
@@ -95,11 +96,12 @@ sampling_options = options(
     ),
     click.option(
         "--rng",
-        type=click.Choice(["numpy", "torch", "torch_cuda"]),
+        type=click.Choice(["numpy", "torch", "torch_cuda", "nvidia"]),
+        callback=lambda _, __, value: "torch_cuda" if value == "nvidia" else value,
         default="numpy",
         show_default=True,
         help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU, "
-        "torch_cuda as on an NVIDIA GPU.",
+        "torch_cuda (Apple's nvidia) as on an NVIDIA GPU.",
     ),
     click.option(
         "--num-inference-steps",
@@ -140,7 +142,7 @@ sampling_options = options(
     ),
     click.option(
         "--scheduler",
-        type=NameOf("scheduler", _schedulers),
+        type=NameOf("scheduler", schedulers),
         help="Or a class of diffusers (EulerDiscreteScheduler). By default the bundle's own.",
     ),
     click.option(

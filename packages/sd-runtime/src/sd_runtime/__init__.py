@@ -66,8 +66,8 @@ from sd_runtime.model import (
     open_model,
     resolve_engine,
 )
-from sd_runtime.noise import Rng, draw_noise
-from sd_runtime.picture_texts import format_of
+from sd_runtime.noise import SEEDS, Rng, draw_noise
+from sd_runtime.picture_texts import format_of, read_texts
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings, webui_text
 from sd_runtime.previews import latent_to_rgb
@@ -86,6 +86,7 @@ __all__ = [
     "RECIPES",
     "RESIDUAL",
     "RNGS",
+    "SEEDS",
     "Adopted",
     "AttentionImplementation",
     "Bundle",
@@ -161,6 +162,7 @@ __all__ = [
     "predict_rows",
     "read_image",
     "read_settings",
+    "read_texts",
     "resolve_engine",
     "reused",
     "webui_text",

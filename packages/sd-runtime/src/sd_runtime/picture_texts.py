@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -64,6 +65,13 @@ def save_with_texts(image: Image, path: Path, texts: PictureTexts) -> None:
     own = {"pnginfo": _chunks(texts)} if name == "PNG" else {"exif": _checked_exif(path, name, texts)}
     with replacing(path) as draft:
         image.save(draft, format=name, **options, **own)
+
+
+def png_with_texts(image: Image, texts: PictureTexts) -> bytes:
+    """The content of a PNG of ``image`` with ``texts`` inside."""
+    content = BytesIO()
+    image.save(content, format="PNG", pnginfo=_chunks(texts))
+    return content.getvalue()
 
 
 def read_texts(picture: str | Path | BinaryIO) -> PictureTexts:

@@ -16,7 +16,7 @@ from sd_bundle import ManifestError, decode, encode, parse_json
 from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
-from sd_runtime.picture_texts import PictureTexts, read_texts, save_with_texts
+from sd_runtime.picture_texts import PictureTexts, png_with_texts, read_texts, save_with_texts
 from sd_runtime.settings import ControlSettings, ImageSettings
 
 if TYPE_CHECKING:
@@ -36,8 +36,14 @@ class GeneratedImage:
 
         It is written whole or not at all. Errors as :func:`~sd_runtime.picture_texts.save_with_texts`.
         """
-        texts = PictureTexts(webui_text(self.settings), json.dumps(encode(self.settings)))
-        save_with_texts(self.image, Path(path), texts)
+        save_with_texts(self.image, Path(path), self._texts())
+
+    def png(self) -> bytes:
+        """The content of the PNG that :meth:`save` writes."""
+        return png_with_texts(self.image, self._texts())
+
+    def _texts(self) -> PictureTexts:
+        return PictureTexts(webui_text(self.settings), json.dumps(encode(self.settings)))
 
 
 def webui_text(settings: ImageSettings) -> str:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class UserImage:
         return (self.pixels.astype(np.float32) / np.float32(255) >= 0.5).astype(np.float32)[None, None]
 
 
-def read_image(path: str | Path, *, still: bool = False) -> Image:
+def read_image(path: str | Path | BinaryIO, *, still: bool = False) -> Image:
     """The picture in a file, whole, upright as its EXIF orientation says.
 
     ``still``: refuse an animation or a file of several pages, of which only the first would be seen.
@@ -67,6 +67,7 @@ def read_image(path: str | Path, *, still: bool = False) -> Image:
     """
     from PIL import Image, ImageOps
 
+    name = path if isinstance(path, str | Path) else "the picture"
     try:
         with READING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -77,14 +78,14 @@ def read_image(path: str | Path, *, still: bool = False) -> Image:
                 return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserImageError(
-            f"{path}: expected a picture of at most {Image.MAX_IMAGE_PIXELS} pixels, got a larger one"
+            f"{name}: expected a picture of at most {Image.MAX_IMAGE_PIXELS} pixels, got a larger one"
         ) from None
     except MemoryError:
-        raise UserImageError(f"{path}: expected a picture that fits into memory, got a larger one") from None
+        raise UserImageError(f"{name}: expected a picture that fits into memory, got a larger one") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         formats = ", ".join(FORMATS)
         raise UserImageError(
-            f"{path}: expected a whole{still * ' still'} picture ({formats}), got {_one_line(error)}"
+            f"{name}: expected a whole{still * ' still'} picture ({formats}), got {_one_line(error)}"
         ) from None
 
 

@@ -50,5 +50,5 @@ EULER_ANCESTRAL = Scheduler(
     keys=KEYS,
     forms=(DDPMSchedule,),
     sampler=euler_ancestral,
-    aliases=("EulerAncestralDiscrete", "euler_a"),
+    aliases=("EulerAncestralDiscrete", "euler_a", "ead"),
 )

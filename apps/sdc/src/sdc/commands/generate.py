@@ -187,6 +187,7 @@ def command(
     disable_safety: bool,
     compute_unit: ComputeUnit | None,
     model_version: str | None,
+    model_sources: str | None,
     unet_batch_one: bool,
     reduce_memory: bool,
     engine: str,
@@ -211,7 +212,12 @@ def command(
     resolved = engine_on(engine, precision, compute_unit)
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
     pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
-    check_bundle(pipeline.bundle, model_version=model_version, unet_batch_one=unet_batch_one)
+    check_bundle(
+        pipeline.bundle,
+        model_version=model_version,
+        model_sources=model_sources,
+        unet_batch_one=unet_batch_one,
+    )
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
         "image": image and _read(image, pipeline),

@@ -1,4 +1,4 @@
-"""``sdc verify``: every output of every component of a bundle against torch."""
+"""``sdc verify``: a bundle's outputs against torch, or those of one engine against another."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from sdc.console import printable
 from sdc.engines import engine_options
 from sdc.networks import OPTIONS, network_options, open_with_networks
 from sdc.several import TakesSeveral
@@ -17,36 +18,85 @@ from sdc.sources import source_options
 
 if TYPE_CHECKING:
     from sd_convert import VerificationReport
+    from sd_mil.engines import Engine
 
 
 @click.command("verify", cls=TakesSeveral, short_help="Prove a bundle against its checkpoint.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--against", "checkpoint", required=True, help="The checkpoint: a folder, file or hub id.")
+@click.option(
+    "--against",
+    "checkpoint",
+    help="The checkpoint: a folder, file or hub id; without one, --engine is held against portable.",
+)
 @network_options
 @source_options
 @click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
 @engine_options("portable")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON to this file, too."
+)
 @click.pass_context
 def command(
     ctx: click.Context,
     *,
     bundle: Path,
-    checkpoint: str,
+    checkpoint: str | None,
     convert_controlnet: tuple[str, ...],
     convert_t2i_adapter: tuple[str, ...],
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
     as_json: bool,
+    report: Path | None,
     source: dict[str, Any],
 ) -> None:
-    """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint."""
+    """Run every component of BUNDLE and hold each output against torch's, in fp32, from the checkpoint.
+
+    On a Mac, `sdc verify BUNDLE --engine coreml` needs no checkpoint: it holds Core ML's outputs against
+    those of the portable engine.
+    """
+    from sd_runtime import resolve_engine
+
+    resolved = resolve_engine(engine, precision)  # before minutes of work
+    if checkpoint is None:
+        from sdc.between_engines import left_out, verify_engine
+
+        found = verify_engine(bundle, resolved, min_psnr=min_psnr)
+        for name in left_out(bundle, found):
+            click.echo(
+                printable(f"sdc: note: {name} takes no part in a plain picture: not compared"), err=True
+            )
+    else:
+        given = {"controlnet": convert_controlnet, "t2i_adapter": convert_t2i_adapter}
+        found = _against(checkpoint, bundle, given, source, min_psnr=min_psnr, engine=resolved)
+    facts = json.dumps(report_facts(found), indent=2, allow_nan=False)
+    if report is not None:
+        from sd_bundle.drafts import replacing
+
+        with replacing(report) as draft:
+            draft.write_text(f"{facts}\n", encoding="utf-8")
+    if as_json:
+        click.echo(facts)
+    else:
+        print_report(found)
+    ctx.exit(0 if found.passed else 1)
+
+
+def _against(
+    checkpoint: str,
+    bundle: Path,
+    given: dict[str, tuple[str, ...]],
+    source: dict[str, Any],
+    *,
+    min_psnr: float,
+    engine: Engine,
+) -> VerificationReport:
+    """The bundle against torch; ``given`` are the networks that came from elsewhere, by their roles."""
     from sd_bundle import open_bundle
     from sd_convert import verify
 
     opened = open_bundle(bundle)
-    given = {"controlnet": convert_controlnet, "t2i_adapter": convert_t2i_adapter}
     for component in opened.manifest.components:
         if not given.get(component.role, (True,)):
             raise click.UsageError(
@@ -56,27 +106,22 @@ def command(
     network, kinds = open_with_networks(
         checkpoint,
         source,
-        controlnets=convert_controlnet,
-        adapters=convert_t2i_adapter,
+        controlnets=given["controlnet"],
+        adapters=given["t2i_adapter"],
         components=tuple(component.name for component in opened.manifest.components),
     )
-    report = verify(
-        bundle,
-        network,
-        kinds=kinds,
-        min_psnr=min_psnr,
-        engine=engine,
-        precision=precision,
-    )
-    if as_json:
-        click.echo(json.dumps(report_facts(report), indent=2, allow_nan=False))
-    else:
-        print_report(report)
-    ctx.exit(0 if report.passed else 1)
+    return verify(bundle, network, kinds=kinds, min_psnr=min_psnr, engine=engine)
 
 
 def report_facts(report: VerificationReport) -> dict[str, Any]:
-    """The report for ``--json``; outputs that are equal to the last bit have the ``psnr`` null (infinite)."""
+    """The report for ``--json``, and the machine that it was made on.
+
+    Outputs that are equal to the last bit have the ``psnr`` null (infinite).
+    """
+    import platform
+
+    from sdc.benchmarking import device
+
     rows = [asdict(row) | {"psnr": row.psnr if math.isfinite(row.psnr) else None} for row in report.rows]
     return {
         "bundle": str(report.bundle),
@@ -84,6 +129,7 @@ def report_facts(report: VerificationReport) -> dict[str, Any]:
         "min_psnr": report.min_psnr,
         "passed": report.passed,
         "arithmetic": report.arithmetic,
+        "machine": {"device": device(), "system": platform.platform(), "python": platform.python_version()},
         "rows": rows,
     }
 
