@@ -121,6 +121,7 @@ def drawing_of(
         target_size=request.target_size,
         recipe=None if request.recipe == NONE else request.recipe,
         controls=getattr(request.steer, "controls", None),
+        prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )
     own = {**_of_task(request, task, model), **_of_refiner(request, model)}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sd_runtime.pipeline import Pipeline
 
 SIZES: Final = ("original_size", "crop_top_left", "target_size")
+SYNTAXES: Final = ("plain", "a1111")
 SCORES: Final = ("aesthetic_score", "negative_aesthetic_score")
 _FINITE: Final = ("guidance_scale", "image_guidance_scale", "eta", "mu", *SCORES)
 _SHARES: Final = ("strength", "refiner_start")
@@ -52,6 +53,7 @@ class SamplingOptions(TypedDict, total=False):
     refiner: Pipeline | None
     refiner_start: float | None
     steer: Steer | None
+    prompt_syntax: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ class Request:
         refiner: the pipeline that takes over at ``refiner_start``, 0.8 of the time.
         steer: what is asked at every step for more inputs of the denoiser, such as a ControlNet's residuals;
             the settings of the picture know what it says in its attribute ``controls``, if it has one.
+        prompt_syntax: how both prompts are read: ``plain``, word for word, as diffusers does, or ``a1111``,
+            with the web UI's weights, escapes and ``BREAK``.
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.
@@ -123,6 +127,7 @@ class Request:
     refiner: Pipeline | None = None
     refiner_start: float | None = None
     steer: Steer | None = None
+    prompt_syntax: str = "plain"
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense with any model."""
@@ -132,6 +137,9 @@ class Request:
             _check_finite(name, getattr(self, name))
         for name in _SHARES:
             _check_share(name, getattr(self, name))
+        if self.prompt_syntax not in SYNTAXES:
+            expected = ", ".join(SYNTAXES)
+            raise SettingsError(f"expected a prompt_syntax of {expected}, got {self.prompt_syntax!r}")
         for name in SIZES:
             _check_size(name, getattr(self, name))
         for name, kind in (("timesteps", int), ("sigmas", float)):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from sd_runtime.noise import Rng
 
 Size: TypeAlias = tuple[int, int]
+#: How weights are written into prompts; plain ones have none.
+PromptSyntax: TypeAlias = Literal["a1111"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,8 @@ class ImageSettings:
     UI's name for the spacing of noise levels, where it knows one. ``spacing``, ``timesteps`` and ``sigmas``
     are what was asked for in place of the bundle's own; ``recipe``, where some of the others come from. Given
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
-    ``controls`` are what steered, where it says so of itself.
+    ``controls`` are what steered, where it says so of itself. ``prompt_syntax`` is that of both prompts, None
+    for plain ones.
     """
 
     prompt: str
@@ -71,3 +74,4 @@ class ImageSettings:
     refiner: str | None = None
     refiner_start: float | None = None
     controls: tuple[ControlSettings, ...] | None = None
+    prompt_syntax: PromptSyntax | None = None
