@@ -30,19 +30,21 @@ class Origin:
 
 
 @cache
-def _file(module: str) -> tuple[str, Path]:
+def _file(module: str) -> tuple[str, Path, ast.Module]:
     path = source(module)
-    return path.read_text(encoding="utf-8"), path
+    text = path.read_text(encoding="utf-8")
+    return text, path, ast.parse(text)
 
 
+@cache
 def origin(module: str, name: str) -> Origin:
     """Follow ``from … import name`` to where it is defined.
 
     Raises:
         LookupError: the module has no such name.
     """
-    text, path = _file(module)
-    for node in ast.parse(text).body:
+    text, path, tree = _file(module)
+    for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
@@ -96,7 +98,7 @@ def pages(modules: tuple[str, ...]) -> dict[str, str]:
 
 
 def _page(module: str, names: list[str], homes: Mapping[str, str]) -> str:
-    introduction = ast.get_docstring(ast.parse(_file(module)[0])) or ""
+    introduction = ast.get_docstring(_file(module)[2]) or ""
     paragraph = introduction.partition("\n\n")[0]
     elsewhere, parts = [], [f"# {module}", paragraph]
     for name in names:

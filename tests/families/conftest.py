@@ -69,7 +69,7 @@ def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     from diffusers import T2IAdapter
 
     torch.manual_seed(seed)
-    own = {"channels": [32, 64, 64], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
+    own = {"channels": [32, 64, 64, 64], "downscale_factor": 4, "adapter_type": "full_adapter_xl"}
     sd = {"channels": [32, 64], "downscale_factor": 2, "adapter_type": "full_adapter"}
     made = T2IAdapter(in_channels=channels, num_res_blocks=1, **(own if xl else sd))
     made.adapter.conv_in.weight.data *= 100  # or nobody would see it
@@ -204,13 +204,15 @@ class Families:
             )
         )
 
-    def xl(self, *, refiner: bool = False, scheduler: Any = None) -> Any:
-        """SDXL's base or refiner."""
+    def xl(self, *, refiner: bool = False, scheduler: Any = None, unet: dict[str, Any] | None = None) -> Any:
+        """SDXL's base or refiner; ``unet`` is what is configured otherwise in the base's."""
         import diffusers
 
         torch.manual_seed(1 if refiner else 0)
         made = {
-            "unet": make_xl_unet(time_ids=5, cross_attention_dim=WIDTH) if refiner else make_xl_unet(),
+            "unet": make_xl_unet(time_ids=5, cross_attention_dim=WIDTH)
+            if refiner
+            else make_xl_unet(**unet or {}),
             "vae": make_vae(),
             "text_encoder": None if refiner else make_text_encoder(),
             "text_encoder_2": make_text_encoder(projected=True, activation="gelu"),

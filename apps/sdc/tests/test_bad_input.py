@@ -124,7 +124,7 @@ def test_picture_with_nowhere_to_go(sdc, converted, tmp_path):
     done = sdc("generate", "a", "-i", converted, "-o", tmp_path / "no" / "x.png")
     assert done.status != 0
     assert "existing folder" in done.err
-    done = sdc("generate", "a", "-i", converted, "-o", tmp_path / "x.jpg")
+    done = sdc("generate", "a", "-i", converted, "-o", tmp_path / "x.bmp")
     assert done.status != 0
     assert ".png" in done.err
 

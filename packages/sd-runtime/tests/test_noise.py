@@ -114,7 +114,7 @@ def test_numpy_integers_are_seeds() -> None:
 
 
 def test_an_unknown_generator_lists_the_choices() -> None:
-    with pytest.raises(SettingsError, match=r"numpy, torch, got 'nvidia'"):
+    with pytest.raises(SettingsError, match=r"numpy, torch, torch_cuda, got 'nvidia'"):
         draw_noise((4,), 0, "nvidia")
 
 

@@ -168,7 +168,7 @@ def test_a_long_prompt_is_cut_with_a_warning(toy_pipeline: Build) -> None:
         ({"guidance_scale": float("inf")}, "finite guidance_scale, got inf"),
         ({"seed": -1}, "seed from 0 to 4294967295"),
         ({"seed": 2**32 - 1, "image_count": 2}, "seed from 0 to 4294967295"),
-        ({"rng": "nvidia"}, "generator of numpy, torch, got 'nvidia'"),
+        ({"rng": "nvidia"}, "generator of numpy, torch, torch_cuda, got 'nvidia'"),
         ({"image_count": 0}, "image_count of at least 1, got 0"),
     ],
 )

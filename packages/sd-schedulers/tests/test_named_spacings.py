@@ -9,6 +9,7 @@ import pytest
 from diffusers_oracle import DDPM_CONFIG, assert_same, class_of, ours, theirs
 from sd_schedulers import (
     ALIGN_YOUR_STEPS,
+    SAMPLER_NAMES,
     SCHEDULERS,
     SPACINGS,
     DDPMSchedule,
@@ -16,6 +17,7 @@ from sd_schedulers import (
     ScheduleError,
     align_your_steps,
     sample,
+    sampler_named,
     schedule_type,
     spacing_named,
     with_spacing,
@@ -144,3 +146,34 @@ def test_the_noise_level_of_a_timestep(form: Any, timestep: float) -> None:
     for config in ({**CONFIG, **form}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}):
         schedule = NoiseSchedule.from_config(config)
         assert schedule.timestep(schedule.sigma(timestep)) == pytest.approx(timestep, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type", "expected"),
+    [
+        ("Euler a", None, ("euler_ancestral", "linspace")),
+        ("euler A", "Automatic", ("euler_ancestral", "linspace")),
+        ("Euler", "SGM Uniform", ("euler", "trailing")),
+        ("DPM++ 2M", "SGM Uniform", ("dpmpp_2m", "linspace")),
+        ("DPM++ 2M", "Automatic", ("dpmpp_2m", "karras")),
+        ("DPM++ 2M SDE Exponential", None, ("dpmpp_2m_sde", "exponential")),
+        ("DPM2 a Karras", None, ("dpm_2_ancestral", "karras")),
+        ("DDIM", None, ("ddim", None)),
+        ("LCM", "", ("lcm", None)),
+    ],
+)
+def test_samplers_of_the_web_ui(sampler: str, schedule_type: str | None, expected: object) -> None:
+    assert sampler_named(sampler, schedule_type) == expected
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule_type"), [("Restart", None), ("Euler", "KL"), ("DPM++ 2M", "Uniform")]
+)
+def test_samplers_that_nothing_here_is(sampler: str, schedule_type: str | None) -> None:
+    with pytest.raises(ScheduleError):
+        sampler_named(sampler, schedule_type)
+
+
+def test_names_of_samplers_go_there_and_back() -> None:
+    for scheduler, name in SAMPLER_NAMES.items():
+        assert sampler_named(name)[0] == scheduler

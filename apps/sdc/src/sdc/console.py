@@ -66,24 +66,36 @@ def styled(text: str, style: str) -> Text:
     return Text(printable(text), style=style)
 
 
-def progress() -> Progress:
-    """A bar on standard error that goes away when the work is done."""
+def progress(*, rate: str | None = None) -> Progress:
+    """A bar on standard error that goes away when the work is done.
+
+    ``rate``: say, in this unit, how fast it goes, and how long it will take.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
         SpinnerColumn,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            """Finished ones for each second."""
+            return styled("" if task.speed is None else f"{task.speed:.2f} {rate}", "cyan")
+
     errors = console(err=True)
+    more = () if rate is None else (Rate(), TimeRemainingColumn())
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        *more,
         console=errors,
         transient=True,
         disable=not errors.is_terminal,

@@ -76,6 +76,12 @@ def _schedulers() -> Sequence[str]:
     return tuple(SCHEDULERS)
 
 
+def _guidance_methods() -> Sequence[str]:
+    from sd_runtime import GUIDANCE
+
+    return tuple(GUIDANCE)
+
+
 def _recipes() -> Sequence[str]:
     from sd_runtime import NO_RECIPE, RECIPES
 
@@ -92,17 +98,19 @@ sampling_options = options(
         help="a1111 reads the web UI's (word:1.2), (word), [word], escapes and BREAK; plain, none of it.",
     ),
     click.option(
-        "--seed", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
+        "--seed", "-s", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
     ),
     click.option(
         "--rng",
-        type=click.Choice(["numpy", "torch"]),
+        type=click.Choice(["numpy", "torch", "torch_cuda"]),
         default="numpy",
         show_default=True,
-        help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU.",
+        help="Whose noise a seed stands for: numpy as Apple's pipeline, torch as diffusers on a CPU, "
+        "torch_cuda as on an NVIDIA GPU.",
     ),
     click.option(
         "--num-inference-steps",
+        "--step-count",
         cls=WithDefaults,
         type=int,
         help="Sampling steps; by default {steps:g}, LCM and TCD {consistency_steps:g}, or as a recipe says.",
@@ -114,6 +122,23 @@ sampling_options = options(
         help="How far to follow the prompt; up to 1 is off. By default {guidance_scale:g}, SDXL "
         "{sdxl_guidance_scale:g}, LCM {embedded_guidance_scale:g}, or as a recipe says.",
     ),
+    click.option(
+        "--guidance-method",
+        type=NameOf("guidance method", _guidance_methods),
+        help="How predictions are joined: classifier-free, adaptive projected (colours burn out less), or "
+        "CFG-Zero*.",
+    ),
+    click.option(
+        "--guidance-rescale",
+        type=float,
+        help="How much of the spread of guided predictions is brought back, 0 to 1.",
+    ),
+    click.option(
+        "--guidance-start",
+        type=float,
+        help="From which share of the steps there is guidance; before it a step takes half the work.",
+    ),
+    click.option("--guidance-end", type=float, help="... and up to which."),
     click.option(
         "--recipe",
         type=NameOf("recipe", _recipes),

@@ -18,9 +18,13 @@ class TakesSeveral(click.Command):
         """As click, with ``--name A B`` for ``--name A --name B``."""
         return super().parse_args(ctx, list(self._repeated(args)))
 
+    def missing_arguments(self, args: list[str]) -> int:  # noqa: ARG002
+        """How many arguments are to be found among ``args``."""
+        return sum(isinstance(param, click.Argument) and param.required for param in self.params)
+
     def _repeated(self, args: list[str]) -> Iterator[str]:
         options = {name: p for p in self.params if isinstance(p, click.Option) for name in p.opts}
-        missing = sum(isinstance(param, click.Argument) and param.required for param in self.params)
+        missing = self.missing_arguments(args)
         several: str | None = None  # the option that goes on taking values
         rest = iter(args)
         for token in rest:

@@ -42,6 +42,7 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
 from sd_runtime.denoiser import Evaluation, Steer, predict_rows
 from sd_runtime.drawing import DEFAULTS
@@ -55,6 +56,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.memory import available as available_memory
 from sd_runtime.model import (
     ChunkedModel,
     FunctionModel,
@@ -65,20 +67,25 @@ from sd_runtime.model import (
     resolve_engine,
 )
 from sd_runtime.noise import Rng, draw_noise
+from sd_runtime.picture_texts import format_of
 from sd_runtime.pipeline import Pipeline
-from sd_runtime.png import GeneratedImage, read_settings
+from sd_runtime.png import GeneratedImage, read_settings, webui_text
+from sd_runtime.previews import latent_to_rgb
 from sd_runtime.recipes import NONE as NO_RECIPE
 from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
+from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.settings import ControlSettings, ImageSettings
 from sd_runtime.user_image import read_image
 
 __all__ = [
     "ADAPTER_RESIDUAL",
     "DEFAULTS",
+    "GUIDANCE",
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
+    "RNGS",
     "Adopted",
     "AttentionImplementation",
     "Bundle",
@@ -125,6 +132,7 @@ __all__ = [
     "Provenance",
     "Recipe",
     "Request",
+    "Reused",
     "Rng",
     "Role",
     "SamplingOptions",
@@ -140,8 +148,11 @@ __all__ = [
     "VaeFacts",
     "Variant",
     "adopt",
+    "available_memory",
     "draw_noise",
     "format_manifest",
+    "format_of",
+    "latent_to_rgb",
     "new_bundle",
     "open_any",
     "open_bundle",
@@ -151,5 +162,7 @@ __all__ = [
     "read_image",
     "read_settings",
     "resolve_engine",
+    "reused",
+    "webui_text",
     "zero_residuals",
 ]

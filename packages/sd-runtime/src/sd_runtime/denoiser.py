@@ -46,26 +46,35 @@ def unsteered(_: Evaluation) -> Mapping[str, Float]:
 
 
 def guided_denoiser(
-    unet: LoadedModel, conditions: Conditions, steer: Steer = unsteered, *, total: int = 0
+    unet: LoadedModel,
+    conditions: Conditions,
+    steer: Steer = unsteered,
+    *,
+    total: int = 0,
+    guided: tuple[float, float] = (0.0, 1.0),
 ) -> Denoiser:
     """``unet`` under ``conditions``, for one picture.
 
-    ``steer`` is asked at each of ``total`` evaluations for the inputs that it has to give.
+    ``steer`` is asked at each of ``total`` evaluations for the inputs that it has to give. ``guided`` is the
+    part of them, from and to, in which there is guidance; outside, the positive row alone is predicted.
     """
-    count = len(conditions.rows["encoder_hidden_states"])
+    start, end = guided
+    alone = conditions.positive()
     zeros = zero_residuals(unet.component.inputs)
     index = -1
 
     def denoise(latent: Float, timestep: float) -> Float:
         nonlocal index
         index += 1
+        given = conditions if not total or start <= index / total < end else alone
+        count = len(given.is_negative)
         sample = np.repeat(latent, count, axis=0)
-        if conditions.extra_channels is not None:
-            sample = np.concatenate([sample, conditions.extra_channels], axis=1)
-        rows = {"sample": sample, "timestep": np.full(count, timestep, np.float32), **conditions.rows}
-        rows |= steer(Evaluation(rows, conditions.is_negative, index, total))
+        if given.extra_channels is not None:
+            sample = np.concatenate([sample, given.extra_channels], axis=1)
+        rows = {"sample": sample, "timestep": np.full(count, timestep, np.float32), **given.rows}
+        rows |= steer(Evaluation(rows, given.is_negative, index, total))
         fixed = {name: array for name, array in zeros.items() if name not in rows}
-        return conditions.guide(predict_rows(unet, ["noise_pred"], rows, fixed)["noise_pred"])
+        return given.guide(predict_rows(unet, ["noise_pred"], rows, fixed)["noise_pred"])
 
     return denoise
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sd_bundle import Bundle, MissingComponentError, ModelFacts
 from sd_schedulers import resolve, spacing_named
 
+from sd_runtime.conditioning.guidance import is_guided
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
@@ -122,10 +123,12 @@ def drawing_of(
         recipe=None if request.recipe == NONE else request.recipe,
         controls=getattr(request.steer, "controls", None),
         prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
+        **_of_guidance(request),
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )
     own = {**_of_task(request, task, model), **_of_refiner(request, model)}
     complete = replace(settings, **own)
+    _check_guided(complete, model)
     check_scheduling(complete, bundle)
     return Drawing(complete, task, image, mask, request.refiner, request.steer)
 
@@ -210,6 +213,28 @@ def _guidance_scale(model: ModelFacts) -> float:
     if model.conditioning.guidance_embedding:
         return EMBEDDED_GUIDANCE_SCALE
     return SDXL_GUIDANCE_SCALE if model.family in ("sdxl", "sdxl-refiner") else GUIDANCE_SCALE
+
+
+#: What says how to guide.
+_GUIDING = ("guidance_method", "guidance_rescale", "guidance_start", "guidance_end")
+
+
+def _of_guidance(request: Request) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in _GUIDING}
+
+
+def _check_guided(settings: ImageSettings, model: ModelFacts) -> None:
+    """Refuse ways to guide where there is no guidance, or one by three predictions."""
+    asked = [name for name in _GUIDING if getattr(settings, name) is not None]
+    if not asked:
+        return
+    if not is_guided(settings, model):
+        scale = settings.guidance_scale
+        raise SettingsError(f"expected guidance for {asked[0]}, got a guidance_scale of {scale:g}: none")
+    if settings.image_guidance_scale is not None:
+        raise SettingsError(
+            f"expected a task without an image guidance scale for {asked[0]}, got {settings.mode}"
+        )
 
 
 def _of_task(request: Request, task: Task, model: ModelFacts) -> dict[str, Any]:

@@ -5,7 +5,7 @@ SdRuntimeError
 ├── SettingsError           an argument of a generation makes no sense: which, expected, got
 ├── UserImageError          a file given as a picture cannot be read as one
 ├── NumericsError           a network returned NaN or infinity: which one
-└── ImageTextError          a PNG without readable settings
+└── ImageTextError          a picture without readable settings
 
 PromptTruncatedWarning      (UserWarning) the prompt was longer than the text encoder's window
 
@@ -36,7 +36,7 @@ class NumericsError(SdRuntimeError):
 
 
 class ImageTextError(SdRuntimeError):
-    """A PNG without readable settings."""
+    """A picture without readable settings, or one that has no room for them."""
 
 
 class PromptTruncatedWarning(UserWarning):

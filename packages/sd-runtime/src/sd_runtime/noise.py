@@ -2,6 +2,7 @@
 
 ``numpy`` is what Apple's Python pipeline draws: ``np.random.seed(seed); np.random.randn(*shape)``.
 ``torch`` is what diffusers draws on a CPU: ``torch.manual_seed(seed); torch.randn(shape)``.
+``torch_cuda`` is what it draws on an NVIDIA GPU (``philox.py``), the web UI's ``NV``.
 
 Torch's float32 normals depend on the processor. Reproduced is the code that it runs on every x86 processor
 with AVX2 (AVX-512 ones included: torch has no wider version of this kernel). Elsewhere, and with
@@ -22,12 +23,14 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_runtime.errors import SettingsError
+from sd_runtime.philox import philox_normal
 
-Rng: TypeAlias = Literal["numpy", "torch"]
+Rng: TypeAlias = Literal["numpy", "torch", "torch_cuda"]
 Float32: TypeAlias = npt.NDArray[np.float32]
 
 #: The seeds that each generator takes; torch reads a negative one modulo 2**64.
-SEEDS: Mapping[str, range] = {"numpy": range(2**32), "torch": range(-(2**63), 2**64)}
+_TORCH_SEEDS = range(-(2**63), 2**64)
+SEEDS: Mapping[str, range] = {"numpy": range(2**32), "torch": _TORCH_SEEDS, "torch_cuda": _TORCH_SEEDS}
 
 
 def draw_noise(shape: Sequence[int], seed: int, rng: Rng = "numpy") -> Float32:
@@ -47,9 +50,11 @@ class NoiseStream:
         if rng not in SEEDS:
             raise SettingsError(f"expected a random number generator of {', '.join(SEEDS)}, got {rng!r}")
         # Both libraries seed MT19937 by Knuth's recurrence from 32 bits; torch drops the seed's upper half.
-        self._engine = np.random.RandomState(_checked_seed(seed, SEEDS[rng], rng) % 2**32)
+        checked = _checked_seed(seed, SEEDS[rng], rng)
+        self._engine = np.random.RandomState(checked % 2**32)
+        self._seed, self._draws = checked % 2**64, 0
         self._spare: list[float] = []
-        self._is_torch = rng == "torch"
+        self._rng = rng
 
     def draw(self, shape: Sequence[int]) -> Float32:
         """The next unit-variance Gaussian noise, float32."""
@@ -62,7 +67,10 @@ class NoiseStream:
             yield self.draw(shape)
 
     def _draw(self, count: int) -> Float32:
-        if not self._is_torch:
+        if self._rng == "torch_cuda":
+            self._draws += 1
+            return philox_normal(count, self._seed, self._draws - 1)
+        if self._rng == "numpy":
             return self._engine.standard_normal(count).astype(np.float32)
         if count < 16:
             return self._one_by_one(count)

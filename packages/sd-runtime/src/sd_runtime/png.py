@@ -1,6 +1,6 @@
-"""A picture that remembers how it was made: settings as text chunks of a PNG.
+"""A picture that remembers how it was made: settings as texts inside a PNG, JPEG or WebP.
 
-Two chunks: ``parameters`` in the form that Stable Diffusion web UIs read, and ``sdc``, JSON with every
+Two texts: ``parameters`` in the form that Stable Diffusion web UIs read, and ``sdc``, JSON with every
 setting.
 """
 
@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_bundle import ManifestError, decode, encode, parse_json
-from sd_bundle.drafts import replacing
 from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
+from sd_runtime.picture_texts import PictureTexts, read_texts, save_with_texts
 from sd_runtime.settings import ControlSettings, ImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.PngImagePlugin import PngInfo
-
-KEY = "sdc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +32,12 @@ class GeneratedImage:
     flagged: bool = False
 
     def save(self, path: str | Path) -> None:
-        """Write a PNG with the settings inside, whole or not at all; replaces a file of that name."""
-        with replacing(Path(path)) as draft:
-            self.image.save(draft, format="PNG", pnginfo=_text_chunks(self.settings))
+        """Write a PNG, JPEG or WebP, by suffix, with the settings inside; replaces a file of that name.
 
-
-def _text_chunks(settings: ImageSettings) -> PngInfo:
-    from PIL.PngImagePlugin import PngInfo
-
-    chunks = PngInfo()
-    chunks.add_text("parameters", webui_text(settings))
-    chunks.add_text(KEY, json.dumps(encode(settings)))
-    return chunks
+        It is written whole or not at all. Errors as :func:`~sd_runtime.picture_texts.save_with_texts`.
+        """
+        texts = PictureTexts(webui_text(self.settings), json.dumps(encode(self.settings)))
+        save_with_texts(self.image, Path(path), texts)
 
 
 def webui_text(settings: ImageSettings) -> str:
@@ -94,7 +85,7 @@ def _own_eta(settings: ImageSettings) -> float | None:
 
 
 #: It has no numpy generator; torch's on the processor it calls CPU.
-_WEBUI_RNG = {"torch": "CPU"}
+_WEBUI_RNG = {"torch": "CPU", "torch_cuda": "NV"}
 
 
 def _quoted(value: object) -> str:
@@ -104,12 +95,21 @@ def _quoted(value: object) -> str:
 
 
 def read_settings(path: str | Path) -> ImageSettings:
-    """The settings inside a PNG that :meth:`GeneratedImage.save` wrote, also before there were some of them.
+    """The settings in a picture that :meth:`GeneratedImage.save` wrote, also before there were some of them.
 
     Raises:
-        ImageTextError: not a PNG, no settings in it, or settings that are not whole.
+        ImageTextError: no PNG, JPEG or WebP, no settings in it, or settings that are not whole.
     """
-    text = _stored_text(Path(path))
+    stored = read_texts(path).sdc
+    if stored is None:
+        raise ImageTextError(
+            f"{path}: expected a text chunk 'sdc', got none: other software wrote this picture"
+        )
+    return parse_settings(stored, path)
+
+
+def parse_settings(text: str, path: str | Path) -> ImageSettings:
+    """The settings that ``text`` of the picture at ``path`` states; errors as :func:`read_settings`."""
     try:
         found = parse_json(text)
         return decode(ImageSettings, {**_LATER, **found} if isinstance(found, dict) else found)
@@ -121,23 +121,3 @@ def read_settings(path: str | Path) -> ImageSettings:
 
 #: What a picture has that was drawn before a setting was.
 _LATER = {field.name: None for field in dataclasses.fields(ImageSettings) if field.default is None}
-
-
-def _stored_text(path: Path) -> str:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            text = getattr(image, "text", {}).get(KEY)
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:  # what Pillow raises on files that are no PNG, or cut
-        raise ImageTextError(f"{path}: expected a PNG, got {error}") from None
-    if text is None:
-        raise ImageTextError(
-            f"{path}: expected a text chunk {KEY!r}, got none: other software wrote this picture"
-        )
-    return str(text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.settings import Size
@@ -32,6 +33,10 @@ class SamplingOptions(TypedDict, total=False):
     seed: int
     num_inference_steps: int | None
     guidance_scale: float | None
+    guidance_method: str | None
+    guidance_rescale: float | None
+    guidance_start: float | None
+    guidance_end: float | None
     scheduler: str | None
     spacing: str | None
     timesteps: Sequence[int] | None
@@ -64,12 +69,18 @@ class Request:
         prompt: what to draw; for InstructPix2Pix, what to change.
         negative_prompt: what not to draw; without effect unless the picture is guided.
         seed: of the noise.
-        rng: whose generator makes the noise of it: ``numpy``, as in Apple's Python pipeline, or ``torch``, as
-            in diffusers on a CPU.
+        rng: whose generator makes the noise of it: ``numpy``, as in Apple's Python pipeline, ``torch``, as
+            in diffusers on a CPU, or ``torch_cuda``, as on an NVIDIA GPU.
         num_inference_steps: how many steps to sample; 20, or 4 with LCM and TCD.
         guidance_scale: how far to follow the prompt; up to 1 there is no guidance, and half the work. 7.5; 5
             for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no negative prompt.
             Turbo models want 0.
+        guidance_method: how the predictions with the prompt and with the negative one are joined: ``cfg``,
+            classifier-free; ``apg``, adaptive projected guidance, which burns colours out less; ``cfg_zero``.
+        guidance_rescale: how much of the spread of a guided prediction is brought back to that without
+            guidance, 0 to 1; 0.7 where a model has a terminal signal to noise ratio of zero.
+        guidance_start, guidance_end: between which shares of the steps there is guidance, 0 and 1. Outside, a
+            step takes half of the work.
         scheduler: a name that sd_schedulers knows; by default the one that the bundle names.
         spacing: how to spread the steps over the noise, a name in ``sd_schedulers.SPACINGS``; by default as
             the bundle's scheduler config has it.
@@ -107,6 +118,10 @@ class Request:
     rng: Rng = "numpy"
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_method: str | None = None
+    guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None
     scheduler: str | None = None
     spacing: str | None = None
     timesteps: Sequence[int] | None = None
@@ -140,6 +155,7 @@ class Request:
         if self.prompt_syntax not in SYNTAXES:
             expected = ", ".join(SYNTAXES)
             raise SettingsError(f"expected a prompt_syntax of {expected}, got {self.prompt_syntax!r}")
+        _check_guidance(self)
         for name in SIZES:
             _check_size(name, getattr(self, name))
         for name, kind in (("timesteps", int), ("sigmas", float)):
@@ -160,6 +176,21 @@ def request_of(prompt: str | Request, options: SamplingOptions) -> Request:
         if name not in known:
             raise TypeError(f"expected an option of {', '.join(known)}; got {name!r}")
     return Request(prompt, **options) if isinstance(prompt, str) else replace(prompt, **options)
+
+
+def _check_guidance(request: Request) -> None:
+    if request.guidance_method is not None and request.guidance_method not in GUIDANCE:
+        expected = ", ".join(GUIDANCE)
+        raise SettingsError(f"expected a guidance_method of {expected}, got {request.guidance_method!r}")
+    for name in ("guidance_rescale", "guidance_start", "guidance_end"):
+        value = getattr(request, name)
+        _check_finite(name, value)
+        if value is not None and not 0 <= value <= 1:
+            raise SettingsError(f"expected {name} from 0 to 1, got {value!r}")
+    start = 0.0 if request.guidance_start is None else request.guidance_start
+    end = 1.0 if request.guidance_end is None else request.guidance_end
+    if start >= end:
+        raise SettingsError(f"expected guidance_start below guidance_end, got {start!r} and {end!r}")
 
 
 def _check_steps(steps: int | None) -> None:

@@ -91,7 +91,8 @@ def _sampled(
         nothing = np.zeros(facts.latent_shape, np.float32)
         return next(sampled(lambda _, __: nothing, repeat(nothing))).total
 
-    total = 0 if steer is unsteered else evaluations()
+    is_everywhere = settings.guidance_start is None and settings.guidance_end is None
+    total = 0 if steer is unsteered and is_everywhere else evaluations()
     denoiser = _denoiser(begun, texts, settings, models, steer, total=total)
     steps = sampled(begun.around(denoiser), noise.endless(facts.latent_shape))
     return map(begun.shown, steps)
@@ -109,4 +110,5 @@ def _denoiser(
         negative=negative,
         extra_channels=begun.extra_channels,
     )
-    return guided_denoiser(unet, given, steer, total=total)
+    end = 1.0 if settings.guidance_end is None else settings.guidance_end
+    return guided_denoiser(unet, given, steer, total=total, guided=(settings.guidance_start or 0.0, end))

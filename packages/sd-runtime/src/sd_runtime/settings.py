@@ -38,8 +38,9 @@ class ImageSettings:
     UI's name for the spacing of noise levels, where it knows one. ``spacing``, ``timesteps`` and ``sigmas``
     are what was asked for in place of the bundle's own; ``recipe``, where some of the others come from. Given
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
-    ``controls`` are what steered, where it says so of itself. ``prompt_syntax`` is that of both prompts, None
-    for plain ones.
+    ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
+    are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
+    ``prompt_syntax`` is that of both prompts, None for plain ones.
     """
 
     prompt: str
@@ -75,3 +76,7 @@ class ImageSettings:
     refiner_start: float | None = None
     controls: tuple[ControlSettings, ...] | None = None
     prompt_syntax: PromptSyntax | None = None
+    guidance_method: str | None = None
+    guidance_rescale: float | None = None
+    guidance_start: float | None = None
+    guidance_end: float | None = None

@@ -25,7 +25,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 
 #: What Pillow may open: common formats, whose decoders are written for untrusted files.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-_reading = threading.Lock()
+#: Pillow warns, and the filters of warnings are those of all threads.
+READING = threading.Lock()
 
 _ROWS = 256  # of a picture that are copied at a time
 
@@ -67,7 +68,7 @@ def read_image(path: str | Path, *, still: bool = False) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with _reading, warnings.catch_warnings():  # whose filters are those of all threads
+        with READING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 if still and getattr(image, "is_animated", False):

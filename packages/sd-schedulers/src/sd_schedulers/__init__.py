@@ -17,10 +17,11 @@ from sd_schedulers.schedule import DDPMSchedule, EDMSchedule, FlowSchedule, Nois
 from sd_schedulers.settings import ConfigKeys
 from sd_schedulers.spacing import ALIGN_YOUR_STEPS
 from sd_schedulers.start import FromImage, FromNoise, Resumed, Span, Start
-from sd_schedulers.webui import sampler_name, schedule_type
+from sd_schedulers.webui import SAMPLER_NAMES, sampler_name, sampler_named, schedule_type
 
 __all__ = [
     "ALIGN_YOUR_STEPS",
+    "SAMPLER_NAMES",
     "SCHEDULERS",
     "SPACINGS",
     "ConfigKeys",
@@ -50,6 +51,7 @@ __all__ = [
     "resolve",
     "sample",
     "sampler_name",
+    "sampler_named",
     "schedule_type",
     "spacing_named",
     "with_spacing",

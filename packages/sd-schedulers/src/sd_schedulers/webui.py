@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from sd_schedulers.named_spacings import SPACINGS
+from sd_schedulers.errors import ScheduleError
+from sd_schedulers.named_spacings import SPACINGS, spacing_named
 from sd_schedulers.registry import SCHEDULERS
 
 #: ``Sampler``. Source: modules/sd_samplers_kdiffusion.py, sd_samplers_timesteps.py there.
@@ -32,6 +33,18 @@ SAMPLER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
 _WITHOUT_TYPE: Final = frozenset(("pndm", "ddim", "unipc"))
 #: Those that leave the last of evenly spaced timesteps out, which is what the web UI calls SGM Uniform.
 _WITHOUT_LAST: Final = frozenset(("dpmpp_2m", "dpmpp_2m_sde"))
+#: What ``Automatic`` means where it is not ``Uniform``. Source: ``scheduler`` in the options of each, there.
+_AUTOMATIC: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "dpm_2": "karras",
+        "dpm_2_ancestral": "karras",
+        "dpmpp_2m": "karras",
+        "dpmpp_2m_sde": "exponential",
+        "dpmpp_sde": "karras",
+    }
+)
+#: LCM has timesteps of its own, here and there.
+_WITH_OWN_TIMESTEPS: Final = frozenset((*_WITHOUT_TYPE, "lcm"))
 
 
 def sampler_name(scheduler: str) -> str | None:
@@ -67,3 +80,40 @@ def _stated(scheduler: str, config: Mapping[str, object]) -> str | None:
         and spacing.is_honoured_by(SCHEDULERS[scheduler])
     ]
     return stated[-1] if stated else None
+
+
+def sampler_named(sampler: str, schedule_type: str | None = None) -> tuple[str, str | None]:
+    """The scheduler and the spacing that the web UI means; None for a scheduler that has no choice of one.
+
+    In any case. Its texts before version 1.9 have both in one: ``DPM++ 2M Karras``.
+
+    Raises:
+        ScheduleError: it has no such sampler or schedule type, or nothing here is the same.
+
+    Example:
+        >>> sampler_named("Euler a")
+        ('euler_ancestral', 'linspace')
+        >>> sampler_named("DPM++ 2M Karras")
+        ('dpmpp_2m', 'karras')
+    """
+    scheduler, rest = _scheduler_and_rest(sampler)
+    stated = schedule_type or rest or "Automatic"
+    if stated.lower() == "automatic":
+        own = None if scheduler in _WITH_OWN_TIMESTEPS else "linspace"
+        return scheduler, _AUTOMATIC.get(scheduler, own)
+    spacing = spacing_named(stated).name
+    if spacing == "linspace" and scheduler in _WITHOUT_LAST:
+        raise ScheduleError(f"expected another schedule type than Uniform with {sampler}: nothing here is it")
+    if spacing == "trailing" and scheduler in _WITHOUT_LAST:
+        spacing = "linspace"
+    return scheduler, spacing
+
+
+def _scheduler_and_rest(sampler: str) -> tuple[str, str]:
+    """By the longest name that ``sampler`` begins with; what follows it is a schedule type."""
+    types = {"", *(spacing.webui.lower() for spacing in SPACINGS.values() if spacing.webui)}
+    for scheduler, name in SAMPLER_NAMES.items():
+        begins, rest = sampler[: len(name)].lower() == name.lower(), sampler[len(name) :].strip()
+        if begins and rest.lower() in types:
+            return scheduler, rest
+    raise ScheduleError(f"expected a sampler of {', '.join(SAMPLER_NAMES.values())}; got {sampler!r}")

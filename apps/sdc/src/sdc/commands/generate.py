@@ -1,4 +1,4 @@
-"""``sdc generate``: a bundle and a prompt to PNG files."""
+"""``sdc generate``: a bundle and a prompt to pictures that know how they were made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
+from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.sampling_options import WithDefaults, options, sampling_options
@@ -16,7 +17,16 @@ from sdc.several import TakesSeveral
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from sd_runtime import GeneratedImage, Pipeline, Precision, SamplingOptions
+    from sd_runtime import (
+        ComputeUnit,
+        GeneratedImage,
+        ImageSize,
+        Pipeline,
+        Precision,
+        Reused,
+        SamplingOptions,
+    )
+    from sd_schedulers import Step
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +45,8 @@ def _pair(separator: str) -> Callable[[click.Context, click.Parameter, str | Non
     return parse
 
 
+#: Of a picture whose settings state none.
+_SEED = 93
 #: numpy's Mersenne Twister takes 32 bits.
 _LAST_SEED = 2**32 - 1
 
@@ -102,85 +114,195 @@ _xl_options = options(
 )
 
 
-@click.command("generate", cls=TakesSeveral, short_help="Draw pictures of a prompt with a bundle.")
-@click.argument("prompt")
+class _Generate(TakesSeveral):
+    """The prompt is an argument, an option, or that of a picture."""
+
+    def missing_arguments(self, args: list[str]) -> int:
+        """How many arguments are still to come."""
+        elsewhere = any(token.partition("=")[0] in ("--prompt", "--like") for token in args)
+        return 0 if elsewhere else 1
+
+
+@click.command("generate", cls=_Generate, short_help="Draw pictures of a prompt with a bundle.")
+@click.argument("prompt", required=False)
+@click.option("--prompt", "prompt_option", metavar="TEXT", help="The same, as Apple's pipeline has it.")
 @click.option(
-    "-i", "--bundle", type=click.Path(path_type=Path), required=True, help="The bundle to draw with."
+    "-i",
+    "--bundle",
+    "--resource-path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The bundle to draw with, or a folder of Apple's converter or Swift package.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    "--output-path",
+    type=click.Path(path_type=Path),
     required=True,
-    help="The PNG to write; with several images, FILE-SEED.png each.",
+    help="The picture to write: .png, .jpg or .webp; with several images, FILE-SEED.png each. In a folder "
+    "it is named after the prompt.",
 )
 @click.option(
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
+)
+@click.option(
+    "--size",
+    metavar="WIDTHxHEIGHT",
+    callback=_pair("x"),
+    help="Which of the bundle's picture sizes; by default its first.",
+)
+@click.option(
+    "--like",
+    type=_PICTURE,
+    help="Draw with the settings in a picture, of sdc or of a web UI; what is stated here comes first.",
+)
+@click.option(
+    "--save-every",
+    default=0,
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
 @sampling_options
 @_picture_options
 @_xl_options
 @control_options
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
+@apple_options
 @engine_options("auto")
+@click.pass_context
 def command(
-    prompt: str,
+    ctx: click.Context,
+    /,
+    prompt: str | None,
     *,
+    prompt_option: str | None,
     bundle: Path,
     output: Path,
     image_count: int,
+    size: tuple[int, int] | None,
+    like: Path | None,
+    save_every: int,
     disable_safety: bool,
+    compute_unit: ComputeUnit | None,
+    model_version: str | None,
+    unet_batch_one: bool,
+    reduce_memory: bool,
     engine: str,
     precision: Precision | None,
-    seed: int,
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
     **asked: Any,
 ) -> None:
-    """Draw PROMPT with the bundle of -i and write a PNG that carries its settings as text."""
-    from sd_runtime import Pipeline
+    """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
+    from sd_runtime import Pipeline, reused
 
-    from sdc.console import console, peak_memory, size
+    from sdc.console import console, peak_memory
+    from sdc.console import size as bytes_of
 
+    said = prompt_of(prompt, prompt_option, is_optional=like is not None)
     _check_output(output)
-    _check_seeds(seed, image_count)
     began = time.perf_counter()
+    source = None if like is None else reused(like)
+    if source is None:
+        _check_seeds(asked["seed"], image_count)
+    resolved = engine_on(engine, precision, compute_unit)
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
-    pipeline = Pipeline.open(bundle, engine=engine, precision=precision, reduce_memory=True)
-    if refiner is not None:
-        asked["refiner"] = Pipeline.open(refiner, engine=engine, precision=precision, reduce_memory=True)
-    for name, path in (("image", image), ("mask", mask)):
-        if path is not None:
-            asked[name] = _read(path, pipeline)
-    if (steer := steering(pipeline, asked)) is not None:
-        asked["steer"] = steer
-    for index in range(image_count):
-        target = numbered(output, seed + index) if image_count > 1 else output
-        drawn = draw(pipeline, prompt, check_safety=not disable_safety, seed=seed + index, **asked)
-        drawn.save(target)
-        _say(drawn, target)
+    pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
+    check_bundle(pipeline.bundle, model_version=model_version, unet_batch_one=unet_batch_one)
+    given: dict[str, Any] = {
+        "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
+        "image": image and _read(image, pipeline),
+        "mask": mask and _read(mask, pipeline),
+        "steer": steering(pipeline, asked),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    drawing = {"prompt": said, **asked, **given}
+    if source is not None:
+        own = {} if said is None else {"prompt": said}
+        drawing = source.with_options({**own, **stated(ctx, asked), **given})
+        _say_what_differs(source, pipeline)
+    first, text = drawing.pop("seed", _SEED), drawing.pop("prompt")
+    _check_seeds(first, image_count)
+    target = named(output, text)
+    for seed in range(first, first + image_count):
+        path = numbered(target, seed) if image_count > 1 else target
+        drawn = draw(
+            pipeline,
+            text,
+            check_safety=not disable_safety,
+            save=_every(save_every, path),
+            seed=seed,
+            **drawing,
+        )
+        drawn.save(path)
+        _say(drawn, path)
     console().print(
         f"{image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
-        f"{time.perf_counter() - began:.1f} s, peak memory {size(peak_memory())}; "
+        f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
         f"engine {pipeline.engine}, {pipeline.precision} arithmetic",
         soft_wrap=True,
     )
 
 
 def draw(
-    pipeline: Pipeline, prompt: str, *, check_safety: bool = True, **options: Unpack[SamplingOptions]
+    pipeline: Pipeline,
+    prompt: str,
+    *,
+    check_safety: bool = True,
+    save: Callable[[Pipeline, Step], None] | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> GeneratedImage:
-    """One picture, behind a bar that counts the steps."""
+    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each."""
     from sdc.console import progress
 
     settings = pipeline.settings(prompt, **options)
-    with progress() as bar:
+    with progress(rate="step/s") as bar:
         task = bar.add_task("loading", total=None)
         for step in pipeline.steps(prompt, **options):
             bar.update(task, description="sampling", total=step.total, completed=step.index + 1)
+            if save is not None:
+                save(pipeline, step)
         bar.update(task, description="decoding")
         return pipeline.finish(step.latent, settings, check_safety=check_safety)
+
+
+def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
+    """What writes every ``count``-th step beside ``path``; the last one is the picture itself."""
+    if count == 0:
+        return None
+
+    def save(pipeline: Pipeline, step: Step) -> None:
+        number = step.index + 1
+        if number % count == 0 and number != step.total:
+            from sd_bundle.drafts import replacing
+            from sd_runtime import format_of
+
+            target = path.with_name(f"{path.stem}-step-{number:03d}{path.suffix}")
+            with replacing(target) as draft:
+                pipeline.decode(step.denoised).save(draft, format=format_of(target))
+
+    return save
+
+
+def _size(asked: tuple[int, int] | None, source: Reused | None) -> ImageSize | None:
+    """That of --size (height, width), or of the picture whose settings are used again."""
+    from sd_runtime import ImageSize
+
+    if asked is not None:
+        return ImageSize(height=asked[0], width=asked[1])
+    return None if source is None else source.size
+
+
+def _say_what_differs(source: Reused, pipeline: Pipeline) -> None:
+    """The model is another one if another bundle was chosen, which is no mistake."""
+    from sdc.console import console
+
+    model = pipeline.bundle.manifest.model.identifier
+    if source.model not in (None, model):
+        console().print(f"note: that picture is of {source.model}, this one of {model}", soft_wrap=True)
 
 
 def numbered(output: Path, seed: int) -> Path:
@@ -220,9 +342,13 @@ def _check_seeds(first: int, count: int) -> None:
 
 def _check_output(output: Path) -> None:
     """Say what is wrong with the output before minutes of work are lost on it."""
-    if output.suffix.lower() != ".png":
-        raise click.BadParameter(
-            f"expected a file name that ends in .png, got {output.name}", param_hint="-o"
-        )
+    from sd_runtime import ImageTextError, format_of
+
+    if output.is_dir():
+        return
+    try:
+        format_of(output)
+    except ImageTextError as error:
+        raise click.BadParameter(str(error), param_hint="-o") from None
     if not output.parent.is_dir():
         raise click.BadParameter(f"expected an existing folder, got {output.parent}", param_hint="-o")

@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from sd_bundle import ModelFacts
 
-from sd_runtime.conditioning.guidance import Guide, classifier_free, guidance_embedding, instructed, unguided
+from sd_runtime.conditioning.guidance import (
+    GUIDANCE,
+    Guide,
+    guidance_embedding,
+    instructed,
+    rescaled,
+    unguided,
+)
 from sd_runtime.conditioning.prompt import EncodedText
 from sd_runtime.conditioning.sizes import time_ids
 from sd_runtime.errors import SettingsError
@@ -37,6 +44,13 @@ class Conditions:
     extra_channels: Float | None
     guide: Guide
     is_negative: tuple[bool, ...]
+
+    def positive(self) -> Conditions:
+        """The one row that guidance moves towards, alone."""
+        at = self.is_negative.index(False)
+        rows = {name: values[at : at + 1] for name, values in self.rows.items()}
+        extra = None if self.extra_channels is None else self.extra_channels[at : at + 1]
+        return Conditions(rows, extra, unguided, (False,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,10 @@ def _rows(
     if negative is None:
         return [Row(positive)], unguided
     if settings.image_guidance_scale is None:
-        return [Row(negative, is_negative=True), Row(positive)], classifier_free(settings.guidance_scale)
+        guide = GUIDANCE[settings.guidance_method or "cfg"](settings.guidance_scale)
+        if settings.guidance_rescale:
+            guide = rescaled(guide, settings.guidance_rescale)
+        return [Row(negative, is_negative=True), Row(positive)], guide
     rows = [
         Row(positive),
         Row(negative, is_negative=True),

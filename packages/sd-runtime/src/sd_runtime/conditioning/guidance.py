@@ -6,8 +6,8 @@ Legend: n rows to predict, C channels, H W latent height and width, D width of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,12 @@ from sd_bundle import ModelFacts
 from sd_runtime.settings import ImageSettings
 
 Float: TypeAlias = npt.NDArray[np.float32]
+
+#: Of adaptive projected guidance, for Stable Diffusion 2.1 (appendix of its paper, table 9).
+MOMENTUM: Final = -0.5
+THRESHOLD: Final = 7.5
+ETA: Final = 0.0
+
 #: predictions (n, C, H, W), one for each row of the conditions -> the one to follow, (1, C, H, W)
 Guide: TypeAlias = Callable[[Float], Float]
 
@@ -49,6 +55,74 @@ def classifier_free(guidance_scale: float) -> Guide:
         return guided
 
     return guide
+
+
+def adaptive_projected(
+    guidance_scale: float, *, momentum: float = MOMENTUM, threshold: float = THRESHOLD, eta: float = ETA
+) -> Guide:
+    """Rows are [negative, positive]; of their difference, what is parallel to the positive is left out.
+
+    ``momentum`` of the difference over the steps, so the guide serves one picture; ``threshold``, the longest
+    that the difference may be; ``eta``, how much of the parallel part stays. Colours burn out less.
+
+    Source: Sadat et al., "Eliminating Oversaturation and Artifacts of High Guidance Scales", arXiv
+    2410.02416, with the values of its tables for Stable Diffusion; diffusers'
+    ``guiders/adaptive_projected_guidance.py``.
+    """
+    running = np.zeros(1, np.float64)
+
+    def guide(predictions: Float) -> Float:
+        nonlocal running
+        negative, positive = predictions[:1].astype(np.float64), predictions[1:].astype(np.float64)
+        running = (positive - negative) + momentum * running
+        length = np.sqrt(np.square(running).sum())
+        difference = running * min(1.0, threshold / length) if threshold > 0 and length > 0 else running
+        direction = positive / max(np.sqrt(np.square(positive).sum()), 1e-12)
+        parallel = (difference * direction).sum() * direction
+        guided = positive + (guidance_scale - 1) * (difference - parallel + eta * parallel)
+        return np.asarray(guided, np.float32)
+
+    return guide
+
+
+def optimally_scaled(guidance_scale: float) -> Guide:
+    """Rows are [negative, positive]; the negative is scaled to be as near to the positive as it can.
+
+    Source: Fan et al., "CFG-Zero*", arXiv 2503.18886, eq. 8; diffusers'
+    ``guiders/classifier_free_zero_star_guidance.py``. Its zero first step is of flow matching.
+    """
+
+    def guide(predictions: Float) -> Float:
+        negative, positive = predictions[:1].astype(np.float64), predictions[1:].astype(np.float64)
+        scale = (positive * negative).sum() / (np.square(negative).sum() + 1e-8)
+        guided = scale * negative + guidance_scale * (positive - scale * negative)
+        return np.asarray(guided, np.float32)
+
+    return guide
+
+
+def rescaled(guide: Guide, rescale: float) -> Guide:
+    """``guide``, with a share ``rescale`` of its spread brought back to that of the positive row, the last.
+
+    Source: Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", arXiv 2305.08891, eq.
+    15 and 16; diffusers' ``rescale_noise_cfg``.
+    """
+
+    def rescaling(predictions: Float) -> Float:
+        guided = guide(predictions)
+        ratio = predictions[-1:].std(ddof=1) / guided.std(ddof=1)
+        mixed: Float = guided * np.float32(rescale * ratio + (1 - rescale))
+        return mixed
+
+    return rescaling
+
+
+#: Ways to guide by a negative row and a positive one, by the names of requests.
+GUIDANCE: Final[Mapping[str, Callable[[float], Guide]]] = {
+    "cfg": classifier_free,
+    "apg": adaptive_projected,
+    "cfg_zero": optimally_scaled,
+}
 
 
 def instructed(guidance_scale: float, image_guidance_scale: float) -> Guide:
