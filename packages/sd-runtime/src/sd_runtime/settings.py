@@ -10,6 +10,23 @@ from sd_runtime.noise import Rng
 Size: TypeAlias = tuple[int, int]
 #: How weights are written into prompts; plain ones have none.
 PromptSyntax: TypeAlias = Literal["a1111"]
+#: What becomes of a picture that the safety checker flags.
+SafetyAction: TypeAlias = Literal["black", "blur", "report"]
+#: ``absent``: the bundle has no safety checker; ``off``: it was not asked.
+SafetyStatus: TypeAlias = Literal["passed", "flagged", "absent", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyReport:
+    """What the safety checker said of a picture; ``action`` and ``adjustment`` are None where none ran.
+
+    ``scores``, one for each concept, are above 0 where it is found; None where the checker gives none.
+    """
+
+    status: SafetyStatus
+    action: SafetyAction | None = None
+    adjustment: float | None = None
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +57,8 @@ class ImageSettings:
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
     ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
     are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
-    ``prompt_syntax`` is that of both prompts, None for plain ones.
+    ``prompt_syntax`` is that of both prompts, None for plain ones. ``safety`` is what the safety checker
+    said, if one ran.
     """
 
     prompt: str
@@ -76,6 +94,7 @@ class ImageSettings:
     refiner_start: float | None = None
     controls: tuple[ControlSettings, ...] | None = None
     prompt_syntax: PromptSyntax | None = None
+    safety: SafetyReport | None = None
     guidance_method: str | None = None
     guidance_rescale: float | None = None
     guidance_start: float | None = None

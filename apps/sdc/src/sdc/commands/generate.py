@@ -12,6 +12,7 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
+from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         Pipeline,
         Precision,
         Reused,
+        Safety,
         SamplingOptions,
     )
     from sd_schedulers import Step
@@ -168,7 +170,7 @@ class _Generate(TakesSeveral):
 @_picture_options
 @_xl_options
 @control_options
-@click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
+@safety_options
 @apple_options
 @engine_options("auto")
 @click.pass_context
@@ -185,6 +187,8 @@ def command(
     like: Path | None,
     save_every: int,
     disable_safety: bool,
+    safety: str | None,
+    safety_adjustment: float | None,
     compute_unit: ComputeUnit | None,
     model_version: str | None,
     unet_batch_one: bool,
@@ -212,6 +216,7 @@ def command(
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
     pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
     check_bundle(pipeline.bundle, model_version=model_version, unet_batch_one=unet_batch_one)
+    policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
         "image": image and _read(image, pipeline),
@@ -232,7 +237,7 @@ def command(
         drawn = draw(
             pipeline,
             text,
-            check_safety=not disable_safety,
+            safety=policy,
             save=_every(save_every, path),
             seed=seed,
             **drawing,
@@ -242,16 +247,20 @@ def command(
     console().print(
         f"{image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
-        f"engine {pipeline.engine}, {pipeline.precision} arithmetic",
+        f"engine {pipeline.engine}, {pipeline.precision} arithmetic"
+        f"{_UNCHECKED.get(drawn.safety.status, '')}",
         soft_wrap=True,
     )
+
+
+_UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
 
 
 def draw(
     pipeline: Pipeline,
     prompt: str,
     *,
-    check_safety: bool = True,
+    safety: Safety | None,
     save: Callable[[Pipeline, Step], None] | None = None,
     **options: Unpack[SamplingOptions],
 ) -> GeneratedImage:
@@ -266,7 +275,9 @@ def draw(
             if save is not None:
                 save(pipeline, step)
         bar.update(task, description="decoding")
-        return pipeline.finish(step.latent, settings, check_safety=check_safety)
+        if safety is None:
+            return pipeline.finish(step.latent, settings, check_safety=False)
+        return pipeline.finish(step.latent, settings, safety=safety)
 
 
 def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
@@ -327,7 +338,10 @@ def _read(path: Path, pipeline: Pipeline) -> Image:
 def _say(drawn: GeneratedImage, target: Path) -> None:
     from sdc.console import console
 
-    flag = "; black, because the safety checker flagged it" if drawn.flagged else ""
+    flag = ""
+    if drawn.flagged:
+        done = {"black": "black", "blur": "blurred"}.get(drawn.safety.action or "", "shown")
+        flag = f"; {done}, and the safety checker flagged it"
     recipe = f", recipe {drawn.settings.recipe}" if drawn.settings.recipe else ""
     console().print(f"wrote {target} (seed {drawn.settings.seed}{recipe}){flag}", soft_wrap=True)
 
