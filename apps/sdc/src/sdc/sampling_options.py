@@ -101,6 +101,12 @@ sampling_options = options(
         "--seed", "-s", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
     ),
     click.option(
+        "--variation-seed",
+        type=int,
+        help="Another seed, whose noise is mixed in; of several images this one counts up instead.",
+    ),
+    click.option("--variation-strength", type=float, help="How much of it: above 0 and up to 1."),
+    click.option(
         "--rng",
         type=click.Choice(["numpy", "torch", "torch_cuda"]),
         default="numpy",

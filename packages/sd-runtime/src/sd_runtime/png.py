@@ -60,6 +60,8 @@ def webui_text(settings: ImageSettings) -> str:
         _ETA.get(settings.scheduler, "Eta"): _own_eta(settings),
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
+        "Variation seed": settings.variation_seed,
+        "Variation seed strength": settings.variation_strength,
         "RNG": _WEBUI_RNG.get(settings.rng),
         **{f"ControlNet {number}": _control(each) for number, each in enumerate(settings.controls or ())},
     }

@@ -24,6 +24,9 @@ _SAME: Final = (
     "negative_prompt",
     "prompt_syntax",
     "seed",
+    "variation_seed",
+    "variation_strength",
+    "outpaint",
     "rng",
     "scheduler",
     "num_inference_steps",
@@ -118,7 +121,11 @@ def of_settings(settings: ImageSettings) -> Reused:
         {**known, "recipe": settings.recipe or NONE, "task": settings.mode},
         ImageSize(width=settings.width, height=settings.height),
         settings.model,
-        tuple(option for name, option in _GIVEN.items() if getattr(settings, name)),
+        tuple(
+            option
+            for name, option in _GIVEN.items()
+            if getattr(settings, name) and not (option == "mask" and settings.outpaint)
+        ),
     )
 
 
@@ -225,6 +232,8 @@ _PAIRS: Final[Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]]] = {
     "Eta": ("eta", _number("eta", float)),
     "Eta DDIM": ("eta", _number("eta", float)),
     "RNG": ("rng", _rng),
+    "Variation seed": ("variation_seed", _number("variation_seed", int)),
+    "Variation seed strength": ("variation_strength", _number("variation_strength", float)),
     "Clip skip": ("clip_skip", _only("1")),
     **{name: (name, _nothing) for name in ("Sampler", "Schedule type", "Model", "Model hash", "Version")},
     **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask blur", "Masked content", "Mask mode")},

@@ -10,6 +10,8 @@ from sd_runtime.noise import Rng
 Size: TypeAlias = tuple[int, int]
 #: How weights are written into prompts; plain ones have none.
 PromptSyntax: TypeAlias = Literal["a1111"]
+#: Pixels to the left, at the top, to the right and at the bottom.
+Margins: TypeAlias = tuple[int, int, int, int]
 #: What becomes of a picture that the safety checker flags.
 SafetyAction: TypeAlias = Literal["black", "blur", "report"]
 #: ``absent``: the bundle has no safety checker; ``off``: it was not asked.
@@ -58,7 +60,8 @@ class ImageSettings:
     ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
     are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
     ``prompt_syntax`` is that of both prompts, None for plain ones. ``safety`` is what the safety checker
-    said, if one ran.
+    said, if one ran. ``variation_seed`` is that of the noise towards which ``variation_strength`` turns.
+    ``outpaint`` is by how many pixels a given picture grew: left, top, right and bottom.
     """
 
     prompt: str
@@ -95,6 +98,9 @@ class ImageSettings:
     controls: tuple[ControlSettings, ...] | None = None
     prompt_syntax: PromptSyntax | None = None
     safety: SafetyReport | None = None
+    variation_seed: int | None = None
+    variation_strength: float | None = None
+    outpaint: Margins | None = None
     guidance_method: str | None = None
     guidance_rescale: float | None = None
     guidance_start: float | None = None

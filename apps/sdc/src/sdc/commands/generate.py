@@ -13,7 +13,7 @@ from sdc.apple_options import apple_options, check_bundle, engine_on, named, pro
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.safety_options import safety_of, safety_options
-from sdc.sampling_options import WithDefaults, options, sampling_options
+from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ _picture_options = options(
         help="A picture to start from; with a mask, or for InstructPix2Pix models, the one to change.",
     ),
     click.option("--mask", type=_PICTURE, help="What is white in it is painted anew."),
+    click.option(
+        "--outpaint",
+        type=Numbers(int),
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="Paint so many pixels around the picture of --image, which is then brought to the model's size.",
+    ),
     click.option(
         "--strength",
         cls=WithDefaults,
@@ -201,7 +207,7 @@ def command(
     **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
-    from sd_runtime import Pipeline, reused
+    from sd_runtime import Pipeline, read_image, reused
 
     from sdc.console import console, peak_memory
     from sdc.console import size as bytes_of
@@ -219,7 +225,7 @@ def command(
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and _read(image, pipeline),
+        "image": image and (read_image(image) if asked["outpaint"] else _read(image, pipeline)),
         "mask": mask and _read(mask, pipeline),
         "steer": steering(pipeline, asked),
     }
@@ -229,7 +235,9 @@ def command(
         own = {} if said is None else {"prompt": said}
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
         _say_what_differs(source, pipeline)
-    first, text = drawing.pop("seed", _SEED), drawing.pop("prompt")
+    text = drawing.pop("prompt")
+    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
+    first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
     target = named(output, text)
     for seed in range(first, first + image_count):
@@ -239,8 +247,7 @@ def command(
             text,
             safety=policy,
             save=_every(save_every, path),
-            seed=seed,
-            **drawing,
+            **{**drawing, counted: seed},
         )
         drawn.save(path)
         _say(drawn, path)
