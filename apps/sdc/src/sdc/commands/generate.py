@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
+from sdc.prompt_lists import of_several, read_prompts
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
@@ -127,13 +129,18 @@ class _Generate(TakesSeveral):
 
     def missing_arguments(self, args: list[str]) -> int:
         """How many arguments are still to come."""
-        elsewhere = any(token.partition("=")[0] in ("--prompt", "--like") for token in args)
+        elsewhere = any(token.partition("=")[0] in ("--prompt", "--prompts", "--like") for token in args)
         return 0 if elsewhere else 1
 
 
 @click.command("generate", cls=_Generate, short_help="Draw pictures of a prompt with a bundle.")
 @click.argument("prompt", required=False)
 @click.option("--prompt", "prompt_option", metavar="TEXT", help="The same, as Apple's pipeline has it.")
+@click.option(
+    "--prompts",
+    type=_PICTURE,
+    help="A text file with a prompt on each line, all of which are drawn: FILE-001.png, ...",
+)
 @click.option(
     "-i",
     "--bundle",
@@ -186,6 +193,7 @@ def command(
     prompt: str | None,
     *,
     prompt_option: str | None,
+    prompts: Path | None,
     bundle: Path,
     output: Path,
     image_count: int,
@@ -212,7 +220,10 @@ def command(
     from sdc.console import console, peak_memory
     from sdc.console import size as bytes_of
 
-    said = prompt_of(prompt, prompt_option, is_optional=like is not None)
+    said = prompt_of(prompt, prompt_option, is_optional=(prompts or like) is not None)
+    if said is not None and prompts is not None:
+        raise click.UsageError("expected one prompt or --prompts, got both")
+    listed = None if prompts is None else read_prompts(prompts)
     _check_output(output)
     began = time.perf_counter()
     source = None if like is None else reused(like)
@@ -232,15 +243,17 @@ def command(
     given = {name: value for name, value in given.items() if value is not None}
     drawing = {"prompt": said, **asked, **given}
     if source is not None:
-        own = {} if said is None else {"prompt": said}
+        own = {} if said is None and listed is None else {"prompt": said}
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
         _say_what_differs(source, pipeline)
-    text = drawing.pop("prompt")
+    texts = [drawing.pop("prompt")] if listed is None else listed
+    drawing.pop("prompt", None)
     counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
     first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
-    target = named(output, text)
-    for seed in range(first, first + image_count):
+    seeds = range(first, first + image_count)
+    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
+        target = of_several(named(output, text), place, len(texts))
         path = numbered(target, seed) if image_count > 1 else target
         drawn = draw(
             pipeline,
@@ -252,7 +265,7 @@ def command(
         drawn.save(path)
         _say(drawn, path)
     console().print(
-        f"{image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
+        f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
         f"engine {pipeline.engine}, {pipeline.precision} arithmetic"
         f"{_UNCHECKED.get(drawn.safety.status, '')}",
