@@ -111,6 +111,9 @@ def test_a_list_of_prompts_and_variations(sdc: Any, converted: Path, tmp_path: P
     settings = read_settings(output / "a-002-5.png")
     assert (settings.prompt, settings.prompt_syntax) == ("(a red circle:1.3)", "a1111")
     assert (settings.seed, settings.variation_seed, settings.variation_strength) == (93, 5, 0.2)
+    assert "word for word" not in done.out
+    plain = ("-o", tmp_path / "b.png", "-i", converted, "--num-inference-steps", 1)
+    assert "(circle:1.2) is read word for word" in sdc("generate", "a (circle:1.2)", *plain).out
     (tmp_path / "list.txt").write_text("\n")
     done = sdc("generate", "--prompts", tmp_path / "list.txt", "-o", output / "a.png", *shared)
     assert done.status != 0

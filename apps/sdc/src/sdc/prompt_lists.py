@@ -1,7 +1,9 @@
-"""Prompts from a file, one a line."""
+"""Prompts from a file, one a line; and weights in them that nobody reads."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,14 @@ import click
 
 #: More than anyone writes; a file of another kind is noticed before it is read.
 MAX_BYTES: Final = 2**20
+
+_WEIGHT = re.compile(r"\([^()]+:\s*[+-]?[.\d]+\s*\)")
+
+
+def unread_weight(prompts: Iterable[str]) -> str | None:
+    """The first ``(words:1.2)`` in plain prompts, which is read word for word there."""
+    found = (match for prompt in prompts for match in _WEIGHT.finditer(prompt))
+    return next((match.group() for match in found), None)
 
 
 def read_prompts(path: Path) -> list[str]:

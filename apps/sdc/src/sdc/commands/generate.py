@@ -13,7 +13,7 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
-from sdc.prompt_lists import of_several, read_prompts
+from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
@@ -248,6 +248,11 @@ def command(
         _say_what_differs(source, pipeline)
     texts = [drawing.pop("prompt")] if listed is None else listed
     drawing.pop("prompt", None)
+    plain = drawing.get("prompt_syntax", "plain") == "plain"
+    if plain and (weight := unread_weight([*texts, drawing.get("negative_prompt", "")])):
+        console().print(
+            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
+        )
     counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
     first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
