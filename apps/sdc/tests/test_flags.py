@@ -20,7 +20,8 @@ APPLES = {
         --model-sources""",
     "StableDiffusionSample": """--negative-prompt --resource-path --image --strength --image-count
         --step-count --save-every --output-path --seed --guidance-scale --compute-units --scheduler --rng
-        --controlnet --controlnet-inputs --disable-safety --reduce-memory --use-multilingual-text-encoder --script""",
+        --controlnet --controlnet-inputs --disable-safety --reduce-memory
+        --use-multilingual-text-encoder --script""",
     "torch2coreml": """--convert-text-encoder --convert-vae-decoder --convert-vae-encoder --convert-unet
         --convert-safety-checker --convert-controlnet --model-version --refiner-version --custom-vae-version
         --compute-unit --latent-h --latent-w --text-token-sequence-length --text-encoder-hidden-size
