@@ -25,10 +25,14 @@ def test_every_override_is_of_a_library_that_we_need():
             assert f'"{requirement.partition(">")[0]}>=' in projects
 
 
-def test_a_prerelease_is_asked_for_by_its_bound(tmp_path):
+def test_prereleases_are_of_what_is_overridden(tmp_path):
     (one,) = [one for one in canary.CANARIES if one.name == "coremltools"]
-    canary.sing(one, canary.ROOT, tmp_path, "python3", run=lambda *_: 0)
-    assert (tmp_path / "coremltools.txt").read_text() == "coremltools>=9.0.dev0\n"
+    seen = []
+    canary.sing(one, canary.ROOT, tmp_path, "python3", run=lambda command, _: seen.append(command))
+    assert (tmp_path / "coremltools.txt").read_text() == "coremltools>=9.0\n"
+    assert "--prerelease-package coremltools=allow" in " ".join(seen[1])
+    for each in canary.CANARIES:
+        assert set(each.prereleases) <= {line.partition(">")[0] for line in each.overrides}
 
 
 @pytest.mark.parametrize(("fails", "status"), [(None, 0), ("import sd_mil", 1)])

@@ -48,17 +48,19 @@ class Canary:
     resolution: str = "highest"
     #: Requirements that replace those of the packages, bounds included.
     overrides: tuple[str, ...] = ()
-    prerelease: bool = False
+    #: Of these libraries, pre-releases too.
+    prereleases: tuple[str, ...] = ()
 
 
 CANARIES: Final = (
     Canary("lowest", resolution="lowest-direct"),
-    Canary("coremltools", overrides=("coremltools>=9.0",), prerelease=True),
-    Canary("numpy", overrides=("numpy>=2.4",)),
+    Canary("coremltools", overrides=("coremltools>=9.0",), prereleases=("coremltools",)),
+    # coremltools 9.0 breaks with numpy 2.4, and what comes after it does not
+    Canary("numpy", overrides=("numpy>=2.4", "coremltools>=9.0"), prereleases=("coremltools",)),
     Canary("torch", overrides=("torch>=2.7",)),
     Canary("diffusers", overrides=("diffusers>=0.32",)),
     Canary("transformers", overrides=("transformers>=4.46",)),
-    Canary("openvino", overrides=("openvino>=2025.0",), prerelease=True),
+    Canary("openvino", overrides=("openvino>=2025.0",), prereleases=("openvino",)),
 )
 
 
@@ -80,8 +82,7 @@ def commands(canary: Canary, root: Path, scratch: Path, python: str) -> list[lis
     options = ["--resolution", canary.resolution]
     if canary.overrides:
         options += ["--overrides", str(scratch / f"{canary.name}.txt")]
-    if canary.prerelease:  # of what is overridden alone: uv takes it where a requirement asks for one
-        options += ["--prerelease", "explicit"]
+    options += [part for name in canary.prereleases for part in ("--prerelease-package", f"{name}=allow")]
     wanted = [part for folder in members(root) for part in ("-r", str(folder / "pyproject.toml"))]
     extras = [part for extra in _EXTRAS for part in ("--extra", extra)]
     projects = [str(folder) for folder in members(root)]
@@ -108,17 +109,12 @@ def run(command: Sequence[str], root: Path) -> int:
 
 def sing(canary: Canary, root: Path, scratch: Path, python: str, run: Run = run) -> str | None:
     """What the canary died of: the command that failed; None where it lives."""
-    overrides = "".join(f"{_newest(line, canary)}\n" for line in canary.overrides)
+    overrides = "".join(f"{line}\n" for line in canary.overrides)
     (scratch / f"{canary.name}.txt").write_text(overrides)
     for command in commands(canary, root, scratch, python):
         if run(command, root):
             return shlex.join(command)
     return None
-
-
-def _newest(requirement: str, canary: Canary) -> str:
-    """A requirement that lets pre-releases in, as uv wants it told: by a bound that is one."""
-    return f"{requirement}.dev0" if canary.prerelease else requirement
 
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT, run: Run = run) -> int:

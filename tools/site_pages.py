@@ -21,7 +21,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = {
     "packages/sd-bundle/FORMAT.md": ("formats/bundle.md", "The bundle"),
     "packages/sd-mil/docs/ops.md": ("formats/operations.md", "Operations and engines"),
+    "packages/sd-mil/docs/compiled.md": ("formats/compiled.md", "Compiled models"),
     "packages/sd-attention/docs/coreml.md": ("guides/from-torch.md", "From torch to a verified package"),
+    "action/README.md": ("guides/action.md", "A GitHub Action"),
     "CHANGELOG.md": ("changelog.md", "Changelog"),
     "SECURITY.md": ("security.md", "Security"),
     "CONTRIBUTING.md": ("contributing.md", "Contributing"),

@@ -5,8 +5,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from sd_bundle import open_bundle
 from sd_mil import compile_model
+from sdc.commands.bundle import command
 from sdc.resources import ResourcesError, as_apps_see
 from sdc.resources.names import controlnet_name
 
@@ -32,6 +34,15 @@ def test_the_files_have_the_names_that_apps_look_for(swift):
         "merges.txt",
     } <= names
     assert all((path / "coremldata.bin").is_file() for path in swift.glob("*.mlmodelc"))
+
+
+def test_compiled_weights_take_no_space_twice(converted, tmp_path):
+    folder = tmp_path / "Resources"
+    done = CliRunner().invoke(command, [str(converted), "--for", "swift", "-o", str(folder)])
+    assert done.exit_code == 0, done.output
+    (source,) = converted.rglob("*unet*.mlpackage/**/weight.bin")
+    assert source.samefile(folder / "Unet.mlmodelc" / "weights" / "weight.bin")
+    assert open_bundle(converted).check_integrity() is None
 
 
 def test_the_vocabulary_is_the_checkpoints(swift, checkpoint):

@@ -63,6 +63,11 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
     [
         ((), "expected a prompt"),
         (("a", "--prompt", "b"), "expected one prompt"),
+        (("a", "--prompts", __file__), "one prompt or --prompts"),
+        (("a", "--safety", "blur"), "a bundle with a safety checker for --safety"),
+        (("a", "--variation-seed", "3"), "variation_seed and variation_strength together"),
+        (("a BREAK b", "--prompt-syntax", "a1111"), "BREAK before window 2"),
+        (("a", "--outpaint", "8,8,8,8"), "an image for outpaint"),
         (("a", "--size", "64x64"), "expected a picture size"),
         (("a", "--model-version", "org/other"), "expected a bundle of org/other"),
         (("a", "--model-sources", "compiled"), "expected .mlmodelc alone"),
@@ -90,3 +95,27 @@ def test_a_command_line_of_apples(sdc: Any, converted: Path, tmp_path: Path) -> 
     )
     assert done.status == 0, done.err
     assert [path.name for path in tmp_path.iterdir()] == ["a_red_circle_on_a_blue_background.png"]
+
+
+def test_a_list_of_prompts_and_variations(sdc: Any, converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{PROMPT}\n\n(a red circle:1.3)\n", encoding="utf-8")
+    output = tmp_path / "out"
+    output.mkdir()
+    shared = ("-i", converted, "--num-inference-steps", 1, "--prompt-syntax", "a1111")
+    varied = ("--variation-seed", 4, "--variation-strength", 0.2, "--image-count", 2)
+    done = sdc("generate", "--prompts", tmp_path / "list.txt", "-o", output / "a.png", *shared, *varied)
+    assert done.status == 0, done.err
+    assert "4 image(s)" in done.out
+    assert sorted(path.name for path in output.iterdir()) == [
+        f"a-{place:03d}-{seed}.png" for place in (1, 2) for seed in (4, 5)
+    ]
+    settings = read_settings(output / "a-002-5.png")
+    assert (settings.prompt, settings.prompt_syntax) == ("(a red circle:1.3)", "a1111")
+    assert (settings.seed, settings.variation_seed, settings.variation_strength) == (93, 5, 0.2)
+    assert "word for word" not in done.out
+    plain = ("-o", tmp_path / "b.png", "-i", converted, "--num-inference-steps", 1)
+    assert "(circle:1.2) is read word for word" in sdc("generate", "a (circle:1.2)", *plain).out
+    (tmp_path / "list.txt").write_text("\n")
+    done = sdc("generate", "--prompts", tmp_path / "list.txt", "-o", output / "a.png", *shared)
+    assert done.status != 0
+    assert "expected a prompt on each line" in done.err

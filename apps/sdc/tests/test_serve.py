@@ -24,6 +24,7 @@ from sdc.serve.messages import Answer, Asked
 from sdc.serve.studio import Studio
 
 PROMPT = "a red circle on a blue background"
+WEIGHTED = "a (red:1.3) circle on a blue background"
 HOST = {"host": "127.0.0.1:7860"}
 JSON = {**HOST, "content-type": "application/json"}
 
@@ -59,7 +60,7 @@ def encoded(image: Image.Image) -> str:
 
 def test_txt2img_draws_what_the_library_draws(app: App) -> None:
     fields = {
-        "prompt": PROMPT,
+        "prompt": WEIGHTED,
         "seed": 7,
         "steps": 2,
         "cfg_scale": 3,
@@ -83,7 +84,7 @@ def test_txt2img_draws_what_the_library_draws(app: App) -> None:
     pipeline = app.studio._pipeline  # whose networks are loaded by now
     assert isinstance(pipeline, Pipeline)
     expected = pipeline.generate(
-        PROMPT,
+        WEIGHTED,
         image_count=2,
         seed=7,
         num_inference_steps=2,
@@ -91,17 +92,20 @@ def test_txt2img_draws_what_the_library_draws(app: App) -> None:
         scheduler="euler",
         spacing="karras",
         rng="torch",
+        prompt_syntax="a1111",
     )
     for text, drawn in zip(found["images"], expected, strict=True):
         np.testing.assert_array_equal(np.asarray(picture(text)), np.asarray(drawn.image))
-        assert picture(text).info["parameters"].startswith(PROMPT)
+        assert picture(text).info["parameters"].startswith(WEIGHTED)
     info = json.loads(found["info"])
     assert (info["all_seeds"], info["sampler_name"], info["interrupted"]) == ([7, 8], "Euler", False)
     names = [each["name"] for each in json.loads(got(app, "/gallery").body)]
     assert sorted(names) == info["files"] == ["00001-7.png", "00002-8.png"]
     assert read_settings(app.gallery.folder / names[0]).seed == 8
     assert got(app, f"/gallery/{names[0]}").body.startswith(b"\x89PNG")
-    assert json.loads(posted(app, "png-info", {"image": found["images"][0]}).body)["info"].startswith(PROMPT)
+    assert json.loads(posted(app, "png-info", {"image": found["images"][0]}).body)["info"].startswith(
+        WEIGHTED
+    )
 
 
 def test_img2img_starts_from_the_picture(app: App) -> None:

@@ -33,6 +33,7 @@ from sd_mil import (
     read_package,
     write_package,
 )
+from sd_mil.ir.dtypes import SUB_BYTE_BITS
 
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "coremlc" / "pairs"
 #: What the compiler of the pairs at hand says of itself.
@@ -263,6 +264,20 @@ def test_nested_blocks(tmp_path):
     package = write_package(tmp_path / "a.mlpackage", made, graphs.description(made)).path
     said = metadata(check_same(package, tmp_path))["mlProgramOperationTypeHistogram"]
     assert sum(said.values()) == 3  # cond and what is in it; constants are none
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("dtype", ["int4", "uint4", "uint1", "uint2", "uint3", "uint6"])
+def test_numbers_of_less_than_a_byte(tmp_path, dtype, stored):
+    bits = SUB_BYTE_BITS[dtype]
+    packed = np.random.default_rng(bits).integers(0, 256, bits, np.uint8)  # eight numbers
+    kind = TensorType(dtype, (2, 4))
+    value = Constant(kind, packed, stored=packed.nbytes if stored else 0)
+    few = Operation("const", "few", {}, (Variable("few", kind),), {**graphs.named("few"), "val": value})
+    made = graphs.program({"x": ("fp32", 2)}, [few, graphs.call("relu", "y", ("fp32", 2), x="x")], ("y",))
+    made = Program({"main": replace(made.main, opset="CoreML8")})
+    package = write_package(tmp_path / "a.mlpackage", made, graphs.description(made), version=9).path
+    check_same(package, tmp_path)
 
 
 def floats(width):

@@ -116,6 +116,7 @@ def test_settings_of_a_web_ui(tmp_path: Path) -> None:
     assert found.with_options({}) == {
         "prompt": "a (red:1) cat\nsecond line",
         "negative_prompt": "dog,\nbird",
+        "prompt_syntax": "a1111",
         "seed": 5,
         "num_inference_steps": 20,
         "guidance_scale": 7.0,
@@ -172,7 +173,7 @@ def test_our_own_settings_are_all_there(tmp_path: Path) -> None:
 def test_every_setting_is_used_again_or_known_to_be_no_option() -> None:
     from sd_runtime import reuse
 
-    facts = {"width", "height", "model", "engine", "precision", "schedule_type", "mode", "recipe"}
+    facts = {"width", "height", "model", "engine", "precision", "schedule_type", "mode", "recipe", "safety"}
     names = {each.name for each in dataclasses.fields(ImageSettings)}
     assert names == {*reuse._SAME, *reuse._GIVEN, *facts}
 

@@ -92,8 +92,21 @@ def _recipes() -> Sequence[str]:
 sampling_options = options(
     click.option("--negative-prompt", default="", help="What not to draw."),
     click.option(
+        "--prompt-syntax",
+        type=click.Choice(["plain", "a1111"]),
+        default="plain",
+        show_default=True,
+        help="a1111 reads the web UI's (word:1.2), (word), [word], escapes and BREAK; plain, none of it.",
+    ),
+    click.option(
         "--seed", "-s", default=93, show_default=True, help="Of the first image; the next take seed + 1, ..."
     ),
+    click.option(
+        "--variation-seed",
+        type=int,
+        help="Another seed, whose noise is mixed in; of several images this one counts up instead.",
+    ),
+    click.option("--variation-strength", type=float, help="How much of it: above 0 and up to 1."),
     click.option(
         "--rng",
         type=click.Choice(["numpy", "torch", "torch_cuda", "nvidia"]),

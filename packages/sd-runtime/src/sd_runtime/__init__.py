@@ -75,7 +75,8 @@ from sd_runtime.recipes import NONE as NO_RECIPE
 from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.reuse import RNGS, Reused, reused
-from sd_runtime.settings import ControlSettings, ImageSettings
+from sd_runtime.safety import Safety
+from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
 from sd_runtime.user_image import read_image
 
 __all__ = [
@@ -136,6 +137,8 @@ __all__ = [
     "Reused",
     "Rng",
     "Role",
+    "Safety",
+    "SafetyReport",
     "SamplingOptions",
     "SdRuntimeError",
     "SettingsError",

@@ -17,6 +17,7 @@ from sd_runtime.conditioning.guidance import is_guided
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
+from sd_runtime.outpainting import outpainted
 from sd_runtime.recipes import NONE, prepared
 from sd_runtime.request import SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
@@ -81,21 +82,26 @@ class Drawing:
     def repeated(self, count: int) -> list[Drawing]:
         """The same from other noise, too: from ``seed``, ``seed + 1``, ..., each of which is in range.
 
+        Variations have one seed, and count their variation seed up, as the web UI's.
+
         Raises:
             SettingsError: a count below 1, or seeds beyond the last.
         """
         if count < 1:
             raise SettingsError(f"expected image_count of at least 1, got {count}")
-        seeds = range(self.settings.seed, self.settings.seed + count)
-        draw_noise((1,), seeds[-1], self.settings.rng)
-        return [replace(self, settings=replace(self.settings, seed=seed)) for seed in seeds]
+        settings = self.settings
+        name = "seed" if settings.variation_seed is None else "variation_seed"
+        first: int = getattr(settings, name)
+        draw_noise((1,), first + count - 1, settings.rng)
+        own: list[dict[str, Any]] = [{name: seed} for seed in range(first, first + count)]
+        return [replace(self, settings=replace(settings, **each)) for each in own]
 
 
 def drawing_of(
     request: Request, bundle: Bundle, tasks: Sequence[Task], *, engine: str, precision: str
 ) -> Drawing:
     """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`."""
-    request = prepared(request, bundle)
+    margins, request = request.outpaint, outpainted(prepared(request, bundle))
     task = task_of(request, bundle, tasks)
     _check_fit(request, task, bundle.manifest.model)
     image = None if request.image is None else prepare_image(request.image, bundle.manifest.model.image)
@@ -122,6 +128,10 @@ def drawing_of(
         target_size=request.target_size,
         recipe=None if request.recipe == NONE else request.recipe,
         controls=getattr(request.steer, "controls", None),
+        variation_seed=request.variation_seed,
+        variation_strength=request.variation_strength,
+        outpaint=margins,
+        prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
         **_of_guidance(request),
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )

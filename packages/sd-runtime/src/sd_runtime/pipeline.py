@@ -7,6 +7,7 @@ PNG (``png``).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -25,7 +26,7 @@ from sd_runtime.models import Models
 from sd_runtime.png import GeneratedImage
 from sd_runtime.previews import colours_of, latent_to_rgb
 from sd_runtime.request import Request, SamplingOptions, request_of
-from sd_runtime.safety import checked
+from sd_runtime.safety import BLACK_OUT, Safety, examined
 from sd_runtime.sampling import steps_of
 from sd_runtime.settings import ImageSettings
 from sd_runtime.tasks import TASKS, Task
@@ -127,6 +128,7 @@ class Pipeline:
         *,
         image_count: int = 1,
         check_safety: bool = True,
+        safety: Safety = BLACK_OUT,
         **options: Unpack[SamplingOptions],
     ) -> list[GeneratedImage]:
         """Draw ``image_count`` pictures, each from its own seed: ``seed``, ``seed + 1``, ...
@@ -134,7 +136,7 @@ class Pipeline:
         The other arguments and the errors are those of :meth:`settings` and :meth:`finish`.
         """
         drawings = self._drawing(prompt, options).repeated(image_count)
-        return [self._generate(drawing, check_safety) for drawing in drawings]
+        return [self._generate(drawing, safety if check_safety else None) for drawing in drawings]
 
     def decode(self, latent: npt.NDArray[np.float32]) -> Image:
         """The picture of ``latent``, (1, C, h, w) as a step has it."""
@@ -153,15 +155,19 @@ class Pipeline:
         return to_image(latent_to_rgb(latent, colours))
 
     def finish(
-        self, latent: npt.NDArray[np.float32], settings: ImageSettings, *, check_safety: bool = True
+        self,
+        latent: npt.NDArray[np.float32],
+        settings: ImageSettings,
+        *,
+        check_safety: bool = True,
+        safety: Safety = BLACK_OUT,
     ) -> GeneratedImage:
         """The picture of the last step's ``latent``, checked by the bundle's safety checker if it has one.
 
-        A flagged picture comes out black, with ``flagged`` set; ``check_safety=False`` leaves it unchecked.
+        A flagged picture comes out as ``safety`` says, black by default; ``check_safety=False`` leaves it
+        unchecked. The result's ``safety`` has the scores, or says that there is no checker.
         """
-        image = self.decode(latent)
-        shown, flagged = checked(image, self.models) if check_safety else (image, False)
-        return GeneratedImage(shown, settings, flagged=flagged)
+        return self._finish(latent, settings, safety if check_safety else None)
 
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
@@ -173,6 +179,13 @@ class Pipeline:
         request = request_of(prompt, options)
         return drawing_of(request, self.bundle, self.tasks, engine=self.engine, precision=self.precision)
 
-    def _generate(self, drawing: Drawing, check_safety: bool) -> GeneratedImage:
+    def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:
         *_, last = steps_of(drawing, self.models, self.prompts)
-        return self.finish(last.latent, drawing.settings, check_safety=check_safety)
+        return self._finish(last.latent, drawing.settings, safety)
+
+    def _finish(
+        self, latent: npt.NDArray[np.float32], settings: ImageSettings, safety: Safety | None
+    ) -> GeneratedImage:
+        shown, report = examined(self.decode(latent), self.models, safety)
+        has_run = report.status in ("passed", "flagged")
+        return GeneratedImage(shown, replace(settings, safety=report if has_run else None), report)

@@ -17,7 +17,7 @@ from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
 from sd_runtime.picture_texts import PictureTexts, png_with_texts, read_texts, save_with_texts
-from sd_runtime.settings import ControlSettings, ImageSettings
+from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A picture and the settings that made it; ``flagged`` if the safety checker had it blacked out."""
+    """A picture, the settings that made it, and what the safety checker said, or why it said nothing."""
 
     image: Image
     settings: ImageSettings
-    flagged: bool = False
+    safety: SafetyReport = SafetyReport("off")  # noqa: RUF009 # frozen
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the safety checker found one of its concepts."""
+        return self.safety.status == "flagged"
 
     def save(self, path: str | Path) -> None:
         """Write a PNG, JPEG or WebP, by suffix, with the settings inside; replaces a file of that name.
@@ -61,6 +66,8 @@ def webui_text(settings: ImageSettings) -> str:
         _ETA.get(settings.scheduler, "Eta"): _own_eta(settings),
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
+        "Variation seed": settings.variation_seed,
+        "Variation seed strength": settings.variation_strength,
         "RNG": _WEBUI_RNG.get(settings.rng),
         **{f"ControlNet {number}": _control(each) for number, each in enumerate(settings.controls or ())},
     }

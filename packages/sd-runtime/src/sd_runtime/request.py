@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import Rng, draw_noise
-from sd_runtime.settings import Size
+from sd_runtime.settings import Margins, Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from sd_runtime.pipeline import Pipeline
 
 SIZES: Final = ("original_size", "crop_top_left", "target_size")
+SYNTAXES: Final = ("plain", "a1111")
 SCORES: Final = ("aesthetic_score", "negative_aesthetic_score")
 _FINITE: Final = ("guidance_scale", "image_guidance_scale", "eta", "mu", *SCORES)
-_SHARES: Final = ("strength", "refiner_start")
+_SHARES: Final = ("strength", "refiner_start", "variation_strength")
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -57,6 +58,10 @@ class SamplingOptions(TypedDict, total=False):
     refiner: Pipeline | None
     refiner_start: float | None
     steer: Steer | None
+    prompt_syntax: str
+    variation_seed: int | None
+    variation_strength: float | None
+    outpaint: Margins | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,12 @@ class Request:
         refiner: the pipeline that takes over at ``refiner_start``, 0.8 of the time.
         steer: what is asked at every step for more inputs of the denoiser, such as a ControlNet's residuals;
             the settings of the picture know what it says in its attribute ``controls``, if it has one.
+        prompt_syntax: how both prompts are read: ``plain``, word for word, as diffusers does, or ``a1111``,
+            with the web UI's weights, escapes and ``BREAK``.
+        variation_seed, variation_strength: another seed, and how far to turn the noise to start from towards
+            its own, above 0 and up to 1, as the web UI does. Of several pictures this seed counts up.
+        outpaint: how many pixels to paint around the image: left, top, right and bottom. What is there
+            already is kept as a mask keeps it.
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.
@@ -138,6 +149,10 @@ class Request:
     refiner: Pipeline | None = None
     refiner_start: float | None = None
     steer: Steer | None = None
+    prompt_syntax: str = "plain"
+    variation_seed: int | None = None
+    variation_strength: float | None = None
+    outpaint: Margins | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense with any model."""
@@ -147,7 +162,12 @@ class Request:
             _check_finite(name, getattr(self, name))
         for name in _SHARES:
             _check_share(name, getattr(self, name))
+        if self.prompt_syntax not in SYNTAXES:
+            expected = ", ".join(SYNTAXES)
+            raise SettingsError(f"expected a prompt_syntax of {expected}, got {self.prompt_syntax!r}")
         _check_guidance(self)
+        _check_variation(self)
+        _check_outpaint(self)
         for name in SIZES:
             _check_size(name, getattr(self, name))
         for name, kind in (("timesteps", int), ("sigmas", float)):
@@ -183,6 +203,32 @@ def _check_guidance(request: Request) -> None:
     end = 1.0 if request.guidance_end is None else request.guidance_end
     if start >= end:
         raise SettingsError(f"expected guidance_start below guidance_end, got {start!r} and {end!r}")
+
+
+def _check_variation(request: Request) -> None:
+    if (request.variation_seed is None) != (request.variation_strength is None):
+        raise SettingsError(
+            "expected variation_seed and variation_strength together, got "
+            f"{request.variation_seed!r} and {request.variation_strength!r}"
+        )
+    if request.variation_seed is not None:
+        draw_noise((1,), request.variation_seed, request.rng)
+
+
+def _check_outpaint(request: Request) -> None:
+    match request.outpaint:
+        case None:
+            return
+        case (int(), int(), int(), int()) as margins if 0 < sum(margins) <= 2**15 and min(margins) >= 0:
+            if request.mask is not None:
+                raise SettingsError("expected outpaint or a mask, got both: outpaint makes its own")
+            if request.image is None:
+                raise SettingsError("expected an image for outpaint, got none")
+            return
+    raise SettingsError(
+        "expected outpaint to be four whole numbers of pixels, left, top, right and bottom, some above 0 and "
+        f"{2**15} together at most, got {request.outpaint!r}"
+    )
 
 
 def _check_steps(steps: int | None) -> None:

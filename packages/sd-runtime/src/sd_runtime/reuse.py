@@ -22,7 +22,11 @@ from sd_runtime.settings import ImageSettings
 _SAME: Final = (
     "prompt",
     "negative_prompt",
+    "prompt_syntax",
     "seed",
+    "variation_seed",
+    "variation_strength",
+    "outpaint",
     "rng",
     "scheduler",
     "num_inference_steps",
@@ -117,7 +121,11 @@ def of_settings(settings: ImageSettings) -> Reused:
         {**known, "recipe": settings.recipe or NONE, "task": settings.mode},
         ImageSize(width=settings.width, height=settings.height),
         settings.model,
-        tuple(option for name, option in _GIVEN.items() if getattr(settings, name)),
+        tuple(
+            option
+            for name, option in _GIVEN.items()
+            if getattr(settings, name) and not (option == "mask" and settings.outpaint)
+        ),
     )
 
 
@@ -126,6 +134,7 @@ def of_webui(text: Infotext) -> Reused:
     options: dict[str, Any] = {
         "prompt": text.prompt,
         "negative_prompt": text.negative_prompt,
+        "prompt_syntax": "a1111",
         "recipe": NONE,
     }
     unsupported: dict[str, str] = {}
@@ -223,6 +232,8 @@ _PAIRS: Final[Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]]] = {
     "Eta": ("eta", _number("eta", float)),
     "Eta DDIM": ("eta", _number("eta", float)),
     "RNG": ("rng", _rng),
+    "Variation seed": ("variation_seed", _number("variation_seed", int)),
+    "Variation seed strength": ("variation_strength", _number("variation_strength", float)),
     "Clip skip": ("clip_skip", _only("1")),
     **{name: (name, _nothing) for name in ("Sampler", "Schedule type", "Model", "Model hash", "Version")},
     **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask blur", "Masked content", "Mask mode")},

@@ -5,42 +5,82 @@ Legend: H W the picture in pixels, S side of the vision model's input.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from sd_runtime.errors import SettingsError
 from sd_runtime.model import LoadedModel
 from sd_runtime.models import Models
+from sd_runtime.settings import SafetyAction, SafetyReport, SafetyStatus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Float: TypeAlias = npt.NDArray[np.float32]
+ACTIONS: Final[tuple[SafetyAction, ...]] = get_args(SafetyAction)
 
 #: CLIP's normalisation of RGB in [0, 1]. Source: openai/CLIP, clip/clip.py.
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
 
-def checked(image: Image, models: Models) -> tuple[Image, bool]:
-    """``image``, or a black one if the bundle has a safety checker and it objects; and whether it does."""
+#: How strongly a flagged picture is blurred, as a share of its shortest side: shapes are gone, colours stay.
+BLUR: Final = 1 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """What the safety checker is asked, and what becomes of a picture that it flags.
+
+    ``action``: ``black`` it out, ``blur`` it, or only ``report`` it. ``adjustment`` is added to the score of
+    each concept, -2 to 2: above 0 more is flagged, below less.
+
+    Raises:
+        SettingsError: another action, or an adjustment out of range.
+    """
+
+    action: SafetyAction = "black"
+    adjustment: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.action not in ACTIONS:
+            raise SettingsError(f"expected a safety action of {', '.join(ACTIONS)}, got {self.action!r}")
+        if not (isinstance(self.adjustment, int | float) and -2 <= self.adjustment <= 2):
+            raise SettingsError(f"expected a safety adjustment from -2 to 2, got {self.adjustment!r}")
+
+
+BLACK_OUT: Final = Safety()
+
+
+def examined(image: Image, models: Models, safety: Safety | None) -> tuple[Image, SafetyReport]:
+    """``image`` as it may be shown, and what the bundle's safety checker says; None does not ask it."""
+    if safety is None:
+        return image, SafetyReport("off")
     if not models.bundle.components("safety_checker"):
-        return image, False
-    flagged = is_flagged(models.only("safety_checker"), image)
-    return (blacked_out(image) if flagged else image), flagged
+        return image, SafetyReport("absent")
+    checker = models.only("safety_checker")
+    report = judged(checker, image, safety)
+    return (shown(image, safety.action) if report.status == "flagged" else image), report
 
 
-def is_flagged(checker: LoadedModel, image: Image) -> bool:
+def judged(checker: LoadedModel, image: Image, safety: Safety) -> SafetyReport:
     """Whether the checker finds one of its concepts in ``image``, which has the model's size."""
     side = checker.input("clip_input").shape[-1]
-    flags = checker.predict(
-        "has_nsfw_concepts",
+    has_scores = any(port.name == "concept_scores" for port in checker.component.outputs)
+    results = checker.predict_all(
+        ["has_nsfw_concepts", *(["concept_scores"] if has_scores else [])],
         clip_input=clip_input(image, side),
         images=np.asarray(image.convert("RGB"), np.float32)[None] / np.float32(255),
-        adjustment=np.zeros(checker.input("adjustment").shape, np.float32),
+        adjustment=np.full(checker.input("adjustment").shape, safety.adjustment, np.float32),
     )
-    return bool((flags > 0.5).any())
+    scores = tuple(float(score) for score in results["concept_scores"][0]) if has_scores else None
+    is_flagged = bool((results["has_nsfw_concepts"] > 0.5).any())
+    status: SafetyStatus = "flagged" if is_flagged else "passed"
+    return SafetyReport(status, safety.action, float(safety.adjustment), scores)
 
 
 def clip_input(image: Image, side: int) -> Float:
@@ -60,8 +100,13 @@ def clip_input(image: Image, side: int) -> Float:
     return normalised
 
 
-def blacked_out(image: Image) -> Image:
-    """A black picture of the same size."""
+def shown(image: Image, action: SafetyAction) -> Image:
+    """A flagged ``image`` after ``action``."""
     from PIL import Image as Pillow
+    from PIL import ImageFilter
 
-    return Pillow.new("RGB", image.size)
+    if action == "black":
+        return Pillow.new("RGB", image.size)
+    if action == "blur":
+        return image.filter(ImageFilter.GaussianBlur(min(image.size) * BLUR))
+    return image

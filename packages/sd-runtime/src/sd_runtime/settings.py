@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from sd_runtime.noise import Rng
 
 Size: TypeAlias = tuple[int, int]
+#: How weights are written into prompts; plain ones have none.
+PromptSyntax: TypeAlias = Literal["a1111"]
+#: Pixels to the left, at the top, to the right and at the bottom.
+Margins: TypeAlias = tuple[int, int, int, int]
+#: What becomes of a picture that the safety checker flags.
+SafetyAction: TypeAlias = Literal["black", "blur", "report"]
+#: ``absent``: the bundle has no safety checker; ``off``: it was not asked.
+SafetyStatus: TypeAlias = Literal["passed", "flagged", "absent", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyReport:
+    """What the safety checker said of a picture; ``action`` and ``adjustment`` are None where none ran.
+
+    ``scores``, one for each concept, are above 0 where it is found; None where the checker gives none.
+    """
+
+    status: SafetyStatus
+    action: SafetyAction | None = None
+    adjustment: float | None = None
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +59,9 @@ class ImageSettings:
     pictures are known by the sha256 of their pixels at the model's size, a refiner by its model's identifier.
     ``controls`` are what steered, where it says so of itself. ``guidance_method`` and ``guidance_rescale``
     are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
+    ``prompt_syntax`` is that of both prompts, None for plain ones. ``safety`` is what the safety checker
+    said, if one ran. ``variation_seed`` is that of the noise towards which ``variation_strength`` turns.
+    ``outpaint`` is by how many pixels a given picture grew: left, top, right and bottom.
     """
 
     prompt: str
@@ -72,6 +96,11 @@ class ImageSettings:
     refiner: str | None = None
     refiner_start: float | None = None
     controls: tuple[ControlSettings, ...] | None = None
+    prompt_syntax: PromptSyntax | None = None
+    safety: SafetyReport | None = None
+    variation_seed: int | None = None
+    variation_strength: float | None = None
+    outpaint: Margins | None = None
     guidance_method: str | None = None
     guidance_rescale: float | None = None
     guidance_start: float | None = None

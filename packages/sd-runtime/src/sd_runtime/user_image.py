@@ -100,7 +100,7 @@ def prepare_image(image: Image | str | Path, size: ImageSize) -> UserImage:
     Resized as diffusers' ``VaeImageProcessor`` does: Lanczos. Errors as :func:`read_image`, and
     UserImageError for numbers whose range is not known.
     """
-    found = _opened(image)
+    found = opened(image)
     opaque = _opaque(_in_bytes(found, size), "white")
     rgb = _resized(opaque if opaque.mode == "RGB" else opaque.convert("RGB"), size)
     return UserImage(np.asarray(rgb), found.size)
@@ -111,12 +111,13 @@ def prepare_mask(mask: Image | str | Path, size: ImageSize) -> UserImage:
 
     Errors as :func:`prepare_image`.
     """
-    found = _opened(mask)
+    found = opened(mask)
     grey = _resized(_opaque(_in_bytes(found, size), "black"), size).convert("L")
     return UserImage(np.asarray(grey), found.size)
 
 
-def _opened(image: Image | str | Path) -> Image:
+def opened(image: Image | str | Path) -> Image:
+    """A picture, or the one in a file."""
     return read_image(image) if isinstance(image, str | Path) else image
 
 

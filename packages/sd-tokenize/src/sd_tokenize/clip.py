@@ -9,8 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sd_tokenize.emphasis import Part, parse_emphasis
 from sd_tokenize.errors import TokenizerError
 from sd_tokenize.files import Vocabulary, read_vocabulary
+from sd_tokenize.filling import Weighted, fill
 from sd_tokenize.special import SpecialTokens, read_special_tokens
 from sd_tokenize.vectors import expand, followers
 
@@ -29,11 +31,13 @@ class Tokens:
     """An encoded prompt.
 
     ``ids`` is start, the prompt's tokens, end, padding: always the whole window. ``truncated`` is the end
-    of the prompt that did not fit, as the user wrote it, or the empty string.
+    of the prompt that did not fit, as the user wrote it, or the empty string. ``weights`` is what each token
+    counts, as long as ``ids``, or empty where all count 1.
     """
 
     ids: tuple[int, ...]
     truncated: str
+    weights: tuple[float, ...] = ()
 
 
 class ClipTokenizer:
@@ -55,6 +59,7 @@ class ClipTokenizer:
             _id_of(token.content, "added token", known)
         self.max_length = special.max_length
         self.bos_id, self.eos_id, self.pad_id = ids["bos_token"], ids["eos_token"], ids["pad_token"]
+        self._comma = known.get(",</w>")
         self._followers = followers(known, {token.content for token in special.added})
         self._backend = _backend(vocabulary, special, known)
 
@@ -90,13 +95,8 @@ class ClipTokenizer:
         The first windows are filled first; those that the text does not reach are empty. What the last one
         cannot hold is its ``truncated``. Errors as :meth:`encode`.
         """
-        window = self.max_length if length is None else length
-        if window < 2:
-            raise TokenizerError(f"expected a length of at least 2 (start and end), got {window}")
-        if lone := SURROGATE.search(text):
-            raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        ids, starts = expand(encoding.ids, encoding.offsets, self._followers)
+        window = self._window(length)
+        ids, starts = self._tokens(text)
         room = window - 2
         fitting = count * room
         cut = text[starts[fitting] :].rstrip() if len(ids) > fitting else ""
@@ -107,9 +107,54 @@ class ClipTokenizer:
             for index, part in enumerate(parts)
         )
 
+    def weighted_windows(self, text: str, *, count: int, length: int | None = None) -> tuple[Tokens, ...]:
+        """As :meth:`windows`, of ``text`` in the web UI's syntax (:func:`parse_emphasis`).
+
+        Where a window ends within words, they move to the next, back to a comma, and ``BREAK`` begins one;
+        start, end and padding count 1. Errors as :meth:`encode`, and for more ``BREAK`` than windows.
+        """
+        window, parts = self._window(length), parse_emphasis(text)
+        tokens = [token for place, part in enumerate(parts) for token in self._weighted(place, part)]
+        breaks = [place for place, part in enumerate(parts) if part.breaks]
+        filled, left = fill(tokens, breaks, room=window - 2, count=count, comma=self._comma)
+        cut = ""
+        if left is not None:
+            behind = parts[left.part + 1 :]
+            cut = parts[left.part].text[left.start :] + "".join(_as_written(part) for part in behind)
+        last = len(filled) - 1
+        return tuple(
+            Tokens(
+                self._framed([token.id for token in part], window),
+                cut.rstrip() if index == last else "",
+                (1.0, *(token.weight for token in part), *[1.0] * (window - 1 - len(part))),
+            )
+            for index, part in enumerate(filled)
+        )
+
+    def _weighted(self, place: int, part: Part) -> list[Weighted]:
+        ids, starts = self._tokens(part.text)
+        return [Weighted(token, part.weight, place, start) for token, start in zip(ids, starts, strict=True)]
+
+    def _tokens(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids of ``text`` without start and end, and where each one begins in it."""
+        if lone := SURROGATE.search(text):
+            raise TokenizerError(f"expected Unicode text, got a lone surrogate at position {lone.start()}")
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return expand(encoding.ids, encoding.offsets, self._followers)
+
+    def _window(self, length: int | None) -> int:
+        window = self.max_length if length is None else length
+        if window < 2:
+            raise TokenizerError(f"expected a length of at least 2 (start and end), got {window}")
+        return window
+
     def _framed(self, ids: list[int], window: int) -> tuple[int, ...]:
         framed = [self.bos_id, *ids, self.eos_id]
         return (*framed, *[self.pad_id] * (window - len(framed)))
+
+
+def _as_written(part: Part) -> str:
+    return f" BREAK {part.text}" if part.breaks else part.text
 
 
 def _with_added(vocabulary: Vocabulary, special: SpecialTokens) -> dict[str, int]:

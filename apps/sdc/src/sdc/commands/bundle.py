@@ -97,7 +97,9 @@ def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None
 def _compile(package: Path, compiled: Path) -> None:
     from sd_mil import compile_model
 
-    compile_model(package, compiled)
+    from sdc.resources import link_or_copy
+
+    compile_model(package, compiled, copy=link_or_copy)
 
 
 def _size(text: str | None) -> ImageSize | None:

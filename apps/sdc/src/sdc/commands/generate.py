@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
-from sdc.sampling_options import WithDefaults, options, sampling_options
+from sdc.prompt_lists import of_several, read_prompts, unread_weight
+from sdc.safety_options import safety_of, safety_options
+from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         Pipeline,
         Precision,
         Reused,
+        Safety,
         SamplingOptions,
     )
     from sd_schedulers import Step
@@ -60,6 +64,12 @@ _picture_options = options(
         help="A picture to start from; with a mask, or for InstructPix2Pix models, the one to change.",
     ),
     click.option("--mask", type=_PICTURE, help="What is white in it is painted anew."),
+    click.option(
+        "--outpaint",
+        type=Numbers(int),
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="Paint so many pixels around the picture of --image, which is then brought to the model's size.",
+    ),
     click.option(
         "--strength",
         cls=WithDefaults,
@@ -119,13 +129,18 @@ class _Generate(TakesSeveral):
 
     def missing_arguments(self, args: list[str]) -> int:
         """How many arguments are still to come."""
-        elsewhere = any(token.partition("=")[0] in ("--prompt", "--like") for token in args)
+        elsewhere = any(token.partition("=")[0] in ("--prompt", "--prompts", "--like") for token in args)
         return 0 if elsewhere else 1
 
 
 @click.command("generate", cls=_Generate, short_help="Draw pictures of a prompt with a bundle.")
 @click.argument("prompt", required=False)
 @click.option("--prompt", "prompt_option", metavar="TEXT", help="The same, as Apple's pipeline has it.")
+@click.option(
+    "--prompts",
+    type=_PICTURE,
+    help="A text file with a prompt on each line, all of which are drawn: FILE-001.png, ...",
+)
 @click.option(
     "-i",
     "--bundle",
@@ -168,7 +183,7 @@ class _Generate(TakesSeveral):
 @_picture_options
 @_xl_options
 @control_options
-@click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
+@safety_options
 @apple_options
 @engine_options("auto")
 @click.pass_context
@@ -178,6 +193,7 @@ def command(
     prompt: str | None,
     *,
     prompt_option: str | None,
+    prompts: Path | None,
     bundle: Path,
     output: Path,
     image_count: int,
@@ -185,6 +201,8 @@ def command(
     like: Path | None,
     save_every: int,
     disable_safety: bool,
+    safety: str | None,
+    safety_adjustment: float | None,
     compute_unit: ComputeUnit | None,
     model_version: str | None,
     model_sources: str | None,
@@ -198,12 +216,15 @@ def command(
     **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
-    from sd_runtime import Pipeline, reused
+    from sd_runtime import Pipeline, read_image, reused
 
     from sdc.console import console, peak_memory
     from sdc.console import size as bytes_of
 
-    said = prompt_of(prompt, prompt_option, is_optional=like is not None)
+    said = prompt_of(prompt, prompt_option, is_optional=(prompts or like) is not None)
+    if said is not None and prompts is not None:
+        raise click.UsageError("expected one prompt or --prompts, got both")
+    listed = None if prompts is None else read_prompts(prompts)
     _check_output(output)
     began = time.perf_counter()
     source = None if like is None else reused(like)
@@ -218,46 +239,59 @@ def command(
         model_sources=model_sources,
         unet_batch_one=unet_batch_one,
     )
+    policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and _read(image, pipeline),
+        "image": image and (read_image(image) if asked["outpaint"] else _read(image, pipeline)),
         "mask": mask and _read(mask, pipeline),
         "steer": steering(pipeline, asked),
     }
     given = {name: value for name, value in given.items() if value is not None}
     drawing = {"prompt": said, **asked, **given}
     if source is not None:
-        own = {} if said is None else {"prompt": said}
+        own = {} if said is None and listed is None else {"prompt": said}
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
         _say_what_differs(source, pipeline)
-    first, text = drawing.pop("seed", _SEED), drawing.pop("prompt")
+    texts = [drawing.pop("prompt")] if listed is None else listed
+    drawing.pop("prompt", None)
+    plain = drawing.get("prompt_syntax", "plain") == "plain"
+    if plain and (weight := unread_weight([*texts, drawing.get("negative_prompt", "")])):
+        console().print(
+            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
+        )
+    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
+    first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
-    target = named(output, text)
-    for seed in range(first, first + image_count):
+    seeds = range(first, first + image_count)
+    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
+        target = of_several(named(output, text), place, len(texts))
         path = numbered(target, seed) if image_count > 1 else target
         drawn = draw(
             pipeline,
             text,
-            check_safety=not disable_safety,
+            safety=policy,
             save=_every(save_every, path),
-            seed=seed,
-            **drawing,
+            **{**drawing, counted: seed},
         )
         drawn.save(path)
         _say(drawn, path)
     console().print(
-        f"{image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
+        f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
-        f"engine {pipeline.engine}, {pipeline.precision} arithmetic",
+        f"engine {pipeline.engine}, {pipeline.precision} arithmetic"
+        f"{_UNCHECKED.get(drawn.safety.status, '')}",
         soft_wrap=True,
     )
+
+
+_UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
 
 
 def draw(
     pipeline: Pipeline,
     prompt: str,
     *,
-    check_safety: bool = True,
+    safety: Safety | None,
     save: Callable[[Pipeline, Step], None] | None = None,
     **options: Unpack[SamplingOptions],
 ) -> GeneratedImage:
@@ -272,7 +306,9 @@ def draw(
             if save is not None:
                 save(pipeline, step)
         bar.update(task, description="decoding")
-        return pipeline.finish(step.latent, settings, check_safety=check_safety)
+        if safety is None:
+            return pipeline.finish(step.latent, settings, check_safety=False)
+        return pipeline.finish(step.latent, settings, safety=safety)
 
 
 def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
@@ -333,7 +369,10 @@ def _read(path: Path, pipeline: Pipeline) -> Image:
 def _say(drawn: GeneratedImage, target: Path) -> None:
     from sdc.console import console
 
-    flag = "; black, because the safety checker flagged it" if drawn.flagged else ""
+    flag = ""
+    if drawn.flagged:
+        done = {"black": "black", "blur": "blurred"}.get(drawn.safety.action or "", "shown")
+        flag = f"; {done}, and the safety checker flagged it"
     recipe = f", recipe {drawn.settings.recipe}" if drawn.settings.recipe else ""
     console().print(f"wrote {target} (seed {drawn.settings.seed}{recipe}){flag}", soft_wrap=True)
 

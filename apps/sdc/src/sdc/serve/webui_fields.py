@@ -93,6 +93,7 @@ def wanted(fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: boo
     if from_image:
         options |= _pictures(fields)
     options.setdefault("prompt", "")
+    options["prompt_syntax"] = "a1111"  # weights, escapes and BREAK, as its clients write them
     options["seed"] = options.get("seed", _RANDOM)
     if options["seed"] == _RANDOM:
         options["seed"] = secrets.randbelow(2**32 - MOST)

@@ -3,7 +3,7 @@
 ::
 
     model.mil  coremldata.bin  metadata.json  weights/weight.bin      an ML Program
-    model0/  model1/  ...  coremldata.bin                             a pipeline of such folders
+    model0/  model1/  ...  coremldata.bin  modelNames/coremldata.bin  a pipeline of such folders
 
 coremldata.bin holds the model description::
 
@@ -12,6 +12,7 @@ coremldata.bin holds the model description::
 
 from __future__ import annotations
 
+from itertools import takewhile
 from mmap import mmap
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from sd_mil.format.wire import Message
 from sd_mil.ir.program import Package, Pipeline
 
 _PROGRAM, _DATA = "model.mil", "coremldata.bin"
+_NAMES = "modelNames/coremldata.bin"
+#: Real ones have some dozen for each model.
+_MAX_NAMES_BYTES = 1 << 20
 _KIND_AT = 28
 _MAX_MODELS = 256
 _NEURAL_NETWORK = ("model.espresso.net", "model.espresso.shape", "neural_network_optionals")
@@ -74,15 +78,14 @@ def _package(folder: Path, root: Path, version: int, description: Message) -> Pa
 
 
 def _pipeline(folder: Path, root: Path, version: int, description: Message, depth: int) -> Pipeline:
+    parts = [f"model{index}" for index in range(_MAX_MODELS)]
+    parts = list(takewhile(lambda part: (folder / part).is_dir(), parts))
     models: dict[str, Package | Pipeline] = {}
-    for index in range(_MAX_MODELS):
-        name = f"model{index}"
-        if not (folder / name).is_dir():
-            break
+    for name, part in zip(_names(folder, parts), parts, strict=True):
         try:
-            models[name] = _read(folder / name, root, depth + 1)
+            models[name] = _read(folder / part, root, depth + 1)
         except SdMilError as error:
-            raise type(error)(f"{name} of the pipeline: {error}") from error
+            raise type(error)(f"{part} of the pipeline: {error}") from error
     return Pipeline(
         path=str(root),
         specification_version=version,
@@ -92,16 +95,40 @@ def _pipeline(folder: Path, root: Path, version: int, description: Message, dept
     )
 
 
+def _names(folder: Path, parts: list[str]) -> list[str]:
+    """What the models are called; those without names by their folders."""
+    if not (folder / _NAMES).exists():
+        return parts
+    data = text_bytes(inside(folder, _NAMES, "a compiled pipeline"), _MAX_NAMES_BYTES)
+    count, at = _number(data, 0, _NAMES), 8
+    if count not in (0, len(parts)):
+        raise PackageError(f"expected names of {len(parts)} models in {_NAMES}, got {count}")
+    names: list[str] = []
+    for _ in range(count):
+        end = at + 8 + _number(data, at, _NAMES)
+        if end > len(data):
+            raise PackageError(f"expected a name up to byte {end} of {_NAMES}, got {len(data)} bytes")
+        names.append(_decoded(data[at + 8 : end], _NAMES))
+        at = end
+    if len(set(names)) != len(names):
+        raise PackageError(f"expected different names of models in {_NAMES}, got {names}")
+    return names or parts
+
+
 def _text(folder: Path) -> str:
     data = text_bytes(inside(folder, _PROGRAM, "a compiled model"))
     if not data.lstrip().startswith(b"program"):
         raise UnsupportedModelError(
             f"expected {_PROGRAM} to begin with 'program(', got something else: an encrypted or damaged model"
         )
+    return _decoded(data, _PROGRAM)
+
+
+def _decoded(data: bytes, name: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise PackageError(f"expected UTF-8 text in {_PROGRAM}, got other bytes") from None
+        raise PackageError(f"expected UTF-8 text in {name}, got other bytes") from None
 
 
 def _description(folder: Path) -> tuple[int, Message]:
@@ -117,7 +144,7 @@ def _description(folder: Path) -> tuple[int, Message]:
     return _number(data, version_at), Message(data, start, start + length)
 
 
-def _number(data: bytes | mmap, offset: int) -> int:
+def _number(data: bytes | mmap, offset: int, name: str = _DATA) -> int:
     if offset + 8 > len(data):
-        raise PackageError(f"expected a number at byte {offset} of {_DATA}, got a file of {len(data)} bytes")
+        raise PackageError(f"expected a number at byte {offset} of {name}, got a file of {len(data)} bytes")
     return int.from_bytes(data[offset : offset + 8], "little")

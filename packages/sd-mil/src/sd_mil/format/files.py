@@ -22,7 +22,8 @@ MAX_TEXT_BYTES = 1 << 26
 _MAX_MANIFEST_BYTES = 1 << 20
 #: What is longer, because it has weights inside, is mapped.
 _READ_WHOLE_BYTES = 1 << 26
-_MODEL_PATH = "@model_path/"
+#: What names of weight files begin with: the folder of the model.
+MODEL_PATH = "@model_path/"
 
 
 def inside(folder: Path, name: str, source: str) -> Path:
@@ -85,12 +86,18 @@ def _checked(file: Path, limit: int, *, text: bool = False) -> int:
 
 
 def weight_locator(folder: Path, *, shared: Path | None = None) -> Callable[[str], Path]:
-    """What finds ``@model_path/...`` in ``folder``, or else in ``shared``, which it lies in."""
+    """What finds ``@model_path/...`` in ``folder``, or else in ``shared``, which it lies in.
+
+    The models of a compiled pipeline say ``@model_path/../weights/weight.bin``; a name may lead up as far as
+    ``shared``, and nowhere without it.
+    """
 
     def locate(name: str) -> Path:
-        if not name.startswith(_MODEL_PATH):
-            raise PackageError(f"expected a weight file under {_MODEL_PATH!r}, got {name!r}")
-        relative = name.removeprefix(_MODEL_PATH)
+        if not name.startswith(MODEL_PATH):
+            raise PackageError(f"expected a weight file under {MODEL_PATH!r}, got {name!r}")
+        relative = name.removeprefix(MODEL_PATH)
+        if shared is not None and relative.startswith("../"):
+            return _above(folder, shared, relative)
         try:
             return inside(folder, relative, "the model")
         except PackageError:
@@ -99,6 +106,16 @@ def weight_locator(folder: Path, *, shared: Path | None = None) -> Callable[[str
             return inside(shared, relative, "the model")
 
     return locate
+
+
+def _above(folder: Path, root: Path, relative: str) -> Path:
+    """The file of a name that leads up before it leads down: in the root, which no such name leaves."""
+    down = list(folder.relative_to(root).parts)
+    ups = relative
+    while ups.startswith("../") and down:
+        down.pop()
+        ups = ups.removeprefix("../")
+    return inside(root, "/".join([*down, ups]), "the model")
 
 
 def manifest_model(root: Path) -> Path:

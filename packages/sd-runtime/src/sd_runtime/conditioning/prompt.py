@@ -14,13 +14,13 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from sd_bundle import Bundle, BundleError, HiddenStates
-from sd_tokenize import ClipTokenizer
+from sd_tokenize import ClipTokenizer, TokenizerError, Tokens
 
 from sd_runtime.conditioning.guidance import is_guided
-from sd_runtime.errors import PromptTruncatedWarning
+from sd_runtime.errors import PromptTruncatedWarning, SettingsError
 from sd_runtime.model import LoadedModel
 from sd_runtime.models import Models
-from sd_runtime.settings import ImageSettings
+from sd_runtime.settings import ImageSettings, PromptSyntax
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
@@ -63,7 +63,7 @@ class Prompts:
     def __init__(self, models: Models) -> None:
         """Nothing is loaded before a prompt is encoded."""
         self._models = models
-        self._encoded: dict[str, EncodedText] = {}
+        self._encoded: dict[tuple[str, PromptSyntax | None], EncodedText] = {}
         self._lock = Lock()
 
     def forget(self) -> None:
@@ -73,29 +73,31 @@ class Prompts:
 
     def of(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
         """The prompt, and what guidance leads away from, if there is any."""
-        facts = self._models.bundle.manifest.model
-        positive = self.encode(settings.prompt)
+        facts, syntax = self._models.bundle.manifest.model, settings.prompt_syntax
+        positive = self.encode(settings.prompt, syntax)
         if not is_guided(settings, facts):
             return positive, None
         if facts.conditioning.zero_empty_negative and not settings.negative_prompt:
             return positive, positive.zeroed()
-        return positive, self.encode(settings.negative_prompt)
+        return positive, self.encode(settings.negative_prompt, syntax)
 
-    def encode(self, prompt: str) -> EncodedText:
-        """``prompt`` for the denoiser; warns of what is cut off it."""
+    def encode(self, prompt: str, syntax: PromptSyntax | None = None) -> EncodedText:
+        """``prompt`` for the denoiser; warns of what is cut off it. Errors as :func:`encode_prompt`."""
+        key = (prompt, syntax)
         with self._lock:
-            text = self._encoded.get(prompt)
+            text = self._encoded.get(key)
         if text is None:
-            text = self._run(prompt)
+            text = self._run(prompt, syntax)
             with self._lock:
-                self._encoded = {**dict(list(self._encoded.items())[1 - REMEMBERED :]), prompt: text}
+                self._encoded = {**dict(list(self._encoded.items())[1 - REMEMBERED :]), key: text}
         warn_of_truncation(text)
         return text
 
-    def _run(self, prompt: str) -> EncodedText:
+    def _run(self, prompt: str, syntax: PromptSyntax | None) -> EncodedText:
         bundle = self._models.bundle
         pooled = bundle.manifest.model.conditioning.time_ids != "none"
-        return encode_prompt(_encoders(self._models), prompt, length=attended(bundle), pooled=pooled)
+        encoders = _encoders(self._models)
+        return encode_prompt(encoders, prompt, length=attended(bundle), pooled=pooled, syntax=syntax)
 
 
 def attended(bundle: Bundle) -> int | None:
@@ -125,14 +127,21 @@ def _tokenizer(bundle: Bundle, folder: str) -> ClipTokenizer:
 
 
 def encode_prompt(
-    encoders: Sequence[TextEncoder], prompt: str, *, length: int | None, pooled: bool
+    encoders: Sequence[TextEncoder],
+    prompt: str,
+    *,
+    length: int | None,
+    pooled: bool,
+    syntax: PromptSyntax | None = None,
 ) -> EncodedText:
     """``prompt`` through every encoder: states joined over the channels, the last one's ``pooled_outputs``.
 
     ``length`` is the number of tokens that the denoiser attends to: one window of the encoders, which None
-    stands for, or several, which are encoded one by one. The pooled embedding is the first one's.
+    stands for, or several, which are encoded one by one. The pooled embedding is the first one's. ``syntax``
+    ``a1111`` reads weights in the prompt (``sd_tokenize.parse_emphasis``), which multiply the states.
 
     Raises:
+        SettingsError: the prompt breaks the rules of its syntax, or asks for more windows than there are.
         BundleError: the encoders have windows of different lengths, or more than one row, or ``length`` is no
             multiple of their window.
         PortsError: the last encoder has no ``pooled_outputs``, which ``pooled`` asks for.
@@ -142,8 +151,8 @@ def encode_prompt(
     states, embedding, truncated = [], None, ""
     for encoder in encoders:
         wants_pooled = pooled and encoder is encoders[-1]
-        windows = encoder.tokenizer.windows(prompt, count=count, length=window)
-        encoded = [_encode(encoder, tokens.ids, wants_pooled) for tokens in windows]
+        windows = _windows(encoder.tokenizer, prompt, count, window, syntax)
+        encoded = [_encode(encoder, tokens, wants_pooled) for tokens in windows]
         states.append(np.concatenate([part for part, _ in encoded], axis=1))
         embedding = encoded[0][1]
         truncated = truncated or windows[-1].truncated
@@ -151,11 +160,35 @@ def encode_prompt(
     return EncodedText(joined.transpose(0, 2, 1)[:, :, None], embedding, truncated)
 
 
-def _encode(encoder: TextEncoder, ids: Sequence[int], pooled: bool) -> tuple[Float, Float | None]:
+def _windows(
+    tokenizer: ClipTokenizer, prompt: str, count: int, length: int, syntax: PromptSyntax | None
+) -> tuple[Tokens, ...]:
+    read = tokenizer.windows if syntax is None else tokenizer.weighted_windows
+    try:
+        return read(prompt, count=count, length=length)
+    except TokenizerError as error:
+        raise SettingsError(f"prompt: {error}") from error
+
+
+def _encode(encoder: TextEncoder, tokens: Tokens, pooled: bool) -> tuple[Float, Float | None]:
     """Hidden states (1, S, C) of one window and, if asked for, its pooled embedding (1, E)."""
     outputs = [encoder.hidden_states, *(["pooled_outputs"] if pooled else [])]
-    results = encoder.model.predict_all(outputs, input_ids=np.array([ids], dtype=np.int64))
-    return results[encoder.hidden_states], results.get("pooled_outputs")
+    results = encoder.model.predict_all(outputs, input_ids=np.array([tokens.ids], dtype=np.int64))
+    states = results[encoder.hidden_states]
+    if any(weight != 1 for weight in tokens.weights):
+        states = emphasized(states, tokens.weights)
+    return states, results.get("pooled_outputs")
+
+
+def emphasized(states: Float, weights: Sequence[float]) -> Float:
+    """``states`` (1, S, C) times the weight of each token (S,), brought back to the mean they had.
+
+    Source: AUTOMATIC1111/stable-diffusion-webui, modules/sd_emphasis.py (``EmphasisOriginal``).
+    """
+    weighted = states * np.asarray(weights, np.float32)[:, None]
+    before, after = states.mean(dtype=np.float64), weighted.mean(dtype=np.float64)
+    restored: Float = weighted * np.float32(before / after) if after else weighted
+    return restored
 
 
 def _window_count(length: int, window: int) -> int:

@@ -24,6 +24,7 @@ from sd_runtime.model import LoadedModel
 from sd_runtime.noise import NoiseStream
 from sd_runtime.settings import ImageSettings
 from sd_runtime.user_image import UserImage
+from sd_runtime.variations import varied
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
@@ -51,8 +52,8 @@ class Given:
         return _present(self.mask, "a mask")
 
     def fresh_noise(self) -> Float:
-        """Unit Gaussian noise of the latent's shape, (1, C, h, w)."""
-        return self.noise.draw(self.model.latent_shape)
+        """Unit Gaussian noise of the latent's shape, (1, C, h, w), to start from; varied, if asked."""
+        return varied(self.noise.draw(self.model.latent_shape), self.settings)
 
     def diffused(self, picture: Float) -> Float:
         """A latent of ``picture`` (1, 3, H, W), drawn from the encoder's distribution and scaled."""

@@ -9,13 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sd_mil.format.compiling.names import histogram_name
 from sd_mil.ir.dtypes import SUB_BYTE_BITS
 from sd_mil.ir.ports import Description, EnumeratedShapes, Port, Shape, ShapeRange
-from sd_mil.ir.program import Argument, Block, Constant, Function, Operation, Package, StateType, TensorType
+from sd_mil.ir.program import (
+    Argument,
+    Block,
+    Constant,
+    Function,
+    Operation,
+    Package,
+    Pipeline,
+    StateType,
+    TensorType,
+)
 from sd_mil.ir.uses import constant_of
 
 _DTYPES: Final = {
@@ -39,29 +49,52 @@ _SYSTEMS: Final = {
     10: ("16.0", "19.0", "12.0", "3.0"),  # what the others call 26
 }
 _IOS: Final = {"CoreML5": 15, "CoreML6": 16, "CoreML7": 17, "CoreML8": 18, "CoreML9": 19}
-_OF_MODEL: Final = ("inputs", "outputs", "states")
+_PROGRAM: Final = "MLModelType_mlProgram"
 
 
 def metadata_json(package: Package, class_name: str) -> str:
     """The file's text; ``class_name`` is the name of the compiled model, without its suffix."""
-    described = package.description
-    functions = [_function(function) for function in package.program.functions.values()]
-    main = package.program.main
+    said = _of_model(package, [package], {"name": _PROGRAM})
+    said["generatedClassName"] = _identifier(class_name)
+    if package.descriptions:
+        said["functions"] = [
+            _of_function(name, one, package.program.functions[name])
+            for name, one in package.descriptions.items()
+        ]
+    return _text(said)
+
+
+def pipeline_metadata_json(pipeline: Pipeline, models: Sequence[Package], class_name: str) -> str:
+    """The same of a pipeline: operations and precisions are those of all its models."""
+    structure = [{"name": _PROGRAM}] * len(models)
+    said = _of_model(pipeline, models, {"name": "MLModelType_pipeline", "structure": structure})
+    said["generatedClassName"] = _identifier(class_name)
+    return _text(said)
+
+
+def _text(said: dict[str, Any]) -> str:
+    return json.dumps([said], indent=2, ensure_ascii=False)
+
+
+def _of_model(
+    model: Package | Pipeline, packages: Sequence[Package], model_type: dict[str, Any]
+) -> dict[str, Any]:
+    described = model.description
+    functions = [_function(one) for package in packages for one in package.program.functions.values()]
     said: dict[str, Any] = {
         "metadataOutputVersion": "3.0",
         **_precision("storagePrecision", _storage(functions)),
         "outputSchema": list(map(_feature, described.outputs)),
         "modelParameters": [],
-        "specificationVersion": package.specification_version,
-        "mlProgramOperationTypeHistogram": _histogram(functions, _IOS[main.opset]),
+        "specificationVersion": model.specification_version,
+        "mlProgramOperationTypeHistogram": _histogram_of_all(packages),
         **_precision("computePrecision", _computed(functions)),
         "isUpdatable": "0",
         "stateSchema": list(map(_feature, described.states)),
-        "availability": _availability(package.specification_version),
-        "modelType": {"name": "MLModelType_mlProgram"},
+        "availability": _availability(model.specification_version),
+        "modelType": model_type,
         "userDefinedMetadata": dict(described.user_defined),
         "inputSchema": list(map(_feature, described.inputs)),
-        "generatedClassName": _identifier(class_name),
         "method": "predict",
     }
     words = {
@@ -70,13 +103,15 @@ def metadata_json(package: Package, class_name: str) -> str:
         "author": described.author,
         "license": described.license,
     }
-    said |= {key: text for key, text in words.items() if text}
-    if package.descriptions:
-        said["functions"] = [
-            _of_function(name, one, package.program.functions[name])
-            for name, one in package.descriptions.items()
-        ]
-    return json.dumps([said], indent=2, ensure_ascii=False)
+    return said | {key: text for key, text in words.items() if text}
+
+
+def _histogram_of_all(packages: Iterable[Package]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for package in packages:
+        functions = map(_function, package.program.functions.values())
+        counts.update(_histogram(functions, _IOS[package.program.main.opset]))
+    return dict(counts)
 
 
 def _of_function(name: str, description: Description, function: Function) -> dict[str, Any]:

@@ -7,13 +7,14 @@ indented by 12, and functions of flexible inputs say so in an attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from sd_mil.format.text.printing import Dialect, Printer
 from sd_mil.format.text.tokens import quoted
 from sd_mil.ir.ports import Description, EnumeratedShapes, Port, ShapeRange
 from sd_mil.ir.program import (
+    Blob,
     DictionaryType,
     Function,
     ListType,
@@ -30,18 +31,22 @@ _OLD_OPSETS = ("CoreML5", "CoreML6", "CoreML7")
 
 
 def compiled_text(
-    program: Program, descriptions: Mapping[str, Description], build_info: Mapping[str, str]
+    program: Program,
+    descriptions: Mapping[str, Description],
+    build_info: Mapping[str, str],
+    *,
+    blob: Callable[[Blob], Blob] = lambda blob: blob,
 ) -> Iterator[str]:
     """The lines of ``model.mil``, of which the last has no line feed.
 
     ``descriptions``: by function. ``build_info``: what the compiler says of itself; what the program says of
-    its making follows.
+    its making follows. ``blob``: where a stored constant will lie, of where it lies now.
 
     Raises:
         UnsupportedModelError: a value without a text form.
     """
     old = all(function.opset in _OLD_OPSETS for function in program.functions.values())
-    printer = _CompilerPrinter("1.0" if old else "1.3", descriptions, build_info)
+    printer = _CompilerPrinter("1.0" if old else "1.3", descriptions, build_info, blob)
     previous = ""
     for line in printer.program(program):
         if previous:
@@ -54,9 +59,14 @@ class _CompilerPrinter(Printer):
     body_indent = " " * 8
 
     def __init__(
-        self, dialect: Dialect, descriptions: Mapping[str, Description], build_info: Mapping[str, str]
+        self,
+        dialect: Dialect,
+        descriptions: Mapping[str, Description],
+        build_info: Mapping[str, str],
+        blob: Callable[[Blob], Blob],
     ) -> None:
         super().__init__(dialect)
+        self._blob_there = blob
         self._descriptions = descriptions
         self._build_info = build_info
 
@@ -64,6 +74,9 @@ class _CompilerPrinter(Printer):
         own = program.attributes.get("buildInfo")
         said = own.value if own is not None and isinstance(own.value, Mapping) else {}
         return dict(sorted({**said, **self._build_info}.items()))
+
+    def place(self, blob: Blob) -> Blob:
+        return self._blob_there(blob)
 
     def function_inputs(self, function: Function) -> tuple[Variable, ...]:
         return tuple(sorted(function.inputs, key=lambda variable: variable.name))

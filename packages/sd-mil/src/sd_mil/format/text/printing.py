@@ -79,6 +79,10 @@ class Printer:
         """What stands between a function's inputs and its body."""
         return ""
 
+    def place(self, blob: Blob) -> Blob:
+        """Where a stored constant is said to lie."""
+        return blob
+
     def named(self, arguments: Mapping[str, _T]) -> Iterable[tuple[str, _T]]:
         """Parameters or attributes in the order in which they are printed."""
         return arguments.items()
@@ -167,8 +171,9 @@ class Printer:
             raise UnsupportedModelError(
                 "expected constants that were read from a file, got a stored one of none"
             )
-        path = self.value(Constant(_TEXT, blob.file))
-        offset = self.value(Constant(_OFFSET, np.array(blob.offset, np.uint64)))
+        placed = self.place(blob)
+        path = self.value(Constant(_TEXT, placed.file))
+        offset = self.value(Constant(_OFFSET, np.array(placed.offset, np.uint64)))
         return f"BLOBFILE(path = {path}, offset = {offset})"
 
 
