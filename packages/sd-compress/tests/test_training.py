@@ -24,6 +24,8 @@ from sd_compress.training import (  # noqa: E402
 )
 from torch import Tensor, nn  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 

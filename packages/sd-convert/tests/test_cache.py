@@ -30,6 +30,8 @@ from sd_convert.lowered import LoweredComponent, header_of, pack, tensor_hash, u
 from sd_convert.write import PRECISIONS
 from sd_mil import Block, Description, Function, Program, read_package
 
+pytestmark = pytest.mark.long
+
 UNET = ConversionOptions(components=("unet",), overwrite=True)
 DECODER = ConversionOptions(components=("vae_decoder",), overwrite=True)
 

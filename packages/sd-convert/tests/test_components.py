@@ -24,6 +24,8 @@ from sd_convert import (
 )
 from sd_mil import MLModel, psnr, read_package
 
+pytestmark = pytest.mark.long
+
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 OPTIONS = ConversionOptions()
 

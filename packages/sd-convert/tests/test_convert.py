@@ -33,6 +33,8 @@ from sd_convert import (
 from sd_convert.components import build_component
 from sd_mil import read_package
 
+pytestmark = pytest.mark.long
+
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
 UNET_ONLY = ConversionOptions(components=("unet",))

@@ -23,6 +23,8 @@ from sd_convert import (
     open_checkpoint,
 )
 
+pytestmark = pytest.mark.long
+
 #: Neither may be imported where only weights are new.
 BLOCKED = ("torch", "coremltools", "diffusers", "transformers")
 OPTIONS = ConversionOptions(

@@ -26,6 +26,8 @@ from sd_convert.lowered import header_of
 from sd_convert.stores import SHIPPED, ProgramFolder, compressed, file_name
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
+pytestmark = pytest.mark.long
+
 DECODER = ConversionOptions(components=("vae_decoder",))
 
 

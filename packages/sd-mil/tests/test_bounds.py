@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from sd_mil import PackageError
 from sd_mil.engines.reference import compile_program as compile_reference
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("openvino")
 
 INDEX = np.iinfo(np.int32)

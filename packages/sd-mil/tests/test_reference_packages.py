@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from sd_mil import MLModel, Reference, psnr, read_package, write_package
 
+pytestmark = pytest.mark.long
+
 WITH_OUTPUTS = {
     "split_einsum/Stable_Diffusion_version_tiny-sd_unet": "unet",
     "original/Stable_Diffusion_version_tiny-sd_unet": "unet",

@@ -26,6 +26,8 @@ from sd_convert import (
 from sd_tokenize import ClipTokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+pytestmark = pytest.mark.long
+
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "use_linear_projection": True}
 XL |= {"transformer_layers_per_block": [1, 2], "attention_head_dim": [1, 1]}
