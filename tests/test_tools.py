@@ -73,7 +73,7 @@ def test_a_process_is_measured():
     )
     assert measured.printed == "4\n"
     assert measured.seconds > 0
-    assert 0.1 < measured.peak < 1
+    assert 0.1 < measured.peak < 100  # Linux counts what this process holds, too: see apart
     with pytest.raises(apart.ProcessError, match="exited with 3"):
         measured_apart("-c", "raise SystemExit(3)")
 

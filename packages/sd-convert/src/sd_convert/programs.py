@@ -22,7 +22,15 @@ from .facts import Sizes
 from .lowered import LoweredComponent, PackedComponent, pack, unpack
 from .memory import collect
 from .options import ConversionOptions
-from .precision import Precision, check_inputs, judge, known_precision, reduced, remember_precision
+from .precision import (
+    Precision,
+    asked_precision,
+    check_inputs,
+    judge,
+    known_precision,
+    reduced,
+    remember_precision,
+)
 from .stores import SHIPPED, ProgramStore
 from .targets import target_named
 from .tensors import READABLE_DTYPES
@@ -86,7 +94,15 @@ class Programs:
         """The component's program, kept or made anew; the precision is checked if that is not known."""
         part = wanted.part
         precision = wanted.precision or self.checked(part)
+        self._remember_check(part)
         return self._found(part, precision) or self._lowered(part, precision)
+
+    def _remember_check(self, part: Part) -> None:
+        """A check whose outcome was known goes with the component, too: bundles are equal to those before."""
+        if part.name not in self.checks and asked_precision(self.options, part.kind) == "auto":
+            check = self._for_check()._found(part, _CHECKED_IN)
+            if check is not None:
+                self.checks[part.name] = check.kept
 
     def kept(self, wanted: Wanted) -> PreparedComponent | None:
         """The component's program, if it was kept; of one to be checked, if its check was kept too."""
