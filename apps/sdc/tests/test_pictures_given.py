@@ -47,7 +47,7 @@ def test_a_part_is_painted_anew_and_the_rest_is_kept(sdc, converted, tmp_path, p
     [
         (("--mask", "photo.jpg"), "expected an image to paint a part of"),
         (("--image", "broken.png"), "expected a whole picture"),
-        (("--image", "absent.png"), "No such file"),
+        (("--image", "absent.png"), "does not exist"),
         (("--image", "photo.jpg", "--strength", 2), "strength above 0 and up to 1"),
         (("--image", "photo.jpg", "--strength", 0.01), "at least one of 2 steps"),
         (("--strength", 0.5), "an image to start from"),
