@@ -56,10 +56,11 @@ def parse(arguments):
 
     command = cli.get_command(click.Context(cli), arguments[0])
     assert command is not None, arguments
-    for parameter in command.params:
-        if isinstance(parameter.type, click.Path):
-            parameter.type.exists = False
-    command.make_context(arguments[0], arguments[1:])
+    with pytest.MonkeyPatch.context() as patch:  # the options are those of the command that other tests run
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path):
+                patch.setattr(parameter.type, "exists", False)
+        command.make_context(arguments[0], arguments[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
