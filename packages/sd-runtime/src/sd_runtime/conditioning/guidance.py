@@ -17,9 +17,10 @@ from sd_runtime.settings import ImageSettings
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
-#: Of adaptive projected guidance, for Stable Diffusion 2.1 (appendix of its paper, table 9).
-MOMENTUM: Final = -0.5
-THRESHOLD: Final = 7.5
+#: Of adaptive projected guidance: diffusers' threshold, and no momentum, as there. PNDM carries predictions
+#: over by itself: a momentum of -0.5 tore the demo's pictures apart.
+MOMENTUM: Final = 0.0
+THRESHOLD: Final = 15.0
 ETA: Final = 0.0
 
 #: predictions (n, C, H, W), one for each row of the conditions -> the one to follow, (1, C, H, W)
@@ -66,8 +67,7 @@ def adaptive_projected(
     that the difference may be; ``eta``, how much of the parallel part stays. Colours burn out less.
 
     Source: Sadat et al., "Eliminating Oversaturation and Artifacts of High Guidance Scales", arXiv
-    2410.02416, with the values of its tables for Stable Diffusion; diffusers'
-    ``guiders/adaptive_projected_guidance.py``.
+    2410.02416; diffusers' ``guiders/adaptive_projected_guidance.py``.
     """
     running = np.zeros(1, np.float64)
 
