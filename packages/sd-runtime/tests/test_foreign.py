@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -161,6 +162,19 @@ def test_facts_are_read_off_the_ports() -> None:
     assert model_facts("m", described(1024), Unstated(prediction_type="v_prediction")).family == "sd2"
     with pytest.raises(BundleError, match="--family"):
         model_facts("m", described(640), Unstated())
+
+
+def test_what_metadata_state_is_not_asked_for() -> None:
+    """sd-convert and Guernika's converter write it; a v model taken for one of epsilon draws noise."""
+    networks = described(1024)
+    stated = {"identifier": "mine/v", "prediction_type": "v_prediction"}
+    networks["unet"] = dataclasses.replace(networks["unet"], user_defined=stated)
+    facts = model_facts("m", networks, Unstated())
+    assert (facts.identifier, facts.prediction_type) == ("mine/v", "v_prediction")
+    assert model_facts("m", networks, Unstated(prediction_type="epsilon")).prediction_type == "epsilon"
+    networks["unet"] = dataclasses.replace(networks["unet"], user_defined={"prediction_type": "flow"})
+    with pytest.raises(BundleError, match="got 'flow'"):
+        model_facts("m", networks, Unstated())
 
 
 @needs_reference

@@ -28,6 +28,7 @@ from sd_bundle import (
     open_bundle,
 )
 from sd_mil import Description, Package, Port, read_package
+from sd_mil.ir import TARGETS
 from sd_tokenize import ClipTokenizer, TokenizerError
 
 from sd_runtime.foreign.facts import SCHEDULER, Unstated, model_facts, scheduler_config, tokenizer_config
@@ -42,7 +43,6 @@ _ROLES: Final[Mapping[str, Role]] = {
     "safety_checker": "safety_checker",
 }
 _SIZED: Final = ("denoiser", "image_decoder", "image_encoder")
-_TARGETS: Final = {6: "macOS12", 7: "macOS13", 8: "macOS14", 9: "macOS15", 10: "macOS26"}
 _DTYPES: Final = ("float16", "float32", "int32")
 #: Networks that stand in for a unet where there is none, and are left where there is.
 _EXTRA: Final = ("control-unet", "refiner")
@@ -155,7 +155,8 @@ def _whole(parts: tuple[Package, ...]) -> Description:
         for port in part.description.inputs:
             if port.name not in returned:
                 inputs.setdefault(port.name, port)
-    return Description(tuple(inputs.values()), parts[-1].description.outputs)
+    metadata = parts[0].description.user_defined
+    return Description(tuple(inputs.values()), parts[-1].description.outputs, user_defined=metadata)
 
 
 def _component(
@@ -176,8 +177,14 @@ def _component(
         attention_implementation=cast(Any, attention),
         compression=None,
         compute_unit="CPU_AND_NE" if is_split else "CPU_AND_GPU" if role == "denoiser" else "ALL",
-        deployment_target=_TARGETS.get(parts[0].specification_version, "macOS13"),
+        deployment_target=_oldest_mac(parts[0].specification_version),
     )
+
+
+def _oldest_mac(specification: int) -> str:
+    """The first macOS that reads files of that version."""
+    names = (name for name, one in TARGETS.items() if one.specification == specification)
+    return next((name for name in names if name.startswith("macOS")), "macOS13")
 
 
 def _ports(ports: tuple[Port, ...], path: Path) -> tuple[PortSpec, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from sd_bundle import (
     BundleError,
@@ -37,7 +37,8 @@ class Unstated:
     Args:
         family: ``sd1``, ``sd2``, ``sdxl`` or ``sdxl-refiner``; by default by the width of the text's hidden
             states (768, 1024, 2048, 1280).
-        prediction_type: has to be said of SD 2, where half of the models predict v.
+        prediction_type: by default what the denoiser's metadata state, as sd-convert and Guernika write it,
+            else epsilon; has to be said of an SD 2 model without, as half of these predict v.
         tokenizer: a folder with ``vocab.json`` and ``merges.txt``, where they are not beside the networks.
         scheduler: a ``scheduler_config.json``; by default the noise schedule of Stable Diffusion
             (``scaled_linear`` from 0.00085 to 0.012) with PNDM, of SDXL with Euler.
@@ -56,6 +57,8 @@ class Unstated:
 def model_facts(name: str, described: Mapping[str, Description], unstated: Unstated) -> ModelFacts:
     """The facts of a model with these networks, of which ``unet`` may be that of a ControlNet, too.
 
+    ``name`` is its identifier where the metadata have none.
+
     Raises:
         BundleError: a port is missing or of another form, or something has to be told: what, and how.
     """
@@ -64,12 +67,13 @@ def model_facts(name: str, described: Mapping[str, Description], unstated: Unsta
     image = _port(decoder, "image", "vae_decoder")
     family = unstated.family or _family(states)
     channels = _port(_inputs(described, "vae_decoder"), "z", "vae_decoder").shape[1] or 0
+    metadata = described["unet"].user_defined
     return ModelFacts(
-        identifier=name,
+        identifier=metadata.get("identifier") or name,
         family=family,
         task=_task(sample, channels),
         denoiser=DenoiserFacts("unet", "lcm" if "timestep_cond" in unet else None),
-        prediction_type=unstated.prediction_type or _prediction_type(family),
+        prediction_type=unstated.prediction_type or _prediction_type(family, metadata),
         scheduler=SCHEDULER,
         sizes=(PictureSize(_size(image), LatentSize(channels, *_sides(sample))),),
         vae=VaeFacts(_scaling_factor(family, unstated), 0.0, _encodes(described, channels)),
@@ -154,7 +158,12 @@ def _task(sample: Port, channels: int) -> Task:
     return _TASKS[given // channels]
 
 
-def _prediction_type(family: Family) -> PredictionType:
+def _prediction_type(family: Family, metadata: Mapping[str, str]) -> PredictionType:
+    known: tuple[PredictionType, ...] = get_args(PredictionType)
+    if stated := metadata.get("prediction_type"):
+        if stated not in known:
+            raise BundleError(f"expected a prediction_type of {', '.join(known)} in metadata, got {stated!r}")
+        return next(name for name in known if name == stated)
     if family == "sd2":
         raise BundleError(
             "expected to be told what this SD 2 model predicts (--prediction-type): packages do not say; "
