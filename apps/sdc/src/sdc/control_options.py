@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,53 +20,43 @@ T = TypeVar("T")
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 _NAMES = ("inputs", "scale", "start", "end", "mask")
 
+
+def _each_has(name: str, metavar: str, about: str, kind: Any = None) -> Callable[[Any], Any]:
+    """An option with a value for each network."""
+    return click.option(
+        f"--{name}", cls=SeveralValues, multiple=True, type=kind, metavar=f"{metavar} ...", help=about
+    )
+
+
 control_options = options(
-    click.option(
-        "--controlnet",
-        cls=SeveralValues,
-        multiple=True,
-        metavar="NAME ...",
-        help="ControlNets or T2I-Adapters of the bundle that steer the picture, by name or the end of it.",
+    _each_has(
+        "controlnet",
+        "NAME",
+        "ControlNets or T2I-Adapters of the bundle that steer the picture, by name or the end of it.",
     ),
-    click.option(
-        "--controlnet-inputs",
-        cls=SeveralValues,
-        multiple=True,
-        type=_FILE,
-        metavar="FILE ...",
-        help="A hint for each, in the same order: a picture, or a .npy file; `sdc hint` makes them.",
+    _each_has(
+        "controlnet-inputs",
+        "FILE",
+        "A hint for each, in the same order: a picture, or a .npy file; `sdc hint` makes them.",
+        _FILE,
     ),
-    click.option(
-        "--controlnet-scale",
-        cls=SeveralValues,
-        multiple=True,
-        type=float,
-        metavar="SCALE ...",
-        help="How strongly each steers, 0 to 10; by default 1. One value is for all.",
+    _each_has(
+        "controlnet-scale",
+        "SCALE",
+        "How strongly each steers, 0 to 10; by default 1. One value is for all.",
+        float,
     ),
-    click.option(
-        "--controlnet-start",
-        cls=SeveralValues,
-        multiple=True,
-        type=float,
-        metavar="PART ...",
-        help="The part of the steps, 0 to 1, from which each steers; by default 0.",
+    _each_has(
+        "controlnet-start",
+        "PART",
+        "The part of the steps, 0 to 1, from which each steers; by default 0.",
+        float,
     ),
-    click.option(
-        "--controlnet-end",
-        cls=SeveralValues,
-        multiple=True,
-        type=float,
-        metavar="PART ...",
-        help="The part of the steps up to which each steers; by default 1.",
+    _each_has(
+        "controlnet-end", "PART", "The part of the steps up to which each steers; by default 1.", float
     ),
-    click.option(
-        "--controlnet-mask",
-        cls=SeveralValues,
-        multiple=True,
-        type=_FILE,
-        metavar="FILE ...",
-        help="Each steers where its mask is white; by default everywhere.",
+    _each_has(
+        "controlnet-mask", "FILE", "Each steers where its mask is white; by default everywhere.", _FILE
     ),
     click.option(
         "--controlnet-guess-mode",

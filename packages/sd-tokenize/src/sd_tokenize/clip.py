@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_tokenize.emphasis import Part, parse_emphasis
-from sd_tokenize.errors import TokenizerError
+from sd_tokenize.errors import TokenizerError, loading
 from sd_tokenize.files import Vocabulary, read_vocabulary
 from sd_tokenize.filling import Weighted, fill
 from sd_tokenize.special import SpecialTokens, read_special_tokens
@@ -180,12 +180,8 @@ def _id_of(token: str, role: str, ids: Mapping[str, int]) -> int:
 
 def _backend(vocabulary: Vocabulary, special: SpecialTokens, ids: Mapping[str, int]) -> Tokenizer:
     """The pipeline of ``transformers.models.clip.tokenization_clip`` on the tokenizers library."""
-    try:
+    with loading():
         from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
-    except ImportError as error:  # a library that is there may still not load
-        raise TokenizerError(
-            f"expected the library tokenizers to load, got: {error}; pip install tokenizers"
-        ) from error
 
     try:
         model = models.BPE(

@@ -8,6 +8,9 @@ not long.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TokenizerError(ValueError):
     """A tokenizer that cannot be built from the files given."""
@@ -32,3 +35,18 @@ def _printable(text: str) -> str:
     if line.isprintable():
         return line
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """A block that imports the library tokenizers, which may be there and still not load.
+
+    Raises:
+        TokenizerError: it does not.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise TokenizerError(
+            f"expected the library tokenizers to load, got: {error}; pip install tokenizers"
+        ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sd_tokenize.clip import SURROGATE, Tokens
-from sd_tokenize.errors import TokenizerError
+from sd_tokenize.errors import TokenizerError, loading
 from sd_tokenize.files import read_json, read_text
 
 if TYPE_CHECKING:
@@ -85,12 +85,8 @@ def _backend(path: Path) -> Tokenizer:
     kind = model.get("type") if isinstance(model, dict) else None
     if kind != "Unigram":
         raise TokenizerError(f'expected a model of type "Unigram" in {path}, got {kind!r}: T5 has no other')
-    try:
+    with loading():
         from tokenizers import Tokenizer
-    except ImportError as error:  # a library that is there may still not load
-        raise TokenizerError(
-            f"expected the library tokenizers to load, got: {error}; pip install tokenizers"
-        ) from error
     try:
         return Tokenizer.from_str(read_text(path))
     except Exception as error:  # the Rust side raises plain Exception

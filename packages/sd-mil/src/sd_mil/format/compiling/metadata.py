@@ -17,12 +17,11 @@ from sd_mil.ir.dtypes import SUB_BYTE_BITS
 from sd_mil.ir.ports import Description, EnumeratedShapes, Port, Shape, ShapeRange
 from sd_mil.ir.program import (
     Argument,
-    Block,
     Constant,
-    Function,
     Operation,
     Package,
     Pipeline,
+    Program,
     StateType,
     TensorType,
 )
@@ -58,8 +57,7 @@ def metadata_json(package: Package, class_name: str) -> str:
     said["generatedClassName"] = _identifier(class_name)
     if package.descriptions:
         said["functions"] = [
-            _of_function(name, one, package.program.functions[name])
-            for name, one in package.descriptions.items()
+            _of_function(name, one, package.program) for name, one in package.descriptions.items()
         ]
     return _text(said)
 
@@ -80,15 +78,15 @@ def _of_model(
     model: Package | Pipeline, packages: Sequence[Package], model_type: dict[str, Any]
 ) -> dict[str, Any]:
     described = model.description
-    functions = [_function(one) for package in packages for one in package.program.functions.values()]
+    operations = [one for package in packages for one in _operations(package.program)]
     said: dict[str, Any] = {
         "metadataOutputVersion": "3.0",
-        **_precision("storagePrecision", _storage(functions)),
+        **_precision("storagePrecision", _storage(operations)),
         "outputSchema": list(map(_feature, described.outputs)),
         "modelParameters": [],
         "specificationVersion": model.specification_version,
         "mlProgramOperationTypeHistogram": _histogram_of_all(packages),
-        **_precision("computePrecision", _computed(functions)),
+        **_precision("computePrecision", _computed(operations)),
         "isUpdatable": "0",
         "stateSchema": list(map(_feature, described.states)),
         "availability": _availability(model.specification_version),
@@ -106,16 +104,20 @@ def _of_model(
     return said | {key: text for key, text in words.items() if text}
 
 
+def _operations(program: Program) -> list[Operation]:
+    """Those of all functions, nested blocks included."""
+    return [one for name in program.functions for one in program.operations(name)]
+
+
 def _histogram_of_all(packages: Iterable[Package]) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for package in packages:
-        functions = map(_function, package.program.functions.values())
-        counts.update(_histogram(functions, _IOS[package.program.main.opset]))
+        counts.update(_histogram(_operations(package.program), _IOS[package.program.main.opset]))
     return dict(counts)
 
 
-def _of_function(name: str, description: Description, function: Function) -> dict[str, Any]:
-    operations = [_function(function)]
+def _of_function(name: str, description: Description, program: Program) -> dict[str, Any]:
+    operations = list(program.operations(name))
     return {
         "name": name,
         "inputSchema": list(map(_feature, description.inputs)),
@@ -123,39 +125,28 @@ def _of_function(name: str, description: Description, function: Function) -> dic
         "stateSchema": list(map(_feature, description.states)),
         **_precision("storagePrecision", _storage(operations)),
         **_precision("computePrecision", _computed(operations)),
-        "mlProgramOperationTypeHistogram": _histogram(operations, _IOS[function.opset]),
+        "mlProgramOperationTypeHistogram": _histogram(operations, _IOS[program.functions[name].opset]),
     }
 
 
-def _function(function: Function) -> tuple[Operation, ...]:
-    return tuple(_walk(function.body))
-
-
-def _walk(block: Block) -> Iterable[Operation]:
-    for operation in block.operations:
-        yield operation
-        for inner in operation.blocks:
-            yield from _walk(inner)
-
-
-def _histogram(functions: Iterable[Iterable[Operation]], ios: int) -> dict[str, int]:
+def _histogram(operations: Iterable[Operation], ios: int) -> dict[str, int]:
     """How many operations there are of each kind; constants are none."""
-    kinds = Counter(one.type for operations in functions for one in operations if one.type != "const")
+    kinds = Counter(one.type for one in operations if one.type != "const")
     return {histogram_name(kind, ios): count for kind, count in kinds.items()}
 
 
-def _computed(functions: Iterable[Iterable[Operation]]) -> set[str]:
+def _computed(operations: Iterable[Operation]) -> set[str]:
     """The numbers that operations return, constants included."""
-    types = (variable.type for operations in functions for one in operations for variable in one.outputs)
+    types = (variable.type for one in operations for variable in one.outputs)
     dtypes = (
         kind.tensor.dtype if isinstance(kind, StateType) else getattr(kind, "dtype", "") for kind in types
     )
     return {_DTYPES[dtype] for dtype in dtypes if dtype in _DTYPES}
 
 
-def _storage(functions: Iterable[Iterable[Operation]]) -> set[str]:
+def _storage(operations: Iterable[Operation]) -> set[str]:
     """The numbers in the weight file, and how those are stored that are compressed."""
-    return {words for operations in functions for one in operations for words in _stored(one)}
+    return {words for one in operations for words in _stored(one)}
 
 
 def _stored(operation: Operation) -> Iterable[str]:
