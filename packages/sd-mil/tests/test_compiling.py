@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from sd_mil import (
     read_package,
     write_package,
 )
+from sd_mil.format.compiling.names import histogram_name
 from sd_mil.ir.dtypes import SUB_BYTE_BITS
 
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "coremlc" / "pairs"
@@ -349,3 +351,25 @@ def test_a_neural_network_is_called_by_its_name(tmp_path):
     file.write_bytes(b"\x08\x01" + b"\xa2\x1f\x00")  # version 1, field 500: neuralNetwork
     with pytest.raises(UnsupportedModelError, match="a neural network"):
         compile_model(file, tmp_path / "out.mlmodelc")
+
+
+@pytest.mark.parametrize(
+    ("ios", "names"),
+    [
+        (
+            16,
+            "Ios16.softmax Ios16.matmul Ios16.conv Ios16.linear Ios16.reshape Transpose SliceByIndex Concat",
+        ),
+        (17, "Ios17.linear Ios17.add Ios17.transpose Ios17.reshape Ios17.layerNorm Ios17.sliceByIndex"),
+        (17, "Ios17.expandDims Ios17.floorDiv Ios17.logicalNot Ios17.reduceArgmax Ios17.lstm Ios17.cast"),
+        (17, "Ios16.silu Ios16.sigmoid Ios16.softmax Ios16.relu Ios16.gelu Select Pad Split Tile"),
+        (18, "Ios18.concat Ios18.add Ios18.cast Ios18.scaledDotProductAttention Ios18.greaterEqual"),
+        (18, "Ios18.layerNorm Ios18.gather Ios16.upsampleBilinear Select Tile"),
+        (19, "Ios19.dequantize Ios18.matmul"),
+    ],
+)
+def test_operations_are_named_as_in_public_models(ios, names):
+    """Compute plans and metadata that were published of models of these systems; iOS 26 is 19 there."""
+    for name in names.split():
+        words = re.sub(r"(?<!^)(?=[A-Z])", "_", name.split(".")[-1]).lower()
+        assert histogram_name(words, ios) == name

@@ -95,7 +95,8 @@ _IN_16: Final = (
 ) | (_IMAGES | _OTHERS_IN_16)
 _IN_17: Final = (_BINARY | _NORMALISATIONS | _SCATTERING | _MOVES | _LAYERS | _OTHERS_IN_17) - {"einsum"}
 _IN_18: Final = _OTHERS_IN_18 | (_IN_17 - {"dequantize", "quantize", "resize"})
-_SINCE: Final = ((18, _IN_18), (17, _IN_17), (16, _IN_16))
+_IN_19: Final = frozenset(("dequantize", "quantize"))  # the first is seen, the other its inverse
+_SINCE: Final = ((19, _IN_19), (18, _IN_18), (17, _IN_17), (16, _IN_16))
 
 
 def histogram_name(kind: str, ios: int) -> str:
