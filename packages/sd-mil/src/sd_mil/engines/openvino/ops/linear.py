@@ -31,7 +31,7 @@ def matmul(call: Call) -> Output:
 
 
 def _as_many_rows(weight: Output, bias: Output) -> Output:
-    """``weight`` with as many rows as ``bias`` has elements: of an unknown count, OpenVINO fuses it as of none."""
+    """``weight`` with as many rows as ``bias`` has elements: OpenVINO fuses unknown rows as none."""
     rows, sizes = weight.get_partial_shape()[0], bias.get_partial_shape()
     if rows.is_static or sizes.is_dynamic or sizes[0].get_length() == 1:
         return weight
