@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 import pytest
 from mil_models import doubling
+from sdc import commands
 from sdc.cli import _COMMANDS, cli
 
-SOURCES = Path(__file__).resolve().parents[1] / "src" / "sdc" / "commands"
+SOURCES = Path(commands.__file__).parent
 #: Short work for each command, and what its JSON has; ``{…}`` are the paths below.
 WORK = {
     "analyze": (["{encoder}", "--bits", "8"], {"candidates", "environment"}),
