@@ -101,7 +101,7 @@ def command(
 def convert_and_verify(
     folder: Path, bundle: Path, controlnet: str | None = None
 ) -> tuple[ConversionReport, VerificationReport]:
-    """The demo checkpoint in ``folder`` as a bundle, with the ControlNet of that name in it if one is given."""
+    """The demo checkpoint in ``folder`` as a bundle, with the ControlNet of that name if one is given."""
     from sd_controlnet.conversion import with_controlnets
     from sd_convert import KINDS, ConversionOptions, open_checkpoint, verify
 
