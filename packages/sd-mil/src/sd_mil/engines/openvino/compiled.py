@@ -75,7 +75,11 @@ class CompiledProgram:
             return self._of_nothing(inputs)
         try:
             return self._results(inputs)
-        except (RuntimeError, MemoryError) as error:
+        except (
+            RuntimeError,
+            MemoryError,
+            ValueError,
+        ) as error:  # ValueError: of sizes that come out negative
             shapes = {name: list(array.shape) for name, array in inputs.items()}
             raise PackageError(
                 f"expected a program that OpenVINO runs for inputs of shapes {shapes}, got: {_reason(error)}"
@@ -142,7 +146,11 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
         compiled = _compile(core, translation.model, _configuration(precision, layers))
     _refuse_unchecked(translation.model, compiled)
     arithmetic = _describe(openvino.__version__, precision, layers)
-    sizes = SizeCheck(translation.model, translation.sized) if translation.sized else None
+    # where sizes of results are known, those of inputs still have to fit: OpenVINO does not look when it runs
+    open_sizes = bool(translation.sized) or any(
+        one.partial_shape.is_dynamic for one in translation.model.inputs
+    )
+    sizes = SizeCheck(translation.model, translation.sized) if open_sizes else None
     return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=translation.indexed, sizes=sizes)
 
 

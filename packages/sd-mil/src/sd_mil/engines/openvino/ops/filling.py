@@ -50,16 +50,22 @@ def pad(call: Call) -> Output:
 @translate("fill")
 def fill(call: Call) -> Output:
     """A tensor of ``shape`` full of ``value``; computed shapes are left to numpy, which bounds them."""
-    shape = int_list(call.counts("shape"))
+    sizes = call.counts("shape")
     value = call.output("value") if "value" in call else ov.constant(np.float32(0)).output(0)
-    return ov.broadcast(value, shape).output(0)
+    return _spread(value, int_list(sizes), to_scalar=not sizes)
 
 
 @translate("fill_like")
 def fill_like(call: Call) -> Output:
     """A tensor of the shape of ``ref_tensor`` full of ``value``."""
     value = call.output("value") if "value" in call else ov.constant(np.float32(0)).output(0)
-    return ov.broadcast(value, ov.shape_of(call.output("ref_tensor"), "i32")).output(0)
+    like = call.output("ref_tensor")
+    return _spread(value, ov.shape_of(like, "i32").output(0), to_scalar=not len(like.get_partial_shape()))
+
+
+def _spread(value: Output, shape: Output, *, to_scalar: bool) -> Output:
+    """``value`` in a shape; in that of a scalar, to which OpenVINO's broadcast ends the process, as it is."""
+    return ov.reshape(value, shape, False).output(0) if to_scalar else ov.broadcast(value, shape).output(0)
 
 
 @translate("range_1d")

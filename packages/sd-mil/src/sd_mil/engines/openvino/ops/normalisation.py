@@ -29,6 +29,8 @@ def instance_norm(call: Call) -> Output:
     """``x`` [N, C, *D] standardised over its spatial dimensions, then ``· gamma + beta`` per channel."""
     x = call.output("x")
     rank = len(x.get_partial_shape())
+    if rank < 3:
+        raise call.unsupported(f"a tensor of rank {rank}, which has nothing to normalise over")
     normalised = _standardise(call, x, list(range(2, rank)))
     return _scale_and_shift(call, normalised, [0, *range(2, rank)])
 

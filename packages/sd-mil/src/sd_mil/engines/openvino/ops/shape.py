@@ -112,27 +112,33 @@ def shape(call: Call) -> Output:
     return ov.shape_of(call.output("x"), "i32").output(0)
 
 
+def _image(call: Call) -> Output:
+    """``x``, [N, C, H, W]; OpenVINO itself takes other ranks."""
+    x = call.output("x")
+    if len(x.get_partial_shape()) != 4:
+        raise call.unsupported(f"a tensor of rank {len(x.get_partial_shape())}; it takes [N, C, H, W]")
+    return x
+
+
 @translate("depth_to_space")
 def depth_to_space(call: Call) -> Output:
     """[N, C, H, W] -> [N, C/b², bH, bW]; the block's position is the slower half of the channel."""
-    return ov.depth_to_space(call.output("x"), "blocks_first", call.count("block_size", least=1)).output(0)
+    return ov.depth_to_space(_image(call), "blocks_first", call.count("block_size", least=1)).output(0)
 
 
 @translate("pixel_shuffle")
 def pixel_shuffle(call: Call) -> Output:
     """[N, C, H, W] -> [N, C/r², rH, rW]; the block's position is the faster half of the channel."""
-    return ov.depth_to_space(call.output("x"), "depth_first", call.count("upscale_factor", least=1)).output(0)
+    return ov.depth_to_space(_image(call), "depth_first", call.count("upscale_factor", least=1)).output(0)
 
 
 @translate("space_to_depth")
 def space_to_depth(call: Call) -> Output:
     """[N, C, H, W] -> [N, C·b², H/b, W/b], the inverse of ``depth_to_space``."""
-    return ov.space_to_depth(call.output("x"), "blocks_first", call.count("block_size", least=1)).output(0)
+    return ov.space_to_depth(_image(call), "blocks_first", call.count("block_size", least=1)).output(0)
 
 
 @translate("pixel_unshuffle")
 def pixel_unshuffle(call: Call) -> Output:
     """[N, C, H, W] -> [N, C·r², H/r, W/r], the inverse of ``pixel_shuffle``."""
-    return ov.space_to_depth(call.output("x"), "depth_first", call.count("downscale_factor", least=1)).output(
-        0
-    )
+    return ov.space_to_depth(_image(call), "depth_first", call.count("downscale_factor", least=1)).output(0)

@@ -175,4 +175,7 @@ def range_1d(start: Array, end: Array, step: Array) -> Array:
     check_computed(max(0.0, (float(end) - float(start)) / float(step)))
     if (0 if step == 0 else (float(end) - float(start)) / float(step)) <= 0:
         return np.arange(0, dtype=np.asarray(start).dtype)  # numpy's own differences may overflow
-    return np.arange(start, end, step)
+    kind = np.asarray(start).dtype
+    if kind.kind == "f":
+        return np.arange(start, end, step)
+    return np.arange(int(start), int(end), int(step), dtype=np.int64).astype(kind)
