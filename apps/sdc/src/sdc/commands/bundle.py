@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from sd_bundle import ImageSize
+from sdc.sizes import image_size
 
+if TYPE_CHECKING:
     from sdc.resources import CompiledResource, HubRepository, Resources
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -68,7 +68,7 @@ def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> No
             open_bundle(bundles[0]),
             output,
             _compile,
-            size=_size(asked["size"]),
+            size=image_size(asked["size"]) if asked["size"] else None,
             with_refiner=asked["refiner"] and open_bundle(asked["refiner"]),
             with_controlled=asked["controlled"] and open_bundle(asked["controlled"]),
             controlnets=asked["controlnet"],
@@ -95,22 +95,10 @@ def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None
 
 
 def _compile(package: Path, compiled: Path) -> None:
+    from sd_bundle.drafts import link_or_copy
     from sd_mil import compile_model
 
-    from sdc.resources import link_or_copy
-
     compile_model(package, compiled, copy=link_or_copy)
-
-
-def _size(text: str | None) -> ImageSize | None:
-    from sd_bundle import ImageSize
-
-    if text is None:
-        return None
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise click.UsageError(f"--size: expected WIDTHxHEIGHT such as 512x768, got {text!r}")
-    return ImageSize(height=int(height), width=int(width))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
+from sdc.sizes import image_size
 from sdc.sources import SOURCE_NAMES, source_options
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ if TYPE_CHECKING:
     "--compute-unit",
     type=click.Choice(["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"], case_sensitive=False),
     help="What apps should run it on; by default what the attention implementation is made for.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    metavar="WIDTHxHEIGHT",
+    multiple=True,
+    help="Of pictures; repeatable: a network for each, all of which share their weights. The first is drawn "
+    "where none is asked for.",
 )
 @click.option("--latent-h", type=click.IntRange(min=1), help="Latent height; the image's is 8 times that.")
 @click.option("--latent-w", type=click.IntRange(min=1), help="Latent width.")
@@ -102,6 +111,7 @@ def command(
     components: str | None,
     attention_implementation: str,
     compute_unit: str | None,
+    sizes: tuple[str, ...],
     latent_h: int | None,
     latent_w: int | None,
     text_token_sequence_length: int | None,
@@ -136,6 +146,7 @@ def command(
         compute_unit=compute_unit.upper() if compute_unit else None,
         latent_height=latent_h,
         latent_width=latent_w,
+        sizes=tuple(map(image_size, sizes)),
         text_token_sequence_length=text_token_sequence_length,
         unet_support_controlnet=unet_support_controlnet,
         unet_support_t2i_adapter=unet_support_t2i_adapter,
@@ -241,7 +252,7 @@ def print_conversion(report: ConversionReport) -> None:
     rows = table("component", "s", "size", "peak memory", "precision", "program")
     for part in report.components:
         rows.add_row(
-            part.name,
+            _titled(part.name, part.sizes),
             f"{part.seconds:.1f}",
             size(part.bytes),
             size(part.peak_memory or 0),
@@ -259,6 +270,11 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
+def _titled(name: str, sizes: Sequence[str]) -> str:
+    """``unet (512x512, 512x768)``; of one size just the name."""
+    return f"{name} ({', '.join(sizes)})" if len(sizes) > 1 else name
+
+
 def _print_plan(
     checkpoint: Checkpoint,
     options: ConversionOptions,
@@ -274,8 +290,8 @@ def _print_plan(
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
-            part.name,
-            size(part.package_bytes),
+            part.name if part.size is None else f"{part.name} ({part.size})",
+            size(part.package_bytes) if part.package_bytes else "shared",
             part.precision or "to be checked",
             "kept" if part.is_reused else "new",
         )
