@@ -22,7 +22,11 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.argument("bundles", nargs=-1, required=True, type=_EXISTING, metavar="BUNDLE")
 @click.option("--for", "target", type=click.Choice(["swift", "hub"]), required=True, help="Who reads it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--size", metavar="WIDTHxHEIGHT", help="Of a bundle of several picture sizes; for swift.")
+@click.option(
+    "--size",
+    metavar="WIDTHxHEIGHT",
+    help="One of several picture sizes, else a folder for each; for swift.",
+)
 @click.option("--refiner", type=_EXISTING, help="The bundle of SDXL's refiner, beside its base; for swift.")
 @click.option(
     "--controlled", type=_EXISTING, help="The same model with a UNet that takes ControlNets; for swift."
@@ -59,21 +63,22 @@ def command(*, bundles: tuple[Path, ...], target: str, output: Path, **asked: An
 def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None:
     from sd_bundle import open_bundle
 
-    from sdc.resources import write_resources
+    from sdc.resources import write_each_size, write_resources
 
     if len(bundles) > 1:
         raise click.UsageError("expected one BUNDLE for swift, got several")
+    bundle, size = open_bundle(bundles[0]), image_size(asked["size"]) if asked["size"] else None
     with _bar() as show:
-        made = write_resources(
-            open_bundle(bundles[0]),
-            output,
-            _compile,
-            size=image_size(asked["size"]) if asked["size"] else None,
-            with_refiner=asked["refiner"] and open_bundle(asked["refiner"]),
-            with_controlled=asked["controlled"] and open_bundle(asked["controlled"]),
-            controlnets=asked["controlnet"],
-            progress=show,
-        )
+        beside: dict[str, Any] = {
+            "with_refiner": asked["refiner"] and open_bundle(asked["refiner"]),
+            "with_controlled": asked["controlled"] and open_bundle(asked["controlled"]),
+            "controlnets": asked["controlnet"],
+            "progress": show,
+        }
+        if size is None and len(bundle.manifest.model.sizes) > 1:
+            made = write_each_size(bundle, output, _compile, **beside)
+        else:
+            made = {"": write_resources(bundle, output, _compile, size=size, **beside)}
     _print_resources(made)
 
 
@@ -110,14 +115,17 @@ def _bar() -> Iterator[Callable[[str], None]]:
         yield lambda what: bar.update(task, description=what)
 
 
-def _print_resources(made: Resources) -> None:
+def _print_resources(made: dict[str, Resources]) -> None:
+    """The models of each folder, and what apps take them for."""
     from sdc.console import console
 
-    _print_models({"": made.models})
-    seen = made.seen
-    size = "any size" if seen.size is None else f"{seen.size[0]}x{seen.size[1]}"
-    controls = "with" if seen.takes_controlnets else "without"
-    console().print(f"apps see: {seen.family}, {seen.attention}, {size}, {controls} ControlNets")
+    _print_models({f"{folder}/" if folder else "": one.models for folder, one in made.items()})
+    for folder, one in made.items():
+        seen = one.seen
+        size = "any size" if seen.size is None else f"{seen.size[0]}x{seen.size[1]}"
+        controls = "with" if seen.takes_controlnets else "without"
+        where = f" in {folder}" if folder else ""
+        console().print(f"apps see{where}: {seen.family}, {seen.attention}, {size}, {controls} ControlNets")
 
 
 def _print_repository(made: HubRepository) -> None:

@@ -3,7 +3,7 @@
 from sdc.resources.apps import Seen, as_apps_see
 from sdc.resources.hub import HubRepository, write_hub_repository
 from sdc.resources.names import ResourcesError
-from sdc.resources.swift import CompiledResource, Resources, write_resources
+from sdc.resources.swift import CompiledResource, Resources, write_each_size, write_resources
 
 __all__ = [
     "CompiledResource",
@@ -12,6 +12,7 @@ __all__ = [
     "ResourcesError",
     "Seen",
     "as_apps_see",
+    "write_each_size",
     "write_hub_repository",
     "write_resources",
 ]

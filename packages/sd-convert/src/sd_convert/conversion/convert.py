@@ -217,9 +217,7 @@ class _Work:
         for key, content in kept.items():
             self.draft.add_file(f"{FOLDER}/{file_name(key)}", compressed(content))
 
-    def _transformed(
-        self, program: _Network, entry: BundleComponent
-    ) -> tuple[_Network, BundleComponent]:
+    def _transformed(self, program: _Network, entry: BundleComponent) -> tuple[_Network, BundleComponent]:
         if self.transform is None:
             return program, entry
         lowered = program.lowered()

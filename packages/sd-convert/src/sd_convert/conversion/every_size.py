@@ -56,8 +56,7 @@ class EverySize:
         """The programs of all sizes as the functions of one, called by the sizes of their pictures."""
         names = [str(image_size(part.facts, one.sizes)) for one in self.each]
         opened = [
-            programs.reopened(part, one).lowered()
-            for programs, one in zip(self.each, prepared, strict=True)
+            programs.reopened(part, one).lowered() for programs, one in zip(self.each, prepared, strict=True)
         ]
         return SharedComponent(
             name=opened[0].name,

@@ -104,9 +104,7 @@ def _plan_sizes(every: EverySize, part: Part) -> Iterator[ComponentPlan]:
     entry = bundle_component(part.kind, ports, next(iter(planned.values())).package, every.first.options)
     for index, (variant, one) in enumerate(zip(entry.variants, planned.values(), strict=True)):
         taken = 0 if index else one.package_bytes
-        yield replace(
-            one, package=variant.chunks[0].package, size=str(variant.size), package_bytes=taken
-        )
+        yield replace(one, package=variant.chunks[0].package, size=str(variant.size), package_bytes=taken)
 
 
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:

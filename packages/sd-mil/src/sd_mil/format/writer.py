@@ -34,7 +34,8 @@ Copy: TypeAlias = Callable[[Path, Path], object]
 
 _AUTHOR = "com.apple.CoreML"
 _MODEL = f"Data/{_AUTHOR}/model.mlmodel"
-_WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
+#: Where a package has its weights.
+WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +127,16 @@ def _write(
     manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
     small = {_MODEL: model, "Manifest.json": manifest}
     with appearing(root) as folder:
-        (folder / _WEIGHTS).parent.mkdir(parents=True)
+        (folder / WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():
             (folder / relative).write_bytes(content)
         if like is None:
-            weights = layout.write(folder / _WEIGHTS, check)
+            weights = layout.write(folder / WEIGHTS, check)
         else:
-            copy(like.path / _WEIGHTS, folder / _WEIGHTS)
-            weights = like.sha256[_WEIGHTS]
+            copy(like.path / WEIGHTS, folder / WEIGHTS)
+            weights = like.sha256[WEIGHTS]
     hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
-    return WrittenPackage(root, {**hashes, _WEIGHTS: weights}, package_bytes(small.values(), layout))
+    return WrittenPackage(root, {**hashes, WEIGHTS: weights}, package_bytes(small.values(), layout))
 
 
 @contextmanager
