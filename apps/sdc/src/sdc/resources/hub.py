@@ -68,6 +68,12 @@ def write_hub_repository(
     if not _REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         raise ResourcesError(f"expected a name that the Hub takes for a repository, got {repository!r}")
     variants = _variants(bundles)
+    for bundle in bundles:
+        if len(sizes := bundle.manifest.model.sizes) > 1:
+            have = ", ".join(str(size.image) for size in sizes)
+            raise ResourcesError(
+                f"expected one picture size in a repository, got {have} in {bundle.path}: convert for one"
+            )
     models: dict[str, tuple[CompiledResource, ...]] = {}
     zips: dict[str, int] = {}
     with draft_folder(folder) as draft:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -75,10 +76,14 @@ def write_each_size(
                 with_refiner=with_refiner,
                 with_controlled=with_controlled,
                 controlnets=controlnets,
-                progress=lambda what, size=size: progress(f"{size}: {what}"),
+                progress=partial(_in_folder, progress, size),
             )
         draft.rename(folder)
     return {size: replace(one, path=folder / size) for size, one in made.items()}
+
+
+def _in_folder(progress: Callable[[str], None], size: ImageSize, what: str) -> None:
+    progress(f"{size}: {what}")
 
 
 def write_resources(

@@ -87,9 +87,9 @@ def write_packages(
 ) -> tuple[WrittenPackage, ...]:
     """Write a package for each of these functions of ``program``, all with one and the same weight.bin.
 
-    It holds the weights of all functions, those of the first in the order that they would have alone. ``copy``
-    brings it from the first package to the others: by a hard link it takes no more room. For the rest see
-    :func:`write_package`; what was written before something failed stays.
+    It holds the weights of all functions, those of the first in the order that they would have alone.
+    ``copy`` brings it from the first package to the others: by a hard link it takes no more room. For the
+    rest see :func:`write_package`; what was written before something failed stays.
     """
     layout = layout_of(program)
     written: list[WrittenPackage] = []
