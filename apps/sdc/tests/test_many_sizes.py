@@ -65,11 +65,11 @@ def test_a_copy_without_links_is_compressed_alike(sdc, sized, tmp_path):
 def test_each_size_draws(sdc, sized, tmp_path):
     for size in ("64x64", "64x96"):
         done = sdc(
-            "generate", sized, "--prompt", "a red circle", "-o", tmp_path / f"{size}.png",
+            "generate", "-i", sized, "--prompt", "a red circle", "-o", tmp_path / f"{size}.png",
             "--size", size, "--num-inference-steps", 2,
         )  # fmt: skip
         assert done.status == 0, done.err
-    done = sdc("generate", sized, "--prompt", "a", "-o", tmp_path / "x.png", "--size", "96x64")
+    done = sdc("generate", "-i", sized, "--prompt", "a", "-o", tmp_path / "x.png", "--size", "96x64")
     assert done.status == 1
     assert "64x64, 64x96" in done.err
 

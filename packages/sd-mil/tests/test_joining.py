@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sd_mil import Constant, Description, Operation, Port, Program, TensorType, read_package, write_package
 from sd_mil.format import WEIGHTS, layout_of, write_packages
@@ -44,6 +44,7 @@ def described(program: Program) -> Description:
 WEIGHTS_OF_ONE = st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(WEIGHTS_OF_ONE, WEIGHTS_OF_ONE)
 def test_equal_weights_are_there_once(first: list[list[int]], second: list[list[int]]) -> None:
     program = joined({"a": adding(3, *first), "b": adding(3, *second)})

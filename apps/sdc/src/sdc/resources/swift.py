@@ -59,7 +59,7 @@ def write_each_size(
     controlnets: Iterable[Path] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Resources]:
-    """As :func:`write_resources`, in a folder for each picture size of the bundle, called by it (``512x768``).
+    """As :func:`write_resources`, in a folder for each picture size of the bundle (``512x768``).
 
     Apps take a folder for one model of one size. What ``compile_package`` links is on the disk once.
     """

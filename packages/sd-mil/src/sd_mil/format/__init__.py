@@ -16,6 +16,7 @@ from sd_mil.format.writer import (
     layout_of,
     write_package,
     write_packages,
+    write_pipeline,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "read_package",
     "write_package",
     "write_packages",
+    "write_pipeline",
 ]

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from sd_mil.format.blob_writer import BlobLayout, Check
 from sd_mil.format.description_writer import encode_description
-from sd_mil.format.encoding import field, integer
+from sd_mil.format.encoding import field, integer, text
 from sd_mil.format.graph_writer import encode_program
 from sd_mil.ir.joining import alone
 from sd_mil.ir.ports import Description
@@ -99,6 +99,28 @@ def write_packages(
         first = written[0] if written else None
         written.append(_write(place, model, layout, identity=identity, check=check, copy=copy, like=first))
     return tuple(written)
+
+
+def write_pipeline(
+    path: str | os.PathLike[str],
+    models: Mapping[str, tuple[Program, Description]],
+    description: Description,
+    *,
+    version: int = 7,
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """Write a package of a pipeline: ``models`` by name, that run in their order and pass values by name.
+
+    They have one weight.bin among them. ``description`` is that of the whole. Source of the layout:
+    ``Pipeline`` in Model.proto. For the rest see :func:`write_package`.
+    """
+    layout = layout_of(*(program for program, _ in models.values()))
+    encoded = (encode_model(program, said, layout, version=version) for program, said in models.values())
+    bodies = b"".join(field(1, model) for model in encoded) + b"".join(text(2, name) for name in models)
+    described = encode_description(description, {}, "")
+    model = integer(1, version) + field(2, described) + field(202, bodies)
+    return write_encoded(path, model, layout, identity=identity, check=check)
 
 
 def write_encoded(
