@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from sdc.calibration_options import bytes_asked
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
         Likeness,
         Transform,
     )
+
+    from sdc.chunking import Wanted as Pieces
+
+#: Of the pieces' outputs against the whole's, in dB.
+_MIN_PSNR = 60.0
 
 
 @click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
@@ -89,6 +96,12 @@ if TYPE_CHECKING:
     help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
     "`sdc compress`.",
 )
+@click.option("--chunks", type=click.IntRange(min=2), help="Cut the UNet into so many pieces.")
+@click.option("--chunk-unet", is_flag=True, help="Into two: Apple's name for --chunks 2.")
+@click.option(
+    "--chunk-size", metavar="400MB", callback=bytes_asked, help="Into as few as have so many bytes each."
+)
+@click.option("--merge-chunks", is_flag=True, help="And these into one package, a Core ML pipeline.")
 @click.option(
     "--like",
     metavar="BUNDLE",
@@ -123,6 +136,10 @@ def command(
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
+    chunks: int | None,
+    chunk_unet: bool,
+    chunk_size: float | None,
+    merge_chunks: bool,
     like: Path | None,
     no_cache: bool,
     source: dict[str, Any],
@@ -155,6 +172,7 @@ def command(
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
+    pieces = _pieces(chunks, chunk_size, chunk_unet=chunk_unet, merge=merge_chunks)
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
     if likeness is not None:
         options = likeness.options(options)
@@ -172,13 +190,64 @@ def command(
     if dry_run:
         _print_plan(opened, options, output, cache, kinds)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
+    if pieces is None:
+        print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
+    else:
+        _in_pieces(opened, output, options, cache, transform, kinds, pieces)
     if check_output_correctness:
         from sdc.commands.verify import print_report
 
         report = verify(output, opened, kinds=kinds)
         print_report(report)
         ctx.exit(0 if report.passed else 1)
+
+
+def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: bool) -> Pieces | None:
+    """What is asked of the UNet's pieces, None for one piece."""
+    from sdc.chunking import Wanted as Pieces
+
+    given = [count is not None, most is not None, chunk_unet]
+    if sum(given) > 1:
+        raise click.UsageError("expected one of --chunks, --chunk-size and --chunk-unet, got several")
+    if not any(given):
+        if merge:
+            raise click.UsageError("--merge-chunks: it needs --chunks or --chunk-size")
+        return None
+    return Pieces(2 if chunk_unet else count, None if most is None else int(most), merge, _MIN_PSNR, 0)
+
+
+def _in_pieces(
+    checkpoint: Checkpoint,
+    output: Path,
+    options: ConversionOptions,
+    cache: ConversionCache | None,
+    transform: Transform | None,
+    kinds: Iterable[ComponentKind],
+    pieces: Pieces,
+) -> None:
+    """Convert beside ``output``, and write it from there with the UNet in pieces."""
+    from dataclasses import replace
+
+    from sd_bundle import OutputExistsError, open_bundle
+    from sd_bundle.drafts import draft_folder, remove_abandoned
+
+    from sdc.chunking import chunk_bundle
+    from sdc.commands.chunk import print_cuts, showing
+
+    if output.exists() and not options.overwrite:
+        raise OutputExistsError(f"{output} exists: choose another output, or ask to overwrite it")
+    place = output.resolve()
+    remove_abandoned(place)
+    with draft_folder(place) as draft:
+        report = run_conversion(checkpoint, draft / "whole", options, cache, transform, kinds=kinds)
+        began, bundle = time.perf_counter(), open_bundle(draft / "whole")
+        names = [one.name for one in bundle.components("denoiser")]
+        if not names:
+            raise click.UsageError("--chunks: expected a UNet among the components, got none")
+        with showing() as show:
+            cuts = chunk_bundle(bundle, output, names, pieces, show, overwrite=options.overwrite)
+    print_conversion(replace(report, bundle=output))
+    print_cuts(cuts, output, time.perf_counter() - began)
 
 
 def run_conversion(

@@ -47,7 +47,7 @@ class EverySize:
         return replace(wanted, is_kept=wanted.is_kept and all(one.kept(wanted) for one in others))
 
     def prepared(self, wanted: Wanted) -> tuple[PreparedComponent, ...]:
-        """The component's program in each size, all in the precision of the first, so that weights are equal."""
+        """The program in each size, all in the precision of the first, so that weights are equal."""
         first = self.first.prepared(wanted)
         same = replace(wanted, precision=first.precision)
         return (first, *(one.prepared(same) for one in self.of(wanted.part.kind)[1:]))

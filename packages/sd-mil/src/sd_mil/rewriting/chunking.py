@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from sd_mil.constexpr import is_compressed
 from sd_mil.errors import ChunkingError
@@ -46,9 +47,9 @@ def chunked(program: Program, *, count: int | None = None, most: int | None = No
     Given::   y = conv(x, w); z = conv(y, v); -> (z)
     Result::  y = conv(x, w); -> (y)        z = conv(y, v); -> (z)
 
-    A piece returns what later ones take, and its share of the outputs. Among cuts that keep the weights within
-    bounds those are chosen where the fewest bytes cross in all. Of several functions each is cut at the same
-    weights, so that pieces share them as the functions did.
+    A piece returns what later ones take, and its share of the outputs. Among cuts that keep the weights
+    within bounds those are chosen where the fewest bytes cross in all. Of several functions each is cut at
+    the same weights, so that pieces share them as the functions did.
 
     Raises:
         ChunkingError: no such cut, or a program with states.
@@ -70,7 +71,7 @@ def piece_description(description: Description, function: Function) -> Descripti
 
     def port(name: str) -> Port:
         kind = types[name]
-        made = Port(name, kind.shape, kind.dtype.replace("fp", "float"))  # type: ignore[union-attr]
+        made = Port(name, kind.shape, kind.dtype.replace("fp", "float"))
         return known.get(name, made)
 
     names = [variable.name for variable in function.inputs]
@@ -80,7 +81,7 @@ def piece_description(description: Description, function: Function) -> Descripti
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """A function's operations but constants; the bytes of weights up to each, and those that cross after it."""
+    """A function's operations but constants; bytes of weights up to each, and those that cross after it."""
 
     function: Function
     computed: tuple[Operation, ...]
@@ -198,7 +199,7 @@ def _taken(constant: Constant) -> int:
 
 
 def _fewest(graph: _Graph, limit: float, most: int) -> list[int]:
-    steps = [after - before for before, after in zip((0, *graph.weights), graph.weights, strict=False)]
+    steps = [after - before for before, after in pairwise((0, *graph.weights))]
     largest = max(range(len(steps)), key=steps.__getitem__)
     if steps[largest] > limit:
         one = graph.computed[largest]
@@ -286,7 +287,7 @@ def _pieces(graph: _Graph, cuts: Sequence[int]) -> Iterator[Function]:
     own = tuple(one for one in body.operations if _is_constant(one))
     fixed = {output.name for one in own for output in one.outputs}
     bounds = [0, *(cut + 1 for cut in cuts), len(graph.computed)]
-    parts = [graph.computed[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = [graph.computed[start:stop] for start, stop in pairwise(bounds)]
     made = [{output.name for one in part for output in one.outputs} for part in parts]
     uses = [set().union(*map(names_used, part)) for part in parts]
     computed = set().union(*made)
