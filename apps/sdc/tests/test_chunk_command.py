@@ -1,5 +1,7 @@
 """``sdc chunk``: the pieces draw what the whole draws."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,8 +42,10 @@ def test_a_bundle_in_pieces_draws_the_same(sdc, converted, tmp_path):
 
 
 def test_pieces_keep_to_the_size(sdc, unet, tmp_path):
-    done = sdc("chunk", unet, "-o", tmp_path / "pieces", "--chunk-size", "3MB")
+    done = sdc("chunk", unet, "-o", tmp_path / "pieces", "--chunk-size", "3MB", "--json")
     assert done.status == 0, done.err
+    (cut,) = json.loads(done.out)["cuts"]
+    assert cut["psnr"] is None or cut["psnr"] > 60
     pieces = sorted((tmp_path / "pieces").glob("*.mlpackage"))
     weights = [layout_of(read_package(piece).program).size for piece in pieces]
     assert len(pieces) == 3

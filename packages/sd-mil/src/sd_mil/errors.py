@@ -8,6 +8,7 @@ SdMilError
 │   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
 ├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
 ├── ChunkingError         a program that cannot be cut as asked
+├── MetadataError         text of a model's metadata that it does not have (a KeyError, too), or no text
 ├── LintError             no such device, system or rule
 └── ComparisonError       outputs that cannot be compared, or that have no counterpart
 
@@ -82,6 +83,12 @@ class ComparisonError(SdMilError):
 
 class ChunkingError(SdMilError):
     """A program that cannot be cut into the pieces asked for."""
+
+
+class MetadataError(SdMilError, KeyError):
+    """No such input, output or metadata, or something else than a text for it."""
+
+    __str__ = Exception.__str__  # KeyError quotes it
 
 
 class LintError(SdMilError):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdc.json_output import json_option, print_json
 from sdc.sizes import image_size
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--license", "license_id", help="The checkpoint's, in the Hub's words; for hub. [default: other]"
 )
-def command(*, bundles: tuple[Path, ...], target: str, output: Path, **asked: Any) -> None:
+@json_option
+def command(*, bundles: tuple[Path, ...], target: str, output: Path, as_json: bool, **asked: Any) -> None:
     """Compile the networks of BUNDLE and write them as others look for them.
 
     For swift: the Resources folder of Apple's Swift package, which Mochi Diffusion and other apps read. For
@@ -53,14 +56,19 @@ def command(*, bundles: tuple[Path, ...], target: str, output: Path, **asked: An
     others = {"swift": ("name", "license_id"), "hub": ("size", "refiner", "controlled", "controlnet")}
     if given := [name for name in others[target] if asked[name]]:
         raise click.UsageError(f"--{given[0].removesuffix('_id')}: not an option for {target}")
-    if target == "swift":
-        _swift(bundles, output, asked)
-    else:
-        _hub(bundles, output, asked)
-    _say_what_it_took(output, time.perf_counter() - began)
+    made = _swift(bundles, output, asked) if target == "swift" else _hub(bundles, output, asked)
+    seconds = time.perf_counter() - began
+    if as_json:
+        from sdc.console import peak_memory
+
+        facts = _facts(made) | {"path": str(output), "seconds": seconds, "peak_memory": peak_memory()}
+        print_json({"for": target, **facts})
+        return
+    _print_made(made)
+    _say_what_it_took(output, seconds)
 
 
-def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None:
+def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> dict[str, Resources]:
     from sd_bundle import open_bundle
 
     from sdc.resources import write_each_size, write_resources
@@ -76,19 +84,17 @@ def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> No
             "progress": show,
         }
         if size is None and len(bundle.manifest.model.sizes) > 1:
-            made = write_each_size(bundle, output, _compile, **beside)
-        else:
-            made = {"": write_resources(bundle, output, _compile, size=size, **beside)}
-    _print_resources(made)
+            return write_each_size(bundle, output, _compile, **beside)
+        return {"": write_resources(bundle, output, _compile, size=size, **beside)}
 
 
-def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None:
+def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> HubRepository:
     from sd_bundle import open_bundle
 
     from sdc.resources import write_hub_repository
 
     with _bar() as show:
-        made = write_hub_repository(
+        return write_hub_repository(
             [open_bundle(path) for path in bundles],
             output,
             _compile,
@@ -96,7 +102,6 @@ def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None
             license_id=asked["license_id"] or "other",
             progress=show,
         )
-    _print_repository(made)
 
 
 def _compile(package: Path, compiled: Path) -> None:
@@ -113,6 +118,17 @@ def _bar() -> Iterator[Callable[[str], None]]:
     with progress() as bar:
         task = bar.add_task("reading", total=None)
         yield lambda what: bar.update(task, description=what)
+
+
+def _facts(made: dict[str, Resources] | HubRepository) -> dict[str, Any]:
+    """For ``--json``; of several sizes, each by its own."""
+    if not isinstance(made, dict):
+        return asdict(made)
+    return asdict(made[""]) if "" in made else {"sizes": {size: asdict(one) for size, one in made.items()}}
+
+
+def _print_made(made: dict[str, Resources] | HubRepository) -> None:
+    _print_resources(made) if isinstance(made, dict) else _print_repository(made)
 
 
 def _print_resources(made: dict[str, Resources]) -> None:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdc.calibration_options import bytes_asked
+from sdc.json_output import finite, json_option, print_json
 
 if TYPE_CHECKING:
     from sdc.chunking import Cut, Wanted
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs that it is proved on.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@json_option
 def command(
     *,
     model: Path,
@@ -43,6 +45,7 @@ def command(
     min_psnr: float,
     seed: int,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Cut the UNet of the bundle MODEL, or an .mlpackage, and prove that its outputs are the same.
 
@@ -55,6 +58,7 @@ def command(
     and the whole then run on the portable engine on the same random inputs. Of a package, OUTPUT is a folder.
     """
     from sdc.chunking import Wanted
+    from sdc.console import console, peak_memory, size
 
     if (chunks is None) == (chunk_size is None):
         raise click.UsageError("expected one of --chunks and --chunk-size")
@@ -67,7 +71,12 @@ def command(
         if components or overwrite:
             raise click.UsageError("--components and --overwrite: not options for a package")
         cuts = _package(model, output, wanted)
-    print_cuts(cuts, output, time.perf_counter() - began)
+    seconds, peak = time.perf_counter() - began, peak_memory()
+    if as_json:
+        print_json({"path": str(output), "cuts": cut_facts(cuts), "seconds": seconds, "peak_memory": peak})
+        return
+    print_cuts(cuts)
+    console().print(f"wrote {output}: {seconds:.1f} s, peak memory {size(peak)}", soft_wrap=True)
 
 
 def _bundle(
@@ -111,9 +120,23 @@ def showing() -> Iterator[Callable[[str], None]]:
         yield lambda what: bar.update(task, description=what)
 
 
-def print_cuts(cuts: list[Cut], output: Path, seconds: float) -> None:
+def cut_facts(cuts: list[Cut]) -> list[dict[str, Any]]:
+    """For ``--json``."""
+    return [
+        {
+            "network": cut.name,
+            "bytes": list(cut.pieces),
+            "crossing": cut.crossing,
+            "psnr": finite(cut.proof.worst.psnr),
+            "max_error": cut.proof.worst.max_error,
+        }
+        for cut in cuts
+    ]
+
+
+def print_cuts(cuts: list[Cut]) -> None:
     """A row for each network: its pieces, what crosses, and how far its outputs are from the whole's."""
-    from sdc.console import console, decibels, peak_memory, size, table
+    from sdc.console import console, decibels, size, table
 
     rows = table("network", "pieces", "largest", "crossing", "dB", "largest error")
     for cut in cuts:
@@ -126,9 +149,7 @@ def print_cuts(cuts: list[Cut], output: Path, seconds: float) -> None:
             decibels(worst.psnr),
             f"{worst.max_error:.3g}",
         )
-    out = console()
     if cuts:
-        out.print(rows)
+        console().print(rows)
     else:
-        out.print("not compared: the portable engine is not installed")
-    out.print(f"wrote {output}: {seconds:.1f} s, peak memory {size(peak_memory())}", soft_wrap=True)
+        console().print("not compared: the portable engine is not installed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ import click
 from click.core import ParameterSource
 
 from sdc.calibration_options import bytes_asked
+from sdc.commands.chunk import cut_facts, print_cuts
+from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
         ConversionOptions,
         ConversionReport,
         Likeness,
+        Plan,
         Transform,
+        VerificationReport,
     )
 
+    from sdc.chunking import Cut
     from sdc.chunking import Wanted as Pieces
 
 #: Of the pieces' outputs against the whole's, in dB.
@@ -115,6 +121,7 @@ _MIN_PSNR = 60.0
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists, once the new one is complete.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -146,13 +153,16 @@ def command(
     check_output_correctness: bool,
     dry_run: bool,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Convert CHECKPOINT to a bundle of Core ML packages.
 
     CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
     single file ORGANISATION/NAME/FILE.safetensors).
     """
-    from sd_convert import ConversionCache, ConversionOptions, Likeness, verify
+    from sd_convert import ConversionCache, ConversionOptions, Likeness, plan, verify
+
+    from sdc.commands.verify import print_report
 
     if like is not None:
         _refuse_beside_like(ctx)
@@ -188,18 +198,24 @@ def command(
     )
     cache = None if no_cache else ConversionCache()
     if dry_run:
-        _print_plan(opened, options, output, cache, kinds)
+        planned = plan(opened, options, cache=cache, kinds=kinds)
+        print_json(_plan_facts(planned)) if as_json else _print_plan(planned, options, output)
         return
+    cuts: list[Cut] = []
     if pieces is None:
-        print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
+        conversion = run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds)
     else:
-        _in_pieces(opened, output, options, cache, transform, kinds, pieces)
-    if check_output_correctness:
-        from sdc.commands.verify import print_report
-
-        report = verify(output, opened, kinds=kinds)
-        print_report(report)
-        ctx.exit(0 if report.passed else 1)
+        conversion, cuts = _in_pieces(opened, output, options, cache, transform, kinds, pieces)
+    report = verify(output, opened, kinds=kinds) if check_output_correctness else None
+    if as_json:
+        print_json(conversion_facts(conversion, report) | ({"cuts": cut_facts(cuts)} if cuts else {}))
+    else:
+        print_conversion(conversion)
+        if cuts:
+            print_cuts(cuts)
+        if report is not None:
+            print_report(report)
+    ctx.exit(0 if report is None or report.passed else 1)
 
 
 def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: bool) -> Pieces | None:
@@ -224,7 +240,7 @@ def _in_pieces(
     transform: Transform | None,
     kinds: Iterable[ComponentKind],
     pieces: Pieces,
-) -> None:
+) -> tuple[ConversionReport, list[Cut]]:
     """Convert beside ``output``, and write it from there with the UNet in pieces."""
     from dataclasses import replace
 
@@ -232,22 +248,21 @@ def _in_pieces(
     from sd_bundle.drafts import draft_folder, remove_abandoned
 
     from sdc.chunking import chunk_bundle
-    from sdc.commands.chunk import print_cuts, showing
+    from sdc.commands.chunk import showing
 
     if output.exists() and not options.overwrite:
         raise OutputExistsError(f"{output} exists: choose another output, or ask to overwrite it")
-    place = output.resolve()
+    began, place = time.perf_counter(), output.resolve()
     remove_abandoned(place)
     with draft_folder(place) as draft:
         report = run_conversion(checkpoint, draft / "whole", options, cache, transform, kinds=kinds)
-        began, bundle = time.perf_counter(), open_bundle(draft / "whole")
+        bundle = open_bundle(draft / "whole")
         names = [one.name for one in bundle.components("denoiser")]
         if not names:
             raise click.UsageError("--chunks: expected a UNet among the components, got none")
         with showing() as show:
             cuts = chunk_bundle(bundle, output, names, pieces, show, overwrite=options.overwrite)
-    print_conversion(replace(report, bundle=output))
-    print_cuts(cuts, output, time.perf_counter() - began)
+    return replace(report, bundle=output, seconds=time.perf_counter() - began), cuts
 
 
 def run_conversion(
@@ -314,6 +329,20 @@ def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> N
         )
 
 
+def conversion_facts(report: ConversionReport, proof: VerificationReport | None) -> dict[str, Any]:
+    """For ``--json``: the conversion, and how far its outputs are from torch's if that was asked."""
+    from sdc.commands.verify import report_facts
+    from sdc.console import peak_memory
+
+    return {
+        **asdict(report),
+        "bundle": str(report.bundle),
+        "bytes": sum(part.bytes for part in report.components),
+        "peak_memory": peak_memory(),
+        "verification": None if proof is None else report_facts(proof),
+    }
+
+
 def print_conversion(report: ConversionReport) -> None:
     """A row for each component, then the sum."""
     from sdc.console import console, peak_memory, size, table
@@ -344,18 +373,34 @@ def _titled(name: str, sizes: Sequence[str]) -> str:
     return f"{name} ({', '.join(sizes)})" if len(sizes) > 1 else name
 
 
-def _print_plan(
-    checkpoint: Checkpoint,
-    options: ConversionOptions,
-    output: Path,
-    cache: ConversionCache | None,
-    kinds: Iterable[ComponentKind],
-) -> None:
-    from sd_convert import plan
+def _plan_facts(planned: Plan) -> dict[str, Any]:
+    """For ``--json``; nothing is written."""
+    return {
+        "components": [
+            {
+                "name": part.name,
+                "size": part.size,
+                "package": part.package,
+                "bytes": part.package_bytes,
+                "precision": part.precision,
+                "is_reused": part.is_reused,
+                **{
+                    side: [
+                        {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)} for port in ports
+                    ]
+                    for side, ports in (("inputs", part.inputs), ("outputs", part.outputs))
+                },
+            }
+            for part in planned.components
+        ],
+        "disk_bytes": planned.disk_bytes,
+        "memory_bytes": planned.memory_bytes,
+    }
 
+
+def _print_plan(planned: Plan, options: ConversionOptions, output: Path) -> None:
     from sdc.console import console, size, table
 
-    planned = plan(checkpoint, options, cache=cache, kinds=kinds)
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
