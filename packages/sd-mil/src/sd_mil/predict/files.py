@@ -20,6 +20,7 @@ from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field
 from sd_mil.format.files import manifest_model, message_bytes
 from sd_mil.format.wire import Message
+from sd_mil.format.writer import write_encoded
 from sd_mil.ir.program import Package, Pipeline, Program
 
 #: The field of ``Model`` that says its ports and metadata.
