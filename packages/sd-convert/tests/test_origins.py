@@ -162,7 +162,7 @@ def test_the_kind_of_denoiser(
 ) -> None:
     checkpoint = open_checkpoint(edit_config(folder, **values), components=["vae_decoder"])
     read = read_facts(checkpoint)
-    facts = model_facts(read, chosen_sizes(read, ConversionOptions()), "tiny", ("vae_decoder",))
+    facts = model_facts(read, [chosen_sizes(read, ConversionOptions())], "tiny", ("vae_decoder",))
     assert (facts.denoiser.architecture, facts.denoiser.distillation) == ("unet", distillation)
 
 

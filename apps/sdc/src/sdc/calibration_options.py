@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MEMORY: Final = 5 * 10**9 // 2
 
 
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+def bytes_asked(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
     """A callback for ``600MB``, ``1.2GB`` or a number of bytes: powers of ten, as disks are sold."""
     if value is None:
         return None
@@ -54,7 +54,10 @@ _OPTIONS = (
         "the outputs then, and the range of int8 activations.",
     ),
     click.option(
-        "--target-size", metavar="600MB", callback=_size, help="The best recipe for a model of that size."
+        "--target-size",
+        metavar="600MB",
+        callback=bytes_asked,
+        help="The best recipe for a model of that size.",
     ),
     click.option(
         "--target-bits",
@@ -74,7 +77,7 @@ _OPTIONS = (
     click.option(
         "--calibration-memory",
         metavar="2GB",
-        callback=_size,
+        callback=bytes_asked,
         help="What the statistics of a network's inputs may take; by default 2.5GB.",
     ),
 )

@@ -24,6 +24,7 @@ _COMMANDS = (
     "benchmark",
     "bundle",
     "cache",
+    "chunk",
     "compile",
     "completion",
     "compress",

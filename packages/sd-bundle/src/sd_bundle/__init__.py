@@ -1,6 +1,7 @@
 """The bundle: a folder with a strict manifest, Core ML packages, tokenizer and scheduler files."""
 
 from sd_bundle.components import (
+    SIZED_ROLES,
     AttentionImplementation,
     BundleComponent,
     Chunk,
@@ -56,6 +57,7 @@ from sd_bundle.schema import decode, encode, parse_json
 from sd_bundle.writer import Draft, new_bundle
 
 __all__ = [
+    "SIZED_ROLES",
     "AddedEmbedding",
     "Architecture",
     "AttentionImplementation",

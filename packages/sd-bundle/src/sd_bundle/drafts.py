@@ -121,6 +121,14 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The file under a second name: a hard link, or a copy where the file system has none."""
+    try:
+        os.link(source.resolve(), target)  # of a link, what it leads to
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def _draft(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
     """A new draft, locked: made again if another process took it for abandoned before the lock was ours."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sd_bundle.components import BundleComponent
-from sd_bundle.drafts import draft_folder, sibling
+from sd_bundle.drafts import draft_folder, link_or_copy, sibling
 from sd_bundle.errors import BundleError, OutputExistsError
 from sd_bundle.facts import ModelFacts
 from sd_bundle.leftovers import OLD, clear_leftovers
@@ -35,6 +35,7 @@ class Draft:
     provenance: Provenance
     components: list[BundleComponent] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
+    copied: dict[tuple[int, int], Path] = field(default_factory=dict)
 
     def add_component(self, component: BundleComponent) -> Path:
         """Announce ``component`` and return where to write its package: a path that does not exist yet.
@@ -62,12 +63,18 @@ class Draft:
         self._place(relative).write_bytes(content)
 
     def copy_file(self, source: str | Path, relative: str) -> None:
-        """Copy the file ``source`` to ``relative``.
+        """Copy the file ``source`` to ``relative``; one that has several names is copied once, and linked.
 
         Raises:
             BundleError: the draft has that file already.
         """
-        shutil.copyfile(source, self._place(relative))
+        status, place = os.stat(source), self._place(relative)
+        identity = status.st_dev, status.st_ino
+        if identity in self.copied and status.st_nlink > 1:
+            link_or_copy(self.copied[identity], place)
+        else:
+            shutil.copyfile(source, place)
+            self.copied[identity] = place
 
     def add_hash(self, relative: str, sha256: str) -> None:
         """Say the sha256 of a file, known from writing it, so that it is not read again for the manifest."""

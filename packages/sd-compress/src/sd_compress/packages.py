@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -21,11 +21,13 @@ from sd_bundle import (
     new_bundle,
     open_bundle,
 )
-from sd_bundle.drafts import draft_folder, remove_abandoned, sibling
-from sd_mil import Package, Program, dropping_weights, read_package, write_package
+from sd_bundle.drafts import draft_folder, link_or_copy, remove_abandoned, sibling
+from sd_mil import Constant, Package, Program, dropping_weights, read_package, write_package
+from sd_mil.format import WEIGHTS, write_packages
+from sd_mil.ir import joined
 
 from .activations import LayerInputs
-from .compress import Assign, Progress, WeightReport, compress
+from .compress import Assign, CompressedProgram, Progress, WeightReport, compress
 from .errors import CompressionError, RecipeError
 from .palettes import optimal_palette
 from .raising import specification_version, with_target
@@ -163,33 +165,69 @@ class _Work:
         self, bundle: Bundle, component: BundleComponent, draft: Draft, recipes: Mapping[str, Recipe]
     ) -> tuple[PackageReport, ...]:
         """Compress all packages of a component into the draft, and announce it there."""
-        reports = []
-        places = draft.add_packages(component)
-        for name, place in zip(component.packages, places, strict=True):
-            source = bundle.checked_folder(name)
-            report, sha256 = self.package(source, read_package(source), place, recipes[name])
-            for relative, digest in sha256.items():
-                draft.add_hash(f"{name}/{relative}", digest)
-            reports.append(report)
-        draft.components[-1] = self._described(component, reports, recipes, draft)
-        return tuple(reports)
+        reports: dict[str, PackageReport] = {}
+        places = dict(zip(component.packages, draft.add_packages(component), strict=True))
+        for names in sharing_weights(bundle, component):
+            sources = {name: bundle.checked_folder(name) for name in names}
+            done = self._together(sources, places, recipes[names[0]])
+            for name, (report, sha256) in zip(names, done, strict=True):
+                for relative, digest in sha256.items():
+                    draft.add_hash(f"{name}/{relative}", digest)
+                reports[name] = report
+        ordered = [reports[name] for name in component.packages]
+        draft.components[-1] = self._described(component, ordered, recipes, draft)
+        return tuple(ordered)
+
+    def _together(
+        self, sources: Mapping[str, Path], places: Mapping[str, Path], recipe: Recipe
+    ) -> list[tuple[PackageReport, Mapping[str, str]]]:
+        """Compress packages that have one weight.bin among them into such again: each weight is done once."""
+        packages = {name: read_package(source) for name, source in sources.items()}
+        if len(packages) == 1:
+            ((name, package),) = packages.items()
+            return [self.package(sources[name], package, places[name], recipe)]
+        began, first = perf_counter(), next(iter(packages))
+        programs = {name: self._raised(package.program) for name, package in packages.items()}
+        program = joined(programs, key=_place_in_file)
+        with dropping_weights(program):
+            made = self._compressed(program, recipe, first, places[first].parent)
+            written = write_packages(
+                {name: places[name] for name in packages},
+                made.program,
+                {name: package.description for name, package in packages.items()},
+                version=specification_version(made.program, packages[first].specification_version),
+                identity=sources[first].stem,
+                copy=link_or_copy,
+            )
+        seconds, reports = perf_counter() - began, []
+        for (name, package), one in zip(packages.items(), written, strict=True):
+            weights = tuple(weight for weight in made.weights if weight.function == name)
+            report = _report(sources[name], package, places[name], weights, one.bytes, seconds)
+            reports.append((report, one.sha256))
+        return reports
+
+    def _raised(self, program: Program) -> Program:
+        return program if self.target is None else with_target(program, self._number())
+
+    def _compressed(self, program: Program, recipe: Recipe, name: str, folder: Path) -> CompressedProgram:
+        return compress(
+            program,
+            recipe,
+            assign=self.assign,
+            inputs=self.inputs,
+            progress=self._progress(name),
+            workers=self.workers,
+            folder=folder,
+        )
 
     def package(
         self, source: Path, package: Package, place: Path, recipe: Recipe
     ) -> tuple[PackageReport, Mapping[str, str]]:
         """Compress one package; also the sha256 of each file that was written."""
         began = perf_counter()
-        program = package.program if self.target is None else with_target(package.program, self._number())
+        program = self._raised(package.program)
         with dropping_weights(program):
-            made = compress(
-                program,
-                recipe,
-                assign=self.assign,
-                inputs=self.inputs,
-                progress=self._progress(source.name),
-                workers=self.workers,
-                folder=place.parent,
-            )
+            made = self._compressed(program, recipe, source.name, place.parent)
             written = write_package(
                 place,
                 made.program,
@@ -197,15 +235,8 @@ class _Work:
                 version=specification_version(made.program, package.specification_version),
                 identity=source.stem,
             )
-        report = PackageReport(
-            name=source.name,
-            weights=made.weights,
-            before=storage(package),
-            after=storage(read_package(place)),
-            bytes_before=_size(source),
-            bytes_after=written.bytes,
-            seconds=perf_counter() - began,
-        )
+        seconds = perf_counter() - began
+        report = _report(source, package, place, made.weights, written.bytes, seconds)
         return report, written.sha256
 
     def _number(self) -> int:
@@ -241,6 +272,39 @@ class _Work:
         if self.target is None or TARGETS.get(present, self._number()) >= self._number():
             return present
         return self.target
+
+
+def sharing_weights(bundle: Bundle, component: BundleComponent) -> list[list[str]]:
+    """The packages of a component, those together that have the same weight.bin, by the manifest's sha256."""
+    groups: dict[str, list[str]] = {}
+    for package in component.packages:
+        record = bundle.manifest.files.get(f"{package}/{WEIGHTS}")
+        groups.setdefault(package if record is None else record.sha256, []).append(package)
+    return list(groups.values())
+
+
+def _place_in_file(constant: Constant) -> Hashable:
+    """Equal where files are equal."""
+    return constant.type, constant.blob
+
+
+def _report(
+    source: Path,
+    package: Package,
+    place: Path,
+    weights: tuple[WeightReport, ...],
+    count: int,
+    seconds: float,
+) -> PackageReport:
+    return PackageReport(
+        name=source.name,
+        weights=weights,
+        before=storage(package),
+        after=storage(read_package(place)),
+        bytes_before=_size(source),
+        bytes_after=count,
+        seconds=seconds,
+    )
 
 
 def describe_compression(

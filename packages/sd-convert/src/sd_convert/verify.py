@@ -193,7 +193,7 @@ def _check_facts(bundle: Bundle, facts: Facts) -> None:
     """Refuse a manifest that would have the right networks draw wrongly: epsilon taken for v, say."""
     stated = bundle.manifest.model
     names = tuple(component.name for component in bundle.manifest.components)
-    meant = model_facts(facts, chosen_sizes(facts, ConversionOptions()), stated.identifier, names)
+    meant = model_facts(facts, [chosen_sizes(facts, ConversionOptions())], stated.identifier, names)
     for field in dataclasses.fields(stated):
         ours, theirs = getattr(meant, field.name), getattr(stated, field.name)
         if field.name != "sizes" and ours != theirs:  # each variant's size is held to the checkpoint's ports

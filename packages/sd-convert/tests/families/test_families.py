@@ -255,7 +255,7 @@ def test_what_the_manifest_says(
     folder, _ = make(index, **networks)
     checkpoint = open_checkpoint(folder)
     read = read_facts(checkpoint)
-    facts = model_facts(read, chosen_sizes(read, ConversionOptions()), "tiny", checkpoint.components)
+    facts = model_facts(read, [chosen_sizes(read, ConversionOptions())], "tiny", checkpoint.components)
     told = facts.conditioning
     assert (
         facts.family,

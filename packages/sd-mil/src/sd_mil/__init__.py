@@ -19,6 +19,7 @@ from sd_mil.analysis.support import unsupported_operations
 from sd_mil.cache import Cache, default_cache
 from sd_mil.engines.protocol import CompiledProgram
 from sd_mil.errors import (
+    ChunkingError,
     ComparisonError,
     EngineError,
     LintError,
@@ -65,6 +66,7 @@ __all__ = [
     "Blob",
     "Block",
     "Cache",
+    "ChunkingError",
     "Comparison",
     "ComparisonError",
     "CompiledModel",

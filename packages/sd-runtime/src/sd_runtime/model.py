@@ -14,7 +14,7 @@ from sd_bundle import Bundle, BundleComponent, Chunk, ComputeUnit, PortsError, P
 from sd_runtime.errors import EngineError, NumericsError
 
 if TYPE_CHECKING:
-    from sd_mil import Package
+    from sd_mil import Package, Pipeline
     from sd_mil.engines import Engine
 
 Array: TypeAlias = npt.NDArray[np.generic]
@@ -191,23 +191,28 @@ def _open_chunk(
     engine: Engine,
     prepare: Callable[[Package], Package] | None,
 ) -> Model:
-    from sd_mil import MLModel, read_package
+    from sd_mil import MLModel, Package, read_model
     from sd_mil.engines import CoreML
 
     if isinstance(engine, CoreML) and engine.compute_unit is None:
         engine = replace(engine, compute_unit=compute_unit)
     with bundle.unchanged(chunk.package):
-        package = read_package(bundle.checked_folder(chunk.package))
-        if prepare is not None:
+        package = read_model(bundle.checked_folder(chunk.package))
+        if prepare is not None and isinstance(package, Package):
             package = prepare(package)
         _check_ports(package, chunk)
         return MLModel(package, engine, function_name=chunk.function)
 
 
-def _check_ports(package: Package, chunk: Chunk) -> None:
+def _check_ports(package: Package | Pipeline, chunk: Chunk) -> None:
     """Hold the package's own description against the manifest."""
+    from sd_mil import Pipeline
+
     description = package.description
-    if chunk.function not in (None, package.program.default_function):
+    if isinstance(package, Pipeline):
+        if chunk.function is not None:
+            raise PortsError(f"{chunk.package}: expected a function {chunk.function!r}, got a pipeline")
+    elif chunk.function not in (None, package.program.default_function):
         if chunk.function not in package.descriptions:
             have = ", ".join(package.descriptions) or package.program.default_function
             raise PortsError(f"{chunk.package}: expected a function {chunk.function!r}, got only {have}")

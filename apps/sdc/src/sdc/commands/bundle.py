@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdc.json_output import json_option, print_json
+from sdc.sizes import image_size
 
 if TYPE_CHECKING:
-    from sd_bundle import ImageSize
-
     from sdc.resources import CompiledResource, HubRepository, Resources
 
 _EXISTING = click.Path(exists=True, path_type=Path)
@@ -25,7 +24,11 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.argument("bundles", nargs=-1, required=True, type=_EXISTING, metavar="BUNDLE")
 @click.option("--for", "target", type=click.Choice(["swift", "hub"]), required=True, help="Who reads it.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
-@click.option("--size", metavar="WIDTHxHEIGHT", help="Of a bundle of several picture sizes; for swift.")
+@click.option(
+    "--size",
+    metavar="WIDTHxHEIGHT",
+    help="One of several picture sizes, else a folder for each; for swift.",
+)
 @click.option("--refiner", type=_EXISTING, help="The bundle of SDXL's refiner, beside its base; for swift.")
 @click.option(
     "--controlled", type=_EXISTING, help="The same model with a UNet that takes ControlNets; for swift."
@@ -58,31 +61,31 @@ def command(*, bundles: tuple[Path, ...], target: str, output: Path, as_json: bo
     if as_json:
         from sdc.console import peak_memory
 
-        facts = asdict(made) | {"path": str(output), "seconds": seconds, "peak_memory": peak_memory()}
+        facts = _facts(made) | {"path": str(output), "seconds": seconds, "peak_memory": peak_memory()}
         print_json({"for": target, **facts})
         return
     _print_made(made)
     _say_what_it_took(output, seconds)
 
 
-def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> Resources:
+def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> dict[str, Resources]:
     from sd_bundle import open_bundle
 
-    from sdc.resources import write_resources
+    from sdc.resources import write_each_size, write_resources
 
     if len(bundles) > 1:
         raise click.UsageError("expected one BUNDLE for swift, got several")
+    bundle, size = open_bundle(bundles[0]), image_size(asked["size"]) if asked["size"] else None
     with _bar() as show:
-        return write_resources(
-            open_bundle(bundles[0]),
-            output,
-            _compile,
-            size=_size(asked["size"]),
-            with_refiner=asked["refiner"] and open_bundle(asked["refiner"]),
-            with_controlled=asked["controlled"] and open_bundle(asked["controlled"]),
-            controlnets=asked["controlnet"],
-            progress=show,
-        )
+        beside: dict[str, Any] = {
+            "with_refiner": asked["refiner"] and open_bundle(asked["refiner"]),
+            "with_controlled": asked["controlled"] and open_bundle(asked["controlled"]),
+            "controlnets": asked["controlnet"],
+            "progress": show,
+        }
+        if size is None and len(bundle.manifest.model.sizes) > 1:
+            return write_each_size(bundle, output, _compile, **beside)
+        return {"": write_resources(bundle, output, _compile, size=size, **beside)}
 
 
 def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> HubRepository:
@@ -102,22 +105,10 @@ def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> HubR
 
 
 def _compile(package: Path, compiled: Path) -> None:
+    from sd_bundle.drafts import link_or_copy
     from sd_mil import compile_model
 
-    from sdc.resources import link_or_copy
-
     compile_model(package, compiled, copy=link_or_copy)
-
-
-def _size(text: str | None) -> ImageSize | None:
-    from sd_bundle import ImageSize
-
-    if text is None:
-        return None
-    width, cross, height = text.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise click.UsageError(f"--size: expected WIDTHxHEIGHT such as 512x768, got {text!r}")
-    return ImageSize(height=int(height), width=int(width))
 
 
 @contextmanager
@@ -129,20 +120,28 @@ def _bar() -> Iterator[Callable[[str], None]]:
         yield lambda what: bar.update(task, description=what)
 
 
-def _print_made(made: Resources | HubRepository) -> None:
-    from sdc.resources import Resources
+def _facts(made: dict[str, Resources] | HubRepository) -> dict[str, Any]:
+    """For ``--json``; of several sizes, each by its own."""
+    if not isinstance(made, dict):
+        return asdict(made)
+    return asdict(made[""]) if "" in made else {"sizes": {size: asdict(one) for size, one in made.items()}}
 
-    _print_resources(made) if isinstance(made, Resources) else _print_repository(made)
+
+def _print_made(made: dict[str, Resources] | HubRepository) -> None:
+    _print_resources(made) if isinstance(made, dict) else _print_repository(made)
 
 
-def _print_resources(made: Resources) -> None:
+def _print_resources(made: dict[str, Resources]) -> None:
+    """The models of each folder, and what apps take them for."""
     from sdc.console import console
 
-    _print_models({"": made.models})
-    seen = made.seen
-    size = "any size" if seen.size is None else f"{seen.size[0]}x{seen.size[1]}"
-    controls = "with" if seen.takes_controlnets else "without"
-    console().print(f"apps see: {seen.family}, {seen.attention}, {size}, {controls} ControlNets")
+    _print_models({f"{folder}/" if folder else "": one.models for folder, one in made.items()})
+    for folder, one in made.items():
+        seen = one.seen
+        size = "any size" if seen.size is None else f"{seen.size[0]}x{seen.size[1]}"
+        controls = "with" if seen.takes_controlnets else "without"
+        where = f" in {folder}" if folder else ""
+        console().print(f"apps see{where}: {seen.family}, {seen.attention}, {size}, {controls} ControlNets")
 
 
 def _print_repository(made: HubRepository) -> None:

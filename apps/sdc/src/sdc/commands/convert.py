@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from sdc.calibration_options import bytes_asked
+from sdc.commands.chunk import cut_facts, print_cuts
 from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
+from sdc.sizes import image_size
 from sdc.sources import SOURCE_NAMES, source_options
 
 if TYPE_CHECKING:
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
         Transform,
         VerificationReport,
     )
+
+    from sdc.chunking import Cut
+    from sdc.chunking import Wanted as Pieces
+
+#: Of the pieces' outputs against the whole's, in dB.
+_MIN_PSNR = 60.0
 
 
 @click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
@@ -51,6 +61,14 @@ if TYPE_CHECKING:
     "--compute-unit",
     type=click.Choice(["ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE"], case_sensitive=False),
     help="What apps should run it on; by default what the attention implementation is made for.",
+)
+@click.option(
+    "--size",
+    "sizes",
+    metavar="WIDTHxHEIGHT",
+    multiple=True,
+    help="Of pictures; repeatable: a network for each, all of which share their weights. The first is drawn "
+    "where none is asked for.",
 )
 @click.option("--latent-h", type=click.IntRange(min=1), help="Latent height; the image's is 8 times that.")
 @click.option("--latent-w", type=click.IntRange(min=1), help="Latent width.")
@@ -84,6 +102,12 @@ if TYPE_CHECKING:
     help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
     "`sdc compress`.",
 )
+@click.option("--chunks", type=click.IntRange(min=2), help="Cut the UNet into so many pieces.")
+@click.option("--chunk-unet", is_flag=True, help="Into two: Apple's name for --chunks 2.")
+@click.option(
+    "--chunk-size", metavar="400MB", callback=bytes_asked, help="Into as few as have so many bytes each."
+)
+@click.option("--merge-chunks", is_flag=True, help="And these into one package, a Core ML pipeline.")
 @click.option(
     "--like",
     metavar="BUNDLE",
@@ -107,6 +131,7 @@ def command(
     components: str | None,
     attention_implementation: str,
     compute_unit: str | None,
+    sizes: tuple[str, ...],
     latent_h: int | None,
     latent_w: int | None,
     text_token_sequence_length: int | None,
@@ -118,6 +143,10 @@ def command(
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
+    chunks: int | None,
+    chunk_unet: bool,
+    chunk_size: float | None,
+    merge_chunks: bool,
     like: Path | None,
     no_cache: bool,
     source: dict[str, Any],
@@ -144,6 +173,7 @@ def command(
         compute_unit=compute_unit.upper() if compute_unit else None,
         latent_height=latent_h,
         latent_width=latent_w,
+        sizes=tuple(map(image_size, sizes)),
         text_token_sequence_length=text_token_sequence_length,
         unet_support_controlnet=unet_support_controlnet,
         unet_support_t2i_adapter=unet_support_t2i_adapter,
@@ -152,6 +182,7 @@ def command(
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
+    pieces = _pieces(chunks, chunk_size, chunk_unet=chunk_unet, merge=merge_chunks)
     transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
     if likeness is not None:
         options = likeness.options(options)
@@ -170,15 +201,68 @@ def command(
         planned = plan(opened, options, cache=cache, kinds=kinds)
         print_json(_plan_facts(planned)) if as_json else _print_plan(planned, options, output)
         return
-    conversion = run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds)
+    cuts: list[Cut] = []
+    if pieces is None:
+        conversion = run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds)
+    else:
+        conversion, cuts = _in_pieces(opened, output, options, cache, transform, kinds, pieces)
     report = verify(output, opened, kinds=kinds) if check_output_correctness else None
     if as_json:
-        print_json(conversion_facts(conversion, report))
+        print_json(conversion_facts(conversion, report) | ({"cuts": cut_facts(cuts)} if cuts else {}))
     else:
         print_conversion(conversion)
+        if cuts:
+            print_cuts(cuts)
         if report is not None:
             print_report(report)
     ctx.exit(0 if report is None or report.passed else 1)
+
+
+def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: bool) -> Pieces | None:
+    """What is asked of the UNet's pieces, None for one piece."""
+    from sdc.chunking import Wanted as Pieces
+
+    given = [count is not None, most is not None, chunk_unet]
+    if sum(given) > 1:
+        raise click.UsageError("expected one of --chunks, --chunk-size and --chunk-unet, got several")
+    if not any(given):
+        if merge:
+            raise click.UsageError("--merge-chunks: it needs --chunks or --chunk-size")
+        return None
+    return Pieces(2 if chunk_unet else count, None if most is None else int(most), merge, _MIN_PSNR, 0)
+
+
+def _in_pieces(
+    checkpoint: Checkpoint,
+    output: Path,
+    options: ConversionOptions,
+    cache: ConversionCache | None,
+    transform: Transform | None,
+    kinds: Iterable[ComponentKind],
+    pieces: Pieces,
+) -> tuple[ConversionReport, list[Cut]]:
+    """Convert beside ``output``, and write it from there with the UNet in pieces."""
+    from dataclasses import replace
+
+    from sd_bundle import OutputExistsError, open_bundle
+    from sd_bundle.drafts import draft_folder, remove_abandoned
+
+    from sdc.chunking import chunk_bundle
+    from sdc.commands.chunk import showing
+
+    if output.exists() and not options.overwrite:
+        raise OutputExistsError(f"{output} exists: choose another output, or ask to overwrite it")
+    began, place = time.perf_counter(), output.resolve()
+    remove_abandoned(place)
+    with draft_folder(place) as draft:
+        report = run_conversion(checkpoint, draft / "whole", options, cache, transform, kinds=kinds)
+        bundle = open_bundle(draft / "whole")
+        names = [one.name for one in bundle.components("denoiser")]
+        if not names:
+            raise click.UsageError("--chunks: expected a UNet among the components, got none")
+        with showing() as show:
+            cuts = chunk_bundle(bundle, output, names, pieces, show, overwrite=options.overwrite)
+    return replace(report, bundle=output, seconds=time.perf_counter() - began), cuts
 
 
 def run_conversion(
@@ -266,7 +350,7 @@ def print_conversion(report: ConversionReport) -> None:
     rows = table("component", "s", "size", "peak memory", "precision", "program")
     for part in report.components:
         rows.add_row(
-            part.name,
+            _titled(part.name, part.sizes),
             f"{part.seconds:.1f}",
             size(part.bytes),
             size(part.peak_memory or 0),
@@ -284,12 +368,18 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
+def _titled(name: str, sizes: Sequence[str]) -> str:
+    """``unet (512x512, 512x768)``; of one size just the name."""
+    return f"{name} ({', '.join(sizes)})" if len(sizes) > 1 else name
+
+
 def _plan_facts(planned: Plan) -> dict[str, Any]:
     """For ``--json``; nothing is written."""
     return {
         "components": [
             {
                 "name": part.name,
+                "size": part.size,
                 "package": part.package,
                 "bytes": part.package_bytes,
                 "precision": part.precision,
@@ -314,8 +404,8 @@ def _print_plan(planned: Plan, options: ConversionOptions, output: Path) -> None
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
-            part.name,
-            size(part.package_bytes),
+            part.name if part.size is None else f"{part.name} ({part.size})",
+            size(part.package_bytes) if part.package_bytes else "shared",
             part.precision or "to be checked",
             "kept" if part.is_reused else "new",
         )

@@ -1,9 +1,9 @@
 """A bundle as apps read one: compiled models under the file names that they look for."""
 
 from sdc.resources.apps import Seen, as_apps_see
-from sdc.resources.hub import HubRepository, link_or_copy, write_hub_repository
+from sdc.resources.hub import HubRepository, write_hub_repository
 from sdc.resources.names import ResourcesError
-from sdc.resources.swift import CompiledResource, Resources, write_resources
+from sdc.resources.swift import CompiledResource, Resources, write_each_size, write_resources
 
 __all__ = [
     "CompiledResource",
@@ -12,7 +12,7 @@ __all__ = [
     "ResourcesError",
     "Seen",
     "as_apps_see",
-    "link_or_copy",
+    "write_each_size",
     "write_hub_repository",
     "write_resources",
 ]

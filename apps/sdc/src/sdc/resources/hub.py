@@ -7,7 +7,6 @@ unpacks it into its folder of models, and opens the folder that has the zip's na
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import zipfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sd_bundle import Bundle
-from sd_bundle.drafts import draft_folder
+from sd_bundle.drafts import draft_folder, link_or_copy
 
 from sdc.resources.card import model_card
 from sdc.resources.names import ResourcesError
@@ -69,6 +68,12 @@ def write_hub_repository(
     if not _REPOSITORY.fullmatch(repository) or ".." in repository or "--" in repository:
         raise ResourcesError(f"expected a name that the Hub takes for a repository, got {repository!r}")
     variants = _variants(bundles)
+    for bundle in bundles:
+        if len(sizes := bundle.manifest.model.sizes) > 1:
+            have = ", ".join(str(size.image) for size in sizes)
+            raise ResourcesError(
+                f"expected one picture size in a repository, got {have} in {bundle.path}: convert for one"
+            )
     models: dict[str, tuple[CompiledResource, ...]] = {}
     zips: dict[str, int] = {}
     with draft_folder(folder) as draft:
@@ -107,14 +112,6 @@ def _link_packages(bundle: Bundle, folder: Path) -> None:
                 target = folder / relative
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(source.parent / Path(relative).relative_to(Path(package).parent), target)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """The file under a second name: a hard link, or a copy where the file system has none."""
-    try:
-        os.link(source.resolve(), target)  # of a link, what it leads to
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _zip(folder: Path, archive: Path, top: str) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,43 @@ class Resources:
     path: Path
     models: tuple[CompiledResource, ...]
     seen: Seen
+
+
+def write_each_size(
+    bundle: Bundle,
+    folder: Path,
+    compile_package: Compile,
+    *,
+    with_refiner: Bundle | None = None,
+    with_controlled: Bundle | None = None,
+    controlnets: Iterable[Path] = (),
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Resources]:
+    """As :func:`write_resources`, in a folder for each picture size of the bundle (``512x768``).
+
+    Apps take a folder for one model of one size. What ``compile_package`` links is on the disk once.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise FileExistsError(f"{folder} exists: choose another output")
+    made: dict[str, Resources] = {}
+    with draft_folder(folder) as draft:
+        for size in (each.image for each in bundle.manifest.model.sizes):
+            made[str(size)] = write_resources(
+                bundle,
+                draft / str(size),
+                compile_package,
+                size=size,
+                with_refiner=with_refiner,
+                with_controlled=with_controlled,
+                controlnets=controlnets,
+                progress=partial(_in_folder, progress, size),
+            )
+        draft.rename(folder)
+    return {size: replace(one, path=folder / size) for size, one in made.items()}
+
+
+def _in_folder(progress: Callable[[str], None], size: ImageSize, what: str) -> None:
+    progress(f"{size}: {what}")
 
 
 def write_resources(
@@ -93,7 +131,9 @@ def _of_one_size(bundle: Bundle, size: ImageSize | None) -> Bundle:
     sizes = bundle.manifest.model.sizes
     if size is None and len(sizes) > 1:
         have = ", ".join(str(each.image) for each in sizes)
-        raise ResourcesError(f"expected one picture size for a folder, got {have}: choose it with --size")
+        raise ResourcesError(
+            f"expected one picture size for a folder, got {have}: choose one, or convert for one size"
+        )
     if bundle.manifest.model.family == "sdxl-refiner":
         raise ResourcesError(
             f"expected a model that draws by itself, got SDXL's refiner in {bundle.path}: "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Final, cast
 
 from sd_bundle import (
+    SIZED_ROLES,
     AttentionImplementation,
     BundleComponent,
+    Chunk,
     ComputeUnit,
     ConditioningFacts,
     DenoiserFacts,
@@ -20,6 +22,7 @@ from sd_bundle import (
     Provenance,
     TextEncoding,
     VaeFacts,
+    Variant,
 )
 from sd_bundle import PortSpec as BundlePort
 
@@ -31,19 +34,22 @@ from sd_convert.components.component import PortSpec
 from sd_convert.components.description import installed
 from sd_convert.errors import IncompleteCheckpointError
 from sd_convert.facts import Facts, Sizes
+from sd_convert.targets import has_functions, target_named
 
+from .every_size import image_size
 from .options import ConversionOptions
 
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
 _TOOLS: Final = ("sd-convert", "coremltools", "torch", "diffusers", "transformers")
 
 
-def model_facts(facts: Facts, sizes: Sizes, identifier: str, components: tuple[str, ...]) -> ModelFacts:
-    """What the networks mean together, in a bundle of these components."""
+def model_facts(
+    facts: Facts, sizes: Sequence[Sizes], identifier: str, components: tuple[str, ...]
+) -> ModelFacts:
+    """What the networks mean together, in a bundle of these components; the first size is the default."""
     unet, vae = facts.unet, facts.vae
-    picture = PictureSize(
-        ImageSize(sizes.height * vae.factor, sizes.width * vae.factor),
-        LatentSize(vae.channels, sizes.height, sizes.width),
+    pictures = tuple(
+        PictureSize(image_size(facts, one), LatentSize(vae.channels, one.height, one.width)) for one in sizes
     )
     return ModelFacts(
         identifier=identifier,
@@ -52,7 +58,7 @@ def model_facts(facts: Facts, sizes: Sizes, identifier: str, components: tuple[s
         denoiser=DenoiserFacts("unet", facts.distillation),
         prediction_type=facts.prediction_type,
         scheduler=_SCHEDULER,
-        sizes=(picture,),
+        sizes=pictures,
         vae=VaeFacts(vae.scaling_factor, vae.shift_factor, encodes=vae.encodes),
         text_encoders=tuple(
             TextEncoding(name, folder, hidden_states=facts.family.hidden_states)
@@ -78,26 +84,48 @@ def provenance(
 
 
 def bundle_component(
-    kind: ComponentKind,
-    ports: Ports,
-    package: str,
-    options: ConversionOptions,
-    *,
-    size: ImageSize,
+    kind: ComponentKind, ports: Mapping[ImageSize, Ports], package: str, options: ConversionOptions
 ) -> BundleComponent:
-    """The manifest's entry for a network in the package of that file name; ``size`` is the picture's."""
+    """The manifest's entry for a network with these ports for each picture size.
+
+    Of several sizes the package of that file name has a function for each, where the target knows of such;
+    or else it is the first size's, and the others' names end in their sizes.
+    """
     implementation = options.attention_implementation if kind.rewrites_attention else None
-    return BundleComponent.of_package(
-        package,
+    variants = tuple(
+        Variant(
+            size if kind.role in SIZED_ROLES else None,
+            (
+                Chunk(
+                    name,
+                    function,
+                    tuple(map(_bundle_port, ports[size].inputs)),
+                    tuple(map(_bundle_port, ports[size].outputs)),
+                ),
+            ),
+        )
+        for size, (name, function) in zip(ports, _places(package, ports, options), strict=True)
+    )
+    return BundleComponent(
         name=kind.name,
         role=kind.role,
-        size=size,
-        inputs=map(_bundle_port, ports.inputs),
-        outputs=map(_bundle_port, ports.outputs),
+        variants=variants,
         attention_implementation=cast("AttentionImplementation | None", implementation),
+        compression=None,
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,
     )
+
+
+def _places(
+    package: str, sizes: Collection[ImageSize], options: ConversionOptions
+) -> list[tuple[str, str | None]]:
+    """The package of each size, and the function in it."""
+    if len(sizes) > 1 and has_functions(target_named(options.target)):
+        return [(package, str(size)) for size in sizes]
+    path = PurePath(package)
+    _, *others = sizes
+    return [(package, None), *((f"{path.stem}_{size}{path.suffix}", None) for size in others)]
 
 
 def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]) -> None:

@@ -13,13 +13,14 @@ from typing import TypeAlias
 from sd_bundle import BundleComponent, Draft, FileHashes, new_bundle
 
 from sd_convert.checkpoint.checkpoint import Checkpoint
-from sd_convert.components import KINDS, ComponentKind, chosen_parts, load_libraries
+from sd_convert.components import KINDS, ComponentKind, Part, chosen_parts, load_libraries
 from sd_convert.components.metadata import model_version
-from sd_convert.facts import chosen_sizes
+from sd_convert.facts import every_size
 
 from .background import Background
 from .bundle import bundle_component, copy_files, model_facts, provenance
 from .cache import ConversionCache
+from .every_size import EverySize, SharedComponent, image_size, write_all
 from .like import Likeness
 from .limits import check_space, limits_named
 from .lowered import LoweredComponent, PackedComponent
@@ -37,7 +38,8 @@ class ComponentReport:
     ``seconds``: its own work; writing one network overlaps with the work on the next, so they add up to more
     than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
     or float32 and ``reason`` why. ``program``: where its program was kept (``the cache``, ``sd-convert``,
-    the path of a bundle), None for a new one.
+    the path of a bundle), None for a new one. ``sizes``: of pictures that it has networks for, which share
+    their weights; ``package`` is the first one's, ``bytes`` what all of them take.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ComponentReport:
     precision: str
     reason: str | None
     program: str | None
+    sizes: tuple[str, ...] = ()
 
     @property
     def is_reused(self) -> bool:
@@ -109,7 +112,8 @@ def convert(
     parts = chosen_parts(checkpoint, options, kinds)
     names, facts = tuple(part.name for part in parts), parts[0].facts
     stores = () if like is None else (like.programs,)
-    programs = Programs(chosen_sizes(facts, options), options, cache, stores)
+    sizes = every_size(facts, options)
+    programs = EverySize(tuple(Programs(one, options, cache, stores) for one in sizes))
     if like is not None:
         like.check(programs, parts)
     model = model_facts(facts, programs.sizes, model_version(facts, options), names)
@@ -136,16 +140,25 @@ def _load(kinds: Iterable[ComponentKind]) -> float:
     return perf_counter() - began
 
 
+#: A component's program, or those of all sizes.
+_Network: TypeAlias = LoweredComponent | PackedComponent | SharedComponent
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A component whose ``program`` is there, after ``seconds``, and whose package is being written."""
+    """A component whose ``program`` is there, after ``seconds``, and whose packages are being written."""
 
-    component: str
-    path: Path
-    prepared: PreparedComponent
-    program: LoweredComponent | PackedComponent
+    entry: BundleComponent
+    paths: tuple[Path, ...]
+    prepared: tuple[PreparedComponent, ...]
+    program: _Network
     seconds: float
     written: Future[float]
+
+    @property
+    def component(self) -> str:
+        """Its name."""
+        return self.entry.name
 
 
 @dataclass(slots=True)
@@ -156,7 +169,7 @@ class _Work:
     are read; then those to be lowered, the largest first.
     """
 
-    programs: Programs
+    programs: EverySize
     draft: Draft
     wanted: tuple[Wanted, ...]
     progress: OnProgress | None
@@ -178,31 +191,33 @@ class _Work:
         return tuple(self.reports[name] for name in names)
 
     def _start(self, wanted: Wanted, writing: Background, flushing: Background) -> None:
-        began, part, options = perf_counter(), wanted.part, self.programs.options
+        began, part, options = perf_counter(), wanted.part, self.programs.first.options
         prepared = self.programs.prepared(wanted)
         if self.like is not None:
-            self.like.check_precision(part, prepared)
-        package = part.kind.package_of(model_version(part.facts, options), self.programs.sizes)
-        size = self.draft.model.image
-        entry = bundle_component(part.kind, prepared.ports, package, options, size=size)
-        program, entry = self._transformed(prepared.program, entry)
+            self.like.check_precision(part, prepared[0])
+        package = part.kind.package_of(model_version(part.facts, options), self.programs.first.sizes)
+        images = (image_size(part.facts, one.sizes) for one in self.programs.of(part.kind))
+        ports = dict(zip(images, (one.ports for one in prepared), strict=True))
+        entry = bundle_component(part.kind, ports, package, options)
+        program, entry = self._transformed(self._joined(part, prepared), entry)
         if self.transform is None:
-            self._keep(prepared.kept)
+            self._keep({key: content for one in prepared for key, content in one.kept.items()})
         pending = sum(job.program.weight_bytes for job in self.jobs if not job.written.done())
         check_space(self.draft.folder, pending + program.weight_bytes)
-        path = self.draft.add_component(entry)
-        written = writing.submit(lambda: self._write(program, path, writing.check))
-        flushing.submit(lambda: _flush(path, written))
-        self.jobs.append(_Job(part.name, path, prepared, program, perf_counter() - began, written))
+        paths = self.draft.add_packages(entry)
+        written = writing.submit(lambda: self._write(program, paths, writing.check))
+        flushing.submit(lambda: _flush(paths, written))
+        self.jobs.append(_Job(entry, paths, prepared, program, perf_counter() - began, written))
+
+    def _joined(self, part: Part, prepared: tuple[PreparedComponent, ...]) -> _Network:
+        return prepared[0].program if len(prepared) == 1 else self.programs.joined(part, prepared)
 
     def _keep(self, kept: Mapping[str, bytes]) -> None:
         """Put programs without weights into the bundle, for those that are to be like it."""
         for key, content in kept.items():
             self.draft.add_file(f"{FOLDER}/{file_name(key)}", compressed(content))
 
-    def _transformed(
-        self, program: LoweredComponent | PackedComponent, entry: BundleComponent
-    ) -> tuple[LoweredComponent | PackedComponent, BundleComponent]:
+    def _transformed(self, program: _Network, entry: BundleComponent) -> tuple[_Network, BundleComponent]:
         if self.transform is None:
             return program, entry
         lowered = program.lowered()
@@ -211,14 +226,12 @@ class _Work:
             self.draft.add_file(relative, content)
         return replace(lowered, program=done.program), replace(entry, compression=done.compression)
 
-    def _write(
-        self, program: LoweredComponent | PackedComponent, path: Path, check: Callable[[], None]
-    ) -> float:
-        """Write a package; the seconds that it took."""
+    def _write(self, program: _Network, paths: tuple[Path, ...], check: Callable[[], None]) -> float:
+        """Write the packages; the seconds that it took."""
         began = perf_counter()
-        written = program.write(path, check)
-        for relative, sha256 in written.sha256.items():
-            self.draft.add_hash(f"{path.name}/{relative}", sha256)
+        for written in write_all(program, paths, check):
+            for relative, sha256 in written.sha256.items():
+                self.draft.add_hash(f"{written.path.name}/{relative}", sha256)
         return perf_counter() - began
 
     def _report(self, *, wait: bool) -> None:
@@ -241,25 +254,32 @@ def _turn(wanted: Wanted) -> tuple[bool, int, str]:
 
 
 def _component_report(job: _Job) -> ComponentReport:
-    seconds = job.seconds + job.written.result()
+    seconds, origins = job.seconds + job.written.result(), [one.origin for one in job.prepared]
     return ComponentReport(
         name=job.component,
-        package=job.path.name,
+        package=job.paths[0].name,
         seconds=seconds,
-        bytes=sum(file.stat().st_size for file in job.path.rglob("*") if file.is_file()),
+        bytes=_disk_bytes(job.paths),
         peak_memory=peak_memory(),
-        precision=job.prepared.precision.dtype,
-        reason=job.prepared.precision.reason,
-        program=job.prepared.origin,
+        precision=job.prepared[0].precision.dtype,
+        reason=job.prepared[0].precision.reason,
+        program=None if None in origins else ", ".join(dict.fromkeys(map(str, origins))),
+        sizes=tuple(str(variant.size) for variant in job.entry.variants if variant.size is not None),
     )
 
 
-def _flush(package: Path, written: Future[float]) -> None:
-    """Have the system write a package to the disk now, while others are still made."""
+def _disk_bytes(packages: Iterable[Path]) -> int:
+    """What the packages take; a file with several names counts once."""
+    files = (file.stat() for path in packages for file in path.rglob("*") if file.is_file())
+    return sum({(one.st_dev, one.st_ino): one.st_size for one in files}.values())
+
+
+def _flush(packages: tuple[Path, ...], written: Future[float]) -> None:
+    """Have the system write packages to the disk now, while others are still made."""
     written.result()
     if os.name == "nt":
         return  # Windows does not flush what is open for reading
-    for file in (path for path in package.rglob("*") if path.is_file()):
+    for file in (path for package in packages for path in package.rglob("*") if path.is_file()):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)

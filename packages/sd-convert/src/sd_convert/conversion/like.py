@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sd_bundle import Bundle, BundleComponent, open_bundle
+from sd_bundle import Bundle, BundleComponent, Variant, open_bundle
 
 from sd_convert.components import Part
 from sd_convert.errors import LikeError
 from sd_convert.facts import RESIDUAL
 
+from .every_size import EverySize
 from .lowered import header_of
 from .options import ConversionOptions
 from .precision import Precision
@@ -69,7 +70,8 @@ class Likeness:
         entries = self.bundle.manifest.components
         self._refuse_other_kinds(entries)
         shapes = {port.name: port.shape for entry in entries for port in entry.variants[0].inputs}
-        latent = self.bundle.manifest.model.sizes[0].latent
+        sizes = self.bundle.manifest.model.sizes
+        latent = sizes[0].latent if len(sizes) == 1 else None
         attended, ids = shapes.get("encoder_hidden_states", ()), shapes.get("input_ids", ())
         return replace(
             given,
@@ -77,15 +79,16 @@ class Likeness:
             attention_implementation=self._attention(entries),
             compute_unit=entries[0].compute_unit,
             target=entries[0].deployment_target,
-            latent_height=latent.height,
-            latent_width=latent.width,
+            latent_height=latent.height if latent else None,
+            latent_width=latent.width if latent else None,
+            sizes=() if latent else tuple(size.image for size in sizes),
             text_token_sequence_length=(*attended[3:], *ids[1:], None)[0],
             unet_support_controlnet=any(name.startswith(RESIDUAL) for name in shapes),
             unet_batch_one=shapes.get("sample", ())[:1] == (1,),
             compute_precision=self._precisions(entries),
         )
 
-    def check(self, programs: Programs, parts: tuple[Part, ...]) -> None:
+    def check(self, programs: EverySize, parts: tuple[Part, ...]) -> None:
         """Hold what is to be converted against the bundle, before anything is done.
 
         Raises:
@@ -100,21 +103,25 @@ class Likeness:
                     f"{part.name}: expected components of {self.bundle.path} ({', '.join(self.components)}), "
                     "got another; convert without the bundle"
                 )
-            entry = self.bundle.component(part.name)
-            wanted = programs.wanted(part)
-            for architecture in self.architectures:
-                if architecture.get("component") == part.name and _is_for(architecture, entry):
-                    precision = wanted.precision or Precision(architecture["precision"])
-                    self._same(part.name, architecture, programs.architecture(part, precision))
-            ports = {port.name: list(port.shape) for port in (*entry.inputs, *entry.outputs)}
-            ours = programs.ports(part, wanted.precision or Precision("float16"))
-            got = {port.name: list(port.shape) for port in (*ours.inputs, *ours.outputs)}
-            self._same(part.name, {"ports": ports}, {"ports": got})
+            variants = self.bundle.component(part.name).variants
+            for one, variant in zip(programs.of(part.kind), variants, strict=True):
+                self._check_variant(one, part, variant)
+
+    def _check_variant(self, programs: Programs, part: Part, variant: Variant) -> None:
+        wanted = programs.wanted(part)
+        for architecture in self.architectures:
+            if architecture.get("component") == part.name and _is_for(architecture, variant):
+                precision = wanted.precision or Precision(architecture["precision"])
+                self._same(part.name, architecture, programs.architecture(part, precision))
+        ports = {port.name: list(port.shape) for port in (*variant.inputs, *variant.outputs)}
+        ours = programs.ports(part, wanted.precision or Precision("float16"))
+        got = {port.name: list(port.shape) for port in (*ours.inputs, *ours.outputs)}
+        self._same(part.name, {"ports": ports}, {"ports": got})
 
     def check_precision(self, part: Part, prepared: PreparedComponent) -> None:
         """Refuse with :class:`LikeError` weights that need another arithmetic than the bundle's."""
         entry = self.bundle.component(part.name)
-        stated = {port.name: port.dtype for port in entry.inputs}
+        stated = {port.name: port.dtype for port in entry.variants[0].inputs}
         for port in prepared.ports.inputs:
             if stated[port.name] != port.dtype:
                 reason = f" ({prepared.precision.reason})" if prepared.precision.reason else ""
@@ -167,7 +174,7 @@ class Likeness:
             for architecture in self.architectures
             for entry in entries
             if architecture.get("component") == entry.name
-            and _is_for(architecture, entry)
+            and _is_for(architecture, entry.variants[0])
             and architecture.get("precision") == "float32"
             and entry.role not in ("image_decoder", "image_encoder")
         }
@@ -194,7 +201,7 @@ def _architectures(programs: ProgramFolder) -> Iterator[Mapping[str, Any]]:
             continue  # who needs it lowers it anew
 
 
-def _is_for(architecture: Mapping[str, Any], entry: BundleComponent) -> bool:
+def _is_for(architecture: Mapping[str, Any], variant: Variant) -> bool:
     """Whether a program is that of the package, not of a check of its precision."""
-    stated = {port.name: [port.dtype, *port.shape] for port in entry.variants[0].inputs}
+    stated = {port.name: [port.dtype, *port.shape] for port in variant.inputs}
     return architecture.get("inputs") == stated

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sd_bundle import ImageSize
+
 from sd_convert.errors import OptionsError
 from sd_convert.targets import TARGETS, has_fused_attention, target_named
 
@@ -36,6 +38,8 @@ class ConversionOptions:
     compute unit; ``SDPA`` needs the operations of iOS18.
     ``compute_unit``: ``None`` is the one that the attention implementation was designed for.
     ``latent_height``, ``latent_width``: in latent pixels; ``None`` is the UNet's ``sample_size``.
+    ``sizes``: those of the pictures, in pixels, in place of one latent size; the networks of all share their
+    weights, and the first is drawn where none is asked for.
     ``text_token_sequence_length``: tokens that the UNet attends to; ``None`` is what a text encoder takes at
     once. More than that is a multiple: windows of a long prompt, which the text encoder takes one by one.
     ``unet_support_controlnet``: whether the UNet has inputs for the residuals of a ControlNet.
@@ -56,6 +60,7 @@ class ConversionOptions:
     compute_unit: str | None = None
     latent_height: int | None = None
     latent_width: int | None = None
+    sizes: tuple[ImageSize, ...] = ()
     text_token_sequence_length: int | None = None
     unet_support_controlnet: bool = False
     unet_support_t2i_adapter: bool = False
@@ -76,10 +81,18 @@ class ConversionOptions:
             one_of("compute_unit", self.compute_unit, COMPUTE_UNITS)
         for entry in self.compute_precision:
             _check_precision(entry)
+        self._check_sizes()
         for name, unit in _SIZES.items():
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise OptionsError(f"{name}: expected a positive number of {unit}, got {size}")
+
+    def _check_sizes(self) -> None:
+        said = ", ".join(map(str, self.sizes))
+        if len(set(self.sizes)) != len(self.sizes):
+            raise OptionsError(f"sizes: expected each size once, got {said}")
+        if self.sizes and (self.latent_height or self.latent_width):
+            raise OptionsError(f"sizes: expected them without a latent size, got {said} and one")
 
     @property
     def resolved_compute_unit(self) -> str:

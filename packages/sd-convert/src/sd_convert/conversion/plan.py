@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sd_convert.checkpoint.checkpoint import Checkpoint
 from sd_convert.components import KINDS, ComponentKind, Part, Ports, chosen_parts
 from sd_convert.components.component import PortSpec
 from sd_convert.components.metadata import model_version
-from sd_convert.facts import chosen_sizes
+from sd_convert.facts import every_size
 
+from .bundle import bundle_component
 from .cache import ConversionCache
+from .every_size import EverySize, image_size
 from .options import ConversionOptions
 from .precision import Precision
 from .programs import Programs
@@ -28,7 +30,8 @@ class ComponentPlan:
     """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there.
 
     ``precision``: float16, float32, or None where a check will tell (``package_bytes`` is then for float16).
-    ``is_reused``: whether the cache has its program.
+    ``is_reused``: whether the cache has its program. ``size``: that of the picture, where there are several;
+    ``package_bytes`` is 0 for those whose weights are the first one's.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ComponentPlan:
     package_bytes: int
     precision: str | None
     is_reused: bool
+    size: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,11 @@ def plan(
     """
     options = options or ConversionOptions()
     parts = chosen_parts(checkpoint, options, kinds)
-    programs = Programs(chosen_sizes(parts[0].facts, options), options, cache)
-    components = tuple(_plan_component(programs, part) for part in parts)
+    facts = parts[0].facts
+    every = EverySize(tuple(Programs(one, options, cache) for one in every_size(facts, options)))
+    components = tuple(one for part in parts for one in _plan_sizes(every, part))
     return Plan(
-        model_version=model_version(parts[0].facts, options),
+        model_version=model_version(facts, options),
         options=options,
         components=components,
         memory_bytes=_estimate_memory(parts, is_light=all(part.is_reused for part in components)),
@@ -86,6 +91,20 @@ def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
     """The libraries, and the largest tensor twice: as it is read and as it is written, one after another."""
     largest = max(entry.bytes for part in parts for entry in part.weights.entries.values())
     return (_PYTHON_MEMORY if is_light else _LIBRARIES_MEMORY) + 2 * largest
+
+
+def _plan_sizes(every: EverySize, part: Part) -> Iterator[ComponentPlan]:
+    """The component in each of its sizes, in the packages that they will have."""
+    several = every.of(part.kind)
+    planned = {image_size(part.facts, one.sizes): _plan_component(one, part) for one in several}
+    if len(several) == 1:
+        yield from planned.values()
+        return
+    ports = {size: Ports(one.inputs, one.outputs) for size, one in planned.items()}
+    entry = bundle_component(part.kind, ports, next(iter(planned.values())).package, every.first.options)
+    for index, (variant, one) in enumerate(zip(entry.variants, planned.values(), strict=True)):
+        taken = 0 if index else one.package_bytes
+        yield replace(one, package=variant.chunks[0].package, size=str(variant.size), package_bytes=taken)
 
 
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:

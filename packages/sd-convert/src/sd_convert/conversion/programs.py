@@ -126,6 +126,12 @@ class Programs:
         collect()
         return found
 
+    def reopened(self, part: Part, prepared: PreparedComponent) -> PackedComponent:
+        """The component as it is kept: its weights have the names that all conversions have for them."""
+        precision = prepared.precision
+        content = prepared.kept[key_of(self.architecture(part, precision))]
+        return unpack(content, part.tensors, self._description(part, precision))
+
     def made_anew(self, part: Part, precision: Precision) -> Mapping[str, bytes]:
         """The component's program without weights, by its key, whether it was kept or not."""
         return self._lowered(part, precision).kept

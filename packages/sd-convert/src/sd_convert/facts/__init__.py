@@ -2,7 +2,7 @@
 
 from .read import Facts, read_facts, section
 from .section import Section
-from .sizes import ADAPTER_RESIDUAL, RESIDUAL, Sizes, chosen_sizes, stated_sizes
+from .sizes import ADAPTER_RESIDUAL, RESIDUAL, Sizes, chosen_sizes, every_size, stated_sizes
 from .supported import check_known_options, check_values
 from .text import TextEncoderFacts
 from .unet import UNetFacts, task_of
@@ -20,6 +20,7 @@ __all__ = [
     "check_known_options",
     "check_values",
     "chosen_sizes",
+    "every_size",
     "read_facts",
     "section",
     "stated_sizes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from sd_bundle import ModelFacts, Variant
+from sd_bundle import ImageSize, ModelFacts, Variant
 
 from sd_convert.errors import IncompleteCheckpointError, OptionsError
 
@@ -42,12 +42,20 @@ class Sizes:
 
 
 def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
+    """The first of :func:`every_size`, with its errors."""
+    return every_size(facts, options)[0]
+
+
+def every_size(facts: Facts, options: ConversionOptions) -> tuple[Sizes, ...]:
     """The options' sizes, else the UNet's ``sample_size`` and as many tokens as a text encoder takes at once.
 
     Raises:
         IncompleteCheckpointError: nothing says how large latents are.
-        OptionsError: more tokens than a text encoder takes, and not a whole number of times as many.
+        OptionsError: more tokens than a text encoder takes, and not a whole number of times as many; or a
+            picture that is not a whole number of latent pixels.
     """
+    if options.sizes:
+        return tuple(_sized(facts, options, *_latent(facts, image)) for image in options.sizes)
     height, width = facts.unet.sample_size or (None, None)
     height, width = options.latent_height or height, options.latent_width or width
     if height is None or width is None:
@@ -55,6 +63,17 @@ def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
             f"{facts.name}/unet/config.json: sample_size: expected a size in latent pixels, got none; "
             "give latent_height and latent_width"
         )
+    return (_sized(facts, options, height, width),)
+
+
+def _latent(facts: Facts, image: ImageSize) -> tuple[int, int]:
+    factor = facts.vae.factor
+    if image.height % factor or image.width % factor:
+        raise OptionsError(f"sizes: expected multiples of {factor} pixels, got {image}")
+    return image.height // factor, image.width // factor
+
+
+def _sized(facts: Facts, options: ConversionOptions, height: int, width: int) -> Sizes:
     return Sizes(
         height=height,
         width=width,

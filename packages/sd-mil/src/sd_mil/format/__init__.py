@@ -9,9 +9,18 @@ from sd_mil.format.blob_writer import Check
 from sd_mil.format.compiling.compiler import CompiledModel, compile_model
 from sd_mil.format.package import read_model, read_package
 from sd_mil.format.unweighted import Unweighted, encode_unweighted
-from sd_mil.format.writer import WrittenPackage, encode_model, layout_of, write_package
+from sd_mil.format.writer import (
+    WEIGHTS,
+    WrittenPackage,
+    encode_model,
+    layout_of,
+    write_package,
+    write_packages,
+    write_pipeline,
+)
 
 __all__ = [
+    "WEIGHTS",
     "Check",
     "CompiledModel",
     "Unweighted",
@@ -23,4 +32,6 @@ __all__ = [
     "read_model",
     "read_package",
     "write_package",
+    "write_packages",
+    "write_pipeline",
 ]

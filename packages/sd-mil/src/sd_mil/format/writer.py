@@ -11,23 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from sd_mil.format.appearing import appearing
 from sd_mil.format.blob_writer import BlobLayout, Check
 from sd_mil.format.description_writer import encode_description
-from sd_mil.format.encoding import field, integer
+from sd_mil.format.encoding import field, integer, text
 from sd_mil.format.graph_writer import encode_program
+from sd_mil.ir.joining import alone
 from sd_mil.ir.ports import Description
 from sd_mil.ir.program import Program
 from sd_mil.ir.uses import constants_in
 
+#: Brings a file to another place, as it is or as a hard link.
+Copy: TypeAlias = Callable[[Path, Path], object]
+
 _AUTHOR = "com.apple.CoreML"
 _MODEL = f"Data/{_AUTHOR}/model.mlmodel"
-_WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
+#: Where a package has its weights.
+WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,54 @@ def write_package(
     return write_encoded(path, model, layout, identity=identity, check=check)
 
 
+def write_packages(
+    places: Mapping[str, Path],
+    program: Program,
+    descriptions: Mapping[str, Description],
+    *,
+    version: int = 7,
+    identity: str = "",
+    copy: Copy = shutil.copyfile,
+    check: Check = lambda: None,
+) -> tuple[WrittenPackage, ...]:
+    """Write a package for each of these functions of ``program``, all with one and the same weight.bin.
+
+    It holds the weights of all functions, those of the first in the order that they would have alone.
+    ``copy`` brings it from the first package to the others: by a hard link it takes no more room. For the
+    rest see :func:`write_package`; what was written before something failed stays.
+    """
+    layout = layout_of(program)
+    written: list[WrittenPackage] = []
+    for name, place in places.items():
+        check()
+        model = encode_model(alone(program, name), descriptions[name], layout, version=version)
+        first = written[0] if written else None
+        written.append(_write(place, model, layout, identity=identity, check=check, copy=copy, like=first))
+    return tuple(written)
+
+
+def write_pipeline(
+    path: str | os.PathLike[str],
+    models: Mapping[str, tuple[Program, Description]],
+    description: Description,
+    *,
+    version: int = 7,
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """Write a package of a pipeline: ``models`` by name, that run in their order and pass values by name.
+
+    They have one weight.bin among them. ``description`` is that of the whole. Source of the layout:
+    ``Pipeline`` in Model.proto. For the rest see :func:`write_package`.
+    """
+    layout = layout_of(*(program for program, _ in models.values()))
+    encoded = (encode_model(program, said, layout, version=version) for program, said in models.values())
+    bodies = b"".join(field(1, model) for model in encoded) + b"".join(text(2, name) for name in models)
+    described = encode_description(description, {}, "")
+    model = integer(1, version) + field(2, described) + field(202, bodies)
+    return write_encoded(path, model, layout, identity=identity, check=check)
+
+
 def write_encoded(
     path: str | os.PathLike[str],
     model: bytes,
@@ -76,16 +131,33 @@ def write_encoded(
     check: Check = lambda: None,
 ) -> WrittenPackage:
     """As :func:`write_package`, of a model that was encoded with ``layout``."""
-    root = Path(path)
+    return _write(Path(path), model, layout, identity=identity, check=check)
+
+
+def _write(
+    root: Path,
+    model: bytes,
+    layout: BlobLayout,
+    *,
+    identity: str,
+    check: Check,
+    copy: Copy = shutil.copyfile,
+    like: WrittenPackage | None = None,
+) -> WrittenPackage:
+    """Write a package; its weights are those of the package ``like``, where there is one."""
     manifest = f"{json.dumps(_manifest(identity), indent=4)}\n".encode()
     small = {_MODEL: model, "Manifest.json": manifest}
     with appearing(root) as folder:
-        (folder / _WEIGHTS).parent.mkdir(parents=True)
+        (folder / WEIGHTS).parent.mkdir(parents=True)
         for relative, content in small.items():
             (folder / relative).write_bytes(content)
-        weights = layout.write(folder / _WEIGHTS, check)
+        if like is None:
+            weights = layout.write(folder / WEIGHTS, check)
+        else:
+            copy(like.path / WEIGHTS, folder / WEIGHTS)
+            weights = like.sha256[WEIGHTS]
     hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
-    return WrittenPackage(root, {**hashes, _WEIGHTS: weights}, package_bytes(small.values(), layout))
+    return WrittenPackage(root, {**hashes, WEIGHTS: weights}, package_bytes(small.values(), layout))
 
 
 def package_bytes(small: Iterable[bytes], layout: BlobLayout) -> int:

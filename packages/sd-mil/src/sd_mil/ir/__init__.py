@@ -4,6 +4,7 @@ Nothing here reads a file, computes a number of a model, or knows an engine.
 """
 
 from sd_mil.ir.dtypes import NUMPY_DTYPES, stored_bytes
+from sd_mil.ir.joining import alone, content_key, joined
 from sd_mil.ir.targets import OPSETS, TARGETS, Target, names_from
 from sd_mil.ir.tensors import PIECE, Tensor
 from sd_mil.ir.uses import constants_in, constants_of, operand, references, storage_key
@@ -15,8 +16,11 @@ __all__ = [
     "TARGETS",
     "Target",
     "Tensor",
+    "alone",
     "constants_in",
     "constants_of",
+    "content_key",
+    "joined",
     "names_from",
     "operand",
     "references",

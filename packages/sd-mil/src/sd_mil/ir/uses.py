@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from sd_mil.ir.program import Block, Constant, Operation, Program, Reference, ValueType
+from sd_mil.ir.program import Argument, Block, Constant, Operation, Program, Reference, ValueType
 
 #: Types of operations that do something besides computing their outputs.
 _EFFECTS = frozenset({"write_state", "coreml_update_state"})
@@ -87,6 +87,21 @@ def constants_in(block: Block) -> Iterator[Constant]:
         for inner in operation.blocks:
             yield from constants_in(inner)
         yield from operation.attributes.values()
+
+
+def with_constants(block: Block, changed: Callable[[Constant], Constant]) -> Block:
+    """The block with ``changed`` constants, in the order of :func:`constants_in`."""
+
+    def argument(one: Argument) -> Argument:
+        return changed(one) if isinstance(one, Constant) else one
+
+    def operation(one: Operation) -> Operation:
+        inputs = {name: tuple(map(argument, given)) for name, given in one.inputs.items()}
+        blocks = tuple(with_constants(inner, changed) for inner in one.blocks)
+        attributes = {name: changed(value) for name, value in one.attributes.items()}
+        return replace(one, inputs=inputs, blocks=blocks, attributes=attributes)
+
+    return replace(block, operations=tuple(map(operation, block.operations)))
 
 
 def storage_key(constant: Constant) -> Hashable:

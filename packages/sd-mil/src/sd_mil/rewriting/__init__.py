@@ -5,6 +5,7 @@ from __future__ import annotations
 from sd_mil.ir.program import Program
 from sd_mil.rewriting.attention_rows import attend_over_rows
 from sd_mil.rewriting.casts import drop_casts
+from sd_mil.rewriting.chunking import chunked, piece_description
 from sd_mil.rewriting.decoding import decode_constants
 from sd_mil.rewriting.folding import fold_constants
 from sd_mil.rewriting.integers import compute_in_integers
@@ -21,9 +22,11 @@ __all__ = [
     "Pass",
     "PassError",
     "Property",
+    "chunked",
     "compute_in_integers",
     "decode_constants",
     "join_recurrences",
+    "piece_description",
     "returning",
     "rewrite",
     "rewrites",

@@ -1,0 +1,117 @@
+"""``sdc chunk``: the pieces draw what the whole draws."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sd_bundle import open_bundle
+from sd_mil import read_model, read_package
+from sd_mil.format import layout_of
+
+
+@pytest.fixture(scope="module")
+def unet(converted):
+    return next(converted.glob("*_unet.mlpackage"))
+
+
+def draw(sdc, bundle, path):
+    done = sdc(
+        "generate", "-i", bundle, "--prompt", "a red circle on a blue background", "-o", path,
+        "--num-inference-steps", 2,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    return np.asarray(Image.open(path), int)
+
+
+def test_a_bundle_in_pieces_draws_the_same(sdc, converted, tmp_path):
+    cut = tmp_path / "cut"
+    done = sdc("chunk", converted, "-o", cut, "--chunks", 3)
+    assert done.status == 0, done.err
+    assert "3" in done.out
+    bundle = open_bundle(cut)
+    bundle.check_integrity()
+    chunks = bundle.component("unet").variants[0].chunks
+    assert [chunk.package.rpartition("_")[2] for chunk in chunks] == [
+        f"chunk{n}.mlpackage" for n in (1, 2, 3)
+    ]
+    whole = open_bundle(converted).component("unet")
+    assert {port.name for port in bundle.component("unet").inputs} == {port.name for port in whole.inputs}
+    difference = np.abs(draw(sdc, cut, tmp_path / "a.png") - draw(sdc, converted, tmp_path / "b.png"))
+    assert difference.max() <= 2  # what crosses is float16, as in Core ML; the portable engine has float32
+
+
+def test_pieces_keep_to_the_size(sdc, unet, tmp_path):
+    done = sdc("chunk", unet, "-o", tmp_path / "pieces", "--chunk-size", "3MB", "--json")
+    assert done.status == 0, done.err
+    (cut,) = json.loads(done.out)["cuts"]
+    assert cut["psnr"] is None or cut["psnr"] > 60
+    pieces = sorted((tmp_path / "pieces").glob("*.mlpackage"))
+    weights = [layout_of(read_package(piece).program).size for piece in pieces]
+    assert len(pieces) == 3
+    assert max(weights) <= 3_000_000
+    assert sum(weights) == pytest.approx(layout_of(read_package(unet).program).size, rel=0.001)
+
+
+def test_a_pipeline_is_a_component_too(sdc, converted, tmp_path):
+    done = sdc("chunk", converted, "-o", tmp_path / "cut", "--chunks", 2, "--merge-chunks")
+    assert done.status == 0, done.err
+    package = open_bundle(tmp_path / "cut").component("unet").package
+    assert len(read_model(tmp_path / "cut" / package).models) == 2
+    difference = np.abs(
+        draw(sdc, tmp_path / "cut", tmp_path / "a.png") - draw(sdc, converted, tmp_path / "b.png")
+    )
+    assert difference.max() <= 2
+
+
+def test_apps_get_two_pieces(sdc, checkpoint, tmp_path):
+    cut = tmp_path / "cut"
+    options = ("--components", "text_encoder,unet,vae_decoder", "--quantize-nbits", 6)
+    done = sdc("convert", checkpoint, "-o", cut, "--chunk-unet", *options)
+    assert done.status == 0, done.err
+    assert f"wrote {cut}" in done.out
+    assert open_bundle(cut).component("unet").compression.methods == ("palettization",)
+    done = sdc("bundle", cut, "--for", "swift", "-o", tmp_path / "Resources")
+    assert done.status == 0, done.err
+    assert {"UnetChunk1.mlmodelc", "UnetChunk2.mlmodelc"} <= {
+        path.name for path in (tmp_path / "Resources").iterdir()
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Resources", "cut"]
+
+
+def test_pieces_are_not_cut_again(sdc, converted, tmp_path):
+    sdc("chunk", converted, "-o", tmp_path / "cut", "--chunks", 2)
+    done = sdc("chunk", tmp_path / "cut", "-o", tmp_path / "again", "--chunks", 2)
+    assert done.status == 1
+    assert "in one piece, got 2" in done.err
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "one of --chunks and --chunk-size"),
+        (("--chunks", 2, "--chunk-size", "3MB"), "one of --chunks and --chunk-size"),
+        (("--chunk-size", "1kB"), "alone: allow more"),
+        (("--chunk-size", "much"), "a size such as"),
+        (("--chunks", 2, "--components", "unet"), "not options for a package"),
+    ],
+)
+def test_what_is_refused(sdc, unet, tmp_path, arguments, said):
+    done = sdc("chunk", unet, "-o", tmp_path / "out", *arguments)
+    assert done.status != 0
+    assert said in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--chunks", 2, "--chunk-unet"), "got several"),
+        (("--merge-chunks",), "needs --chunks"),
+    ],
+)
+def test_what_convert_refuses(sdc, checkpoint, tmp_path, arguments, said):
+    done = sdc("convert", checkpoint, "-o", tmp_path / "out", *arguments)
+    assert done.status != 0
+    assert said in done.err
