@@ -5,6 +5,7 @@ from .apple import apple_recipe, format_apple_recipe, parse_apple_recipe, read_a
 from .calibration import (
     Calibrated,
     Collecting,
+    Device,
     Hessian,
     Statistics,
     collect_activations,
@@ -73,6 +74,7 @@ __all__ = [
     "Collecting",
     "CompressedProgram",
     "CompressionError",
+    "Device",
     "FittedActivations",
     "Granularity",
     "Hessian",
