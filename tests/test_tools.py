@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import runpy
 import shutil
@@ -29,6 +30,7 @@ ELSEWHERE = {
     "wheels",
     "isolation",  # installs every package; .ci/run runs it
     "bench_checkpoint",  # the two that take a checkpoint make it
+    "rivals",  # compression_report, and test_rivals
     "bench_packages",  # bench_engine makes its compressed packages with it
     "fuzz_models",  # what fuzz_mil fuzzes
     "apart",  # how the benchmarks start their processes: test_apart
@@ -126,12 +128,18 @@ def test_compression():
     assert all(line.endswith("x") for line in lines[1:])
 
 
-def test_compression_report(bundle):
+def test_compression_report(bundle, tmp_path):
     small = ["--prompts", "2", "--pictures", "1", "--steps", "2", "--correlation", "2", "--mixed"]
-    small += ["--weights", "*down_blocks_0*"]
+    small += ["4", "--weights", "*down_blocks_0*", "--coreai", "--work", tmp_path]
     lines = run("compression_report", "--bundle", bundle, *small, "--widths", "2").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
-    assert [row[0] for row in rows[2:]] == ["16 bits", "2 bits", "2 bits, calibrated"]
+    names = [row[0].partition(" (")[0] for row in rows[2:]]
+    assert names[:3] == ["16 bits", "2 bits", "2 bits, calibrated"]
+    assert names[3:6] == ["mixed 4", "mixed 4, Apple's threshold", "mixed 4, coreai-opt's greedy recipe"]
+    assert names[7:] == ["2 bits, coreai-opt's weighted k-means", "mixed 4, coreai-opt's recipe and k-means"]
+    sizes = [float(row[2]) for row in rows[5:10]]
+    assert max(sizes) <= sizes[0] + 0.01  # none is larger than the plan it is held against
+    assert len(json.loads((tmp_path / "rows.json").read_text())) == len(names)
 
 
 def test_sizes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sd_compress import Palettize, Recipe, compress, format_recipe, storage, uniform_recipe
+from sd_compress import Palettize, Recipe, compress, format_recipe, read_recipe, storage, uniform_recipe
 from sd_compress.report import Candidate, OutputSnr, Part, Report, read_report
 from sd_mil import MLModel, read_package
 from sd_runtime import Pipeline, open_bundle, open_model
@@ -137,12 +138,23 @@ def test_calibration_adds_better_palettes_mixed_bits_and_sensitivities(sdc, conv
     done = sdc(
         *("analyze", converted, "--components", "text_encoder", "--bits", "4,2", "--json", "--min-snr", 20),
         *("--prompts", tmp_path / "prompts.txt", "--calibrate", tmp_path / "others.txt"),
-        *("--num-inference-steps", 1),
+        *("--num-inference-steps", 1, "--export-recipe", tmp_path / "recipe.json"),
     )
     assert done.status == 0, done.err
     report = read_report(done.out)
-    names = ["original", "4 bits", "2 bits", "4 bits, calibrated", "2 bits, calibrated", "mixed bits"]
+    names = ["original", "4 bits", "2 bits", "4 bits, calibrated", "2 bits, calibrated"]
+    names += ["mixed bits, as large as 4 bits", "mixed bits, as large as 2 bits", "mixed bits"]
     assert [candidate.name for candidate in report.candidates] == names
+    for mixed, uniform in ((names[5], names[3]), (names[6], names[4])):
+        planned = report.candidate(mixed)
+        assert planned.stored_bytes <= report.candidate(uniform).stored_bytes * 1.005
+        assert planned.snr > 0  # measured: more than that is not said, expected noises of 2 bits are too low
+        assert re.search(r"planned: [\d.]+ dB expected, within [\d.]+% of the best recipe", planned.method)
+    schemes = read_recipe(tmp_path / "recipe.json").schemes
+    assert report.choice.kind == "recipe"
+    compressed = [scheme for scheme in schemes.values() if isinstance(scheme, Palettize)]
+    summary = report.choice.parts[0].summary  # 12 × 4-bit palette, 3 × 2-bit palette
+    assert len(compressed) == sum(map(int, re.findall(r"(\d+) ×", summary)))
     for width in ("4 bits", "2 bits"):
         plain, better = report.candidate(width), report.candidate(f"{width}, calibrated")
         assert better.snr > plain.snr + 1

@@ -73,6 +73,17 @@ def test_a_quality_is_measured_on_other_pictures(sdc, bundle, prompts, tmp_path)
     assert not (tmp_path / "small.calibration").exists()
 
 
+def test_a_device_that_is_not_there_is_said_before_anything_is_drawn(sdc, bundle, prompts, tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    given = ("--nbits", 4, "--calibrate", prompts, "--device", "cuda")
+    done = sdc("compress", bundle, "-o", tmp_path / "small", *given)
+    assert done.status == 1
+    assert "expected a GPU for the device 'cuda'" in done.err
+    assert not (tmp_path / "small").exists()
+
+
 def test_activations_are_calibrated_while_the_bundle_draws(sdc, bundle, prompts, tmp_path):
     common = ("--components", "text_encoder", "--calibrate", prompts, "--target", "iOS17")
     chosen = ("--method", "linear", "--nbits", 8, "--activations", "--keep-activations", "*fc1*")
@@ -108,6 +119,7 @@ def test_activations_are_calibrated_while_the_bundle_draws(sdc, bundle, prompts,
         (("--target-bits", 0.01), r"expected a budget of at least"),
         (("--target-size", "1MB"), r"expected a budget of at least"),
         (("--nbits", 4, "--calibration-folder", "x"), "--calibration-folder: it needs --calibrate"),
+        (("--nbits", 4, "--device", "cpu"), "--device: it needs --calibrate"),
         (("--method", "linear", "--calibrate"), "--calibrate: it finds palettes"),
         (("--activations", "--target", "iOS17"), "--activations: it needs --calibrate"),
         (("--activations", "--calibrate"), "and activations; ask for the target iOS17"),

@@ -334,3 +334,57 @@ def test_sparse_weights_and_tables_have_no_integer_products():
     for granularity in (PerBlock(4), PerChannel(1)):
         with pytest.raises(RecipeError):
             Linear(granularity=granularity, activations=Activations())
+
+
+def renamed(body, names):
+    """The body with other names of values."""
+
+    def variable(one):
+        return replace(one, name=names.get(one.name, one.name))
+
+    def taken(one):
+        return replace(one, name=names.get(one.name, one.name)) if hasattr(one, "name") else one
+
+    operations = [
+        replace(
+            one,
+            outputs=tuple(map(variable, one.outputs)),
+            inputs={key: tuple(map(taken, given)) for key, given in one.inputs.items()},
+        )
+        for one in body.operations
+    ]
+    return replace(body, operations=tuple(operations))
+
+
+def with_second(names):
+    """The network twice, the second time with other names of values."""
+    made = network()
+    second = replace(made.main, name="second", body=renamed(made.main.body, names))
+    return replace(made, functions={**made.functions, "second": second}, default_function="main")
+
+
+def test_all_functions_that_calibration_knows_the_values_of_compute_in_integers(known):
+    schemes = dict.fromkeys(("w1", "w2"), W8A8)
+    made = compress(with_second({}), Recipe(schemes), inputs=known)
+    assert [(one.name, one.function) for one in made.weights] == [
+        (name, function) for function in ("main", "second") for name in schemes
+    ]
+    expected = compress(network(), Recipe(schemes), inputs=known).program
+    for function in ("main", "second"):
+        alone = Program({function: made.program.functions[function]}, function)
+        found = [ENGINE.compile(one).run(INPUTS[0])["y"] for one in (alone, expected)]
+        assert np.array_equal(*found)
+        assert kinds(alone).count("quantize") == 2
+
+
+def test_a_function_with_values_that_were_not_calibrated_is_refused_by_name(known):
+    with pytest.raises(CalibrationError, match=r"w2: expected calibrated inputs of c"):
+        compress(with_second({"b": "b_of_second"}), Recipe({"w2": W8A8}), inputs=known)
+
+
+def test_palettes_stand_beside_layers_in_integers(known):
+    recipe = Recipe({"w1": Palettize(4), "w2": W8A8})
+    made = compress(network(), recipe, inputs=known).program
+    found = kinds(made)
+    assert [found.count(one) for one in ("quantize", "constexpr_lut_to_dense")] == [1, 1]
+    assert signal_to_noise(network(), made, INPUTS, ENGINE) > 12

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sd_bundle import Bundle
     from sd_compress import (
         Assign,
+        Device,
         Hessian,
         LayerInput,
         Plan,
@@ -78,12 +79,15 @@ class Calibration:
     inputs: Mapping[str, tuple[LayerInput, ...]]
     gains: Mapping[str, float]
     measured: Runs
+    device: Device | None = None
 
     def assign(self) -> Assign:
         """Who finds palettes."""
         from sd_compress import Calibrated, optimal_palette
 
-        return Calibrated(self.hessians, optimal_palette) if self.hessians else optimal_palette
+        if not self.hessians:
+            return optimal_palette
+        return Calibrated(self.hessians, optimal_palette, device=self.device)
 
     def signal_to_noise(self, package: str, before: Program, after: Program) -> float:
         """How far the outputs of a package are from what they were, in dB, on runs not calibrated with."""
@@ -94,7 +98,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """How a bundle is calibrated; ``memory`` bounds all Hessians of a package, in bytes."""
+    """How a bundle is calibrated; ``memory`` bounds all Hessians of a package, in bytes.
+
+    ``device``: where torch computes; None is without torch.
+    """
 
     bundle: Bundle
     components: tuple[str, ...]
@@ -102,13 +109,19 @@ class Calibrating:
     folder: Path
     tell: Tell
     memory: int
+    device: Device | None = None
 
     def run(self, *, gains: bool, hessians: bool = True, activations: bool = False) -> Calibration:
         """Draw the prompts, collect what is wanted over the same runs, and measure ``gains`` if they are.
 
         Raises:
-            sd_compress.CalibrationError: the networks overflow, or two of their weights have one name.
+            sd_compress.CalibrationError: the networks overflow, two of their weights have one name, or there
+                is no such device.
         """
+        if self.device is not None:
+            from sd_compress import check_device
+
+            check_device(self.device)
         runs = self._record(self.prompts, 0)
         measured = self._record(self.prompts[:_MEASURED], _OTHER_SEEDS)
         all_hessians: dict[str, Hessian] = {}
@@ -120,7 +133,7 @@ class Calibrating:
             _add(all_inputs, statistics.inputs)
             if gains:
                 found |= self._gains(package, inputs)
-        return Calibration(all_hessians, all_inputs, found, measured)
+        return Calibration(all_hessians, all_inputs, found, measured, self.device)
 
     def programs(self, packages: Iterable[str]) -> dict[str, Program]:
         """Those that were calibrated, by the names of their packages."""
@@ -140,7 +153,7 @@ class Calibrating:
         return collect_statistics(
             program_of(self.bundle, package),
             inputs,
-            Collecting(memory=self.memory, engine=self._engine()),
+            Collecting(memory=self.memory, engine=self._engine(), device=self.device),
             hessians=hessians,
             activations=activations,
             folder=self.folder,

@@ -24,7 +24,7 @@ from sdc.calibrating import (
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
-    from sd_compress import Assign, Plan, Recipe, RecipeFor, Selection
+    from sd_compress import Assign, Device, Plan, Recipe, RecipeFor, Selection
     from sd_mil import Program
 
 #: Bytes of all Hessians of a package.
@@ -80,6 +80,11 @@ _OPTIONS = (
         callback=bytes_asked,
         help="What the statistics of a network's inputs may take; by default 2.5GB.",
     ),
+    click.option(
+        "--device",
+        type=click.Choice(["cpu", "cuda"]),
+        help="Calibrate with torch there; by default without torch (with --calibrate).",
+    ),
 )
 
 
@@ -99,6 +104,7 @@ class Wanted:
     budget: Budget | None
     folder: Path | None
     memory: float | None
+    device: Device | None
     fitting: Fitting
 
     @classmethod
@@ -118,6 +124,7 @@ class Wanted:
             Budget(**budgets) if given else None,
             asked.pop("calibration_folder"),
             asked.pop("calibration_memory"),
+            asked.pop("device"),
             Fitting.taken_from(asked),
         )
         wanted._check(is_bundle)
@@ -125,7 +132,12 @@ class Wanted:
 
     def _check(self, is_bundle: bool) -> None:
         if self.calibrate is None:
-            for name, value in (("calibration-folder", self.folder), ("calibration-memory", self.memory)):
+            given = {
+                "calibration-folder": self.folder,
+                "calibration-memory": self.memory,
+                "device": self.device,
+            }
+            for name, value in given.items():
                 if value is not None:
                     raise click.UsageError(f"--{name}: it needs --calibrate")
             if self.budget is not None and self.budget.snr is not None:
@@ -168,7 +180,8 @@ class Wanted:
             raise click.UsageError("--calibrate: it finds palettes and ranges of activations; there are none")
         with calibration_folder(self.folder, work.output) as folder:
             memory = int(self.memory or _MEMORY)
-            how = Calibrating(work.bundle, work.components, prompts, folder, work.tell, memory)
+            bundle = work.bundle
+            how = Calibrating(bundle, work.components, prompts, folder, work.tell, memory, self.device)
             calibration = how.run(
                 gains=self.budget is not None, hessians=has_palettes, activations=has_activations
             )

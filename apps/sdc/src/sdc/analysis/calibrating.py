@@ -12,7 +12,7 @@ from sdc.analysis.settings import FromRecipe, Setting, Uniform
 from sdc.analysis.subjects import BundleSubject, Watch
 
 if TYPE_CHECKING:
-    from sd_compress import Assign
+    from sd_compress import Assign, Plan
     from sd_compress import Sensitivity as Candidates
     from sd_compress.report import Sensitivity
     from sd_mil import Program
@@ -42,11 +42,34 @@ class Calibration:
         Raises:
             sd_compress.BudgetError: no recipe is that good.
         """
-        from sd_compress import Recipe, plan_for_snr
+        from sd_compress import plan_for_snr
 
         plans = [plan_for_snr(weights, snr) for weights in self.candidates.values() if weights]
-        schemes = {name: scheme for plan in plans for name, scheme in plan.schemes.items()}
-        return FromRecipe("mixed bits", Recipe(schemes), f"{_METHOD}, planned for {snr:g} dB", self.assigns)
+        return self._planned("mixed bits", plans)
+
+    def curve(self, widths: Sequence[Uniform]) -> Iterator[Setting]:
+        """The best recipes in the bytes that all weights take at each of the widths.
+
+        A width that the smallest recipe does not fit into is left out.
+        """
+        from sd_compress import BudgetError, plan_for_bytes
+
+        for width in widths:
+            every = [one for weights in self.candidates.values() for one in weights]
+            try:
+                plan = plan_for_bytes(every, _bytes_at(every, width.bits))
+            except BudgetError:
+                continue
+            yield self._planned(f"mixed bits, as large as {width.name}", [plan])
+
+    def _planned(self, name: str, plans: Sequence[Plan]) -> Setting:
+        """With what was expected of the plans, and how far from the best they may be."""
+        from sd_compress import Recipe
+
+        schemes = {weight: scheme for plan in plans for weight, scheme in plan.schemes.items()}
+        worst, gap = min(plan.snr for plan in plans), max(plan.gap for plan in plans)
+        said = f"{_METHOD}, planned: {worst:.1f} dB expected, within {gap:.2%} of the best recipe"
+        return FromRecipe(name, Recipe(schemes), said, self.assigns)
 
     def sensitivities(self, component: str) -> Mapping[str, Mapping[str, float]]:
         """For each weight, by width, the signal to noise that is left if it alone has that width; in dB."""
@@ -65,6 +88,18 @@ class Calibration:
             "error, the Hessian of its inputs, and the measured gain of its layer"
         )
         return Sensitivity(tuple(sorted(widths, reverse=True)), "dB", meaning, "low")
+
+
+def _bytes_at(weights: Sequence[Candidates], bits: int) -> int:
+    """What the weights take at that width; those that do not have it, as they are."""
+    from sd_compress import Palettize
+
+    return sum(
+        next(
+            (one for one in each.candidates if one.scheme == Palettize(bits)), each.candidates[0]
+        ).stored_bytes
+        for each in weights
+    )
 
 
 def _by_width(weight: Candidates) -> Iterator[tuple[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -78,8 +78,13 @@ def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
 @click.option(
     "--calibrate",
     type=_FILE,
-    help="Prompts to calibrate with, a line each, others than those drawn: adds calibrated palettes, a "
-    "recipe of mixed bits for --min-snr, and the sensitivity of each layer.",
+    help="Prompts to calibrate with, a line each, others than those drawn: adds calibrated palettes, "
+    "recipes of mixed bits as large as each width and for --min-snr, and the sensitivity of each layer.",
+)
+@click.option(
+    "--export-recipe",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the recipe of the candidate that is chosen, for compress --recipe.",
 )
 @click.option(
     "--seed",
@@ -107,6 +112,7 @@ def command(
     components: tuple[str, ...] | None,
     prompts: Path | None,
     calibrate: Path | None,
+    export_recipe: Path | None,
     seed: int,
     num_inference_steps: int | None,
     min_snr: float,
@@ -124,7 +130,8 @@ def command(
     from sdc.analysis.subjects import Drawing, PackageSubject
     from sdc.console import progress
 
-    _check_output(report)
+    _check_output(report, "--report")
+    _check_output(export_recipe, "--export-recipe")
     resolved = resolve_engine(engine, precision)
     subject: BundleSubject | PackageSubject
     if bundle.suffix == ".mlpackage":
@@ -138,7 +145,8 @@ def command(
     else:
         drawing = Drawing(_prompts_of(prompts), seed, num_inference_steps or _STEPS)
         subject = _bundle(bundle, components, drawing, resolved)
-    uniform, named = _settings(bits, recipes, _programs(subject))
+    programs = _programs(subject)
+    uniform, named = _settings(bits, recipes, programs)
     others = _others(calibrate, subject)
     with progress() as bar:
         task = bar.add_task("original", total=None)
@@ -153,13 +161,15 @@ def command(
         found = analyze(subject, tracked, wanted_snr=min_snr, watch=watch, calibration=calibration)
     if report is not None:
         _write(found, report)
+    if export_recipe is not None:
+        _export(found, settings, programs, export_recipe)
     _print_json(found) if as_json else _print(found, report)
 
 
-def _check_output(report: Path | None) -> None:
+def _check_output(path: Path | None, option: str) -> None:
     """Before minutes of work are lost on it."""
-    if report is not None and not report.parent.is_dir():
-        raise click.BadParameter(f"expected an existing folder, got {report.parent}", param_hint="--report")
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"expected an existing folder, got {path.parent}", param_hint=option)
 
 
 def _prompts_of(path: Path | None) -> tuple[str, ...]:
@@ -240,12 +250,13 @@ def _calibration(
 def _calibrated(
     calibration: Calibration | None, uniform: tuple[Uniform, ...], min_snr: float
 ) -> Iterator[Setting]:
-    """Every width again, and mixed bits if some are good enough."""
+    """Every width again, mixed bits in the same bytes, and those that are good enough if some are."""
     from sd_compress import BudgetError
 
     if calibration is None:
         return
     yield from map(calibration.uniform, uniform)
+    yield from calibration.curve(uniform)
     try:
         yield calibration.mixed(min_snr)
     except BudgetError as error:
@@ -273,18 +284,37 @@ def _programs(subject: Subject) -> list[Program]:
     return [read_package(folder).program for folder in folders]
 
 
+def _export(found: Report, settings: Sequence[Setting], programs: list[Program], path: Path) -> None:
+    """The recipe that was chosen, of all components; an error if none was."""
+    from sd_compress import Recipe, format_recipe
+
+    setting = next((one for one in settings if one.name == found.chosen), None)
+    if setting is None:
+        raise click.ClickException(
+            f"--export-recipe: expected a candidate that keeps {found.wanted_snr:g} dB, got none: ask for "
+            "less with --min-snr, or for more bits"
+        )
+    schemes = {name: one for program in programs for name, one in setting.recipe(program).schemes.items()}
+    _put(format_recipe(Recipe(schemes)), path, "recipe")
+
+
 def _write(found: Report, path: Path) -> None:
-    """The page, whole or not at all."""
-    from sd_bundle.drafts import replacing
+    """The page."""
     from sd_compress.report import render_page
 
-    page = render_page(found)
+    _put(render_page(found), path, "page")
+
+
+def _put(text: str, path: Path, what: str) -> None:
+    """A file, whole or not at all."""
+    from sd_bundle.drafts import replacing
+
     try:
         with replacing(path) as draft:
-            draft.write_text(page, encoding="utf-8")
+            draft.write_text(text, encoding="utf-8")
     except OSError as error:
         raise click.ClickException(
-            f"expected to write the page to {str(path)!r}, got: {error}; what was there before is as it was"
+            f"expected to write the {what} to {str(path)!r}, got: {error}; what was there before is as it was"
         ) from error
 
 
@@ -307,6 +337,9 @@ def _print(found: Report, page: Path | None) -> None:
             first = part is candidate.parts[0]
             rows.add_row(_label(candidate, found) if first else "", *_numbers(part, candidate))
     out.print(rows)
+    for candidate in found.candidates:
+        if "planned" in candidate.method:
+            out.print(f"{candidate.name}: {candidate.method}", soft_wrap=True)
     out.print(_verdict(found), soft_wrap=True)
     samples = ", ".join(f"{count} inputs of {component}" for component, count in found.samples.items())
     out.print(f"signal to noise of the worst output over {samples}", soft_wrap=True)

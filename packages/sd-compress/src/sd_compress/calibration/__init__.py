@@ -7,6 +7,7 @@ from sd_compress.calibration.collecting import (
     collect_hessians,
     collect_statistics,
 )
+from sd_compress.calibration.devices import Device, check_device
 from sd_compress.calibration.gains import measure_gains
 from sd_compress.calibration.hessians import Hessian
 from sd_compress.calibration.inputs import Patches, inputs_of
@@ -15,9 +16,11 @@ from sd_compress.calibration.palettes import Calibrated, improved
 __all__ = [
     "Calibrated",
     "Collecting",
+    "Device",
     "Hessian",
     "Patches",
     "Statistics",
+    "check_device",
     "collect_activations",
     "collect_hessians",
     "collect_statistics",

@@ -20,6 +20,7 @@ from sd_mil.engines import OpenVINO, ProgramEngine
 from sd_mil.rewriting import returning
 
 from sd_compress.activations import LayerInput
+from sd_compress.calibration.devices import Device, check_device
 from sd_compress.calibration.hessians import Hessian, block_sizes, largest_block, total_bytes
 from sd_compress.calibration.inputs import Patches, inputs_of, types_of
 from sd_compress.calibration.jobs import HessianJob, InputJob, Job, Rows
@@ -40,13 +41,14 @@ class Collecting:
     ``memory``: bytes that all of them may take; they are block-diagonal where that is too little.
     ``values``: bytes of layers' inputs, in float32, that the engine is asked for at once; fewer means more
     batches. ``rows``: how many of a layer's rows are looked at in each run, drawn at random where there are
-    more. ``engine``: what runs the program.
+    more. ``engine``: what runs the program. ``device``: where torch sums up; if None, numpy does.
     """
 
     memory: int = 5 * 10**9 // 2
     values: int = 10**9
     rows: int = 512
     engine: ProgramEngine = field(default_factory=OpenVINO)
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,17 @@ def collect_statistics(
     what is finished is kept: the same call after an interruption goes on from there.
 
     Raises:
-        CalibrationError: no inputs, some that do not fit the program, values that are not finite, or memory
-            for less than a block per channel.
+        CalibrationError: no inputs, some that do not fit the program, values that are not finite, memory
+            for less than a block per channel, or no such device.
         EngineError: the engine does not run it.
     """
     settings = settings or Collecting()
     _check(program, inputs)
     rows_of = inputs_of(program)
     groups = tuple(dict.fromkeys(rows_of.values()))
-    by_group = _hessian_jobs(groups, settings.memory) if hessians else {}
+    if settings.device is not None:
+        check_device(settings.device)
+    by_group = _hessian_jobs(groups, settings) if hessians else {}
     of_inputs = {one: InputJob((one,)) for group in groups for one in group} if activations else {}
     stored = None
     if folder is not None:
@@ -153,8 +157,9 @@ def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
     return len(shape) == len(declared) and all(size in (None, given) for given, size in pairs)
 
 
-def _hessian_jobs(groups: Sequence[Rows], memory: int) -> dict[Rows, HessianJob]:
+def _hessian_jobs(groups: Sequence[Rows], settings: Collecting) -> dict[Rows, HessianJob]:
     """With the sizes of the blocks of each Hessian."""
+    memory = settings.memory
     shapes = [(group[0].inputs, group[0].taps) for group in groups]
     largest = largest_block(shapes, memory)
     if (needed := total_bytes(shapes, largest)) > memory:
@@ -162,7 +167,7 @@ def _hessian_jobs(groups: Sequence[Rows], memory: int) -> dict[Rows, HessianJob]
             f"expected at least {needed} bytes for Hessians of one channel each, got a bound of {memory}"
         )
     return {
-        group: HessianJob(group, block_sizes(*shape, largest))
+        group: HessianJob(group, block_sizes(*shape, largest), settings.device)
         for group, shape in zip(groups, shapes, strict=True)
     }
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd_compress.activations import LayerInput
+from sd_compress.calibration.devices import Device, DeviceAccumulator
 from sd_compress.calibration.hessians import Accumulator, Hessian
 from sd_compress.calibration.inputs import Patches
 from sd_compress.clustering import Histogram
@@ -52,14 +53,15 @@ class Job(Protocol[_Result]):
 
 @dataclass(frozen=True, slots=True)
 class HessianJob:
-    """The Hessian of the rows, in blocks of ``sizes``."""
+    """The Hessian of the rows, in blocks of ``sizes``; on a ``device`` it is the same, sooner."""
 
     group: Rows
     sizes: tuple[int, ...]
+    device: Device | None = field(default=None, repr=False, compare=False)
 
     def begin(self) -> Accumulator:
         """Zeros."""
-        return Accumulator(self.sizes)
+        return Accumulator(self.sizes) if self.device is None else DeviceAccumulator(self.sizes, self.device)
 
     def add(self, total: Accumulator, _: Array, rows: Array) -> None:
         """Add the products of the rows drawn."""

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sd_compress.calibration.devices import Device, DeviceHessian, check_device
 from sd_compress.calibration.hessians import Hessian
 from sd_compress.calibration.refitting import refitted
 from sd_compress.calibration.rounding import DAMPING, compensated
@@ -29,7 +30,7 @@ class Calibrated:
     """Improves the palettes that ``start`` finds, for the weights that have a Hessian.
 
     Under its Hessian no palette is worse than what ``start`` found. ``damping`` is a share of the mean of a
-    Hessian's diagonal.
+    Hessian's diagonal. ``device``: where torch computes; if None, numpy and compiled loops do.
 
     Raises:
         UnsupportedFormError: when called, with vectors that do not run over output channels.
@@ -38,12 +39,15 @@ class Calibrated:
     hessians: Mapping[str, Hessian]
     start: Assign
     damping: float = DAMPING
+    device: Device | None = None
 
     def __call__(self, weight: Weight, scheme: Palettize) -> Palette:
         """The palette of one weight."""
         palette = self.start(weight, scheme)
         hessian = self.hessians.get(weight.name)
-        return palette if hessian is None else improved(weight, palette, hessian, damping=self.damping)
+        if hessian is None:
+            return palette
+        return improved(weight, palette, hessian, damping=self.damping, device=self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +57,23 @@ class _Candidate:
     noise: float
 
 
-def improved(weight: Weight, palette: Palette, hessian: Hessian, *, damping: float = DAMPING) -> Palette:
+def improved(
+    weight: Weight,
+    palette: Palette,
+    hessian: Hessian,
+    *,
+    damping: float = DAMPING,
+    device: Device | None = None,
+) -> Palette:
     """Assign with error compensation and refit the tables, in turn, for as long as that is worthwhile.
 
     Raises:
         UnsupportedFormError: see :class:`Calibrated`.
+        CalibrationError: there is no such device.
     """
+    if device is not None:
+        check_device(device)
+        hessian = DeviceHessian.of(hessian, device)
     dtype = np.float16 if weight.dtype == "fp16" else np.float32
     matrix = weight.matrix().astype(np.float32)
     tables = tables_of(weight, palette)

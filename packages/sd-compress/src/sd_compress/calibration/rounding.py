@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sd_compress.calibration.devices import Device, DeviceHessian, lower_factor, rounded
 from sd_compress.calibration.hessians import Hessian
 from sd_compress.calibration.tables import Tables
 
@@ -38,8 +39,11 @@ class Feedback:
     gains: Array
 
 
-def feedback(block: Array, damping: float = DAMPING) -> Feedback:
-    """Factor a block [n, n]; inputs that matter most come first, while there is much to make up with."""
+def feedback(block: Array, damping: float = DAMPING, device: Device | None = None) -> Feedback:
+    """Factor a block [n, n]; inputs that matter most come first, while there is much to make up with.
+
+    On a ``device`` of torch if one is given.
+    """
     damped = block.astype(np.float64)
     diagonal = np.arange(len(block))
     level = float(np.trace(damped)) / len(block)
@@ -50,7 +54,7 @@ def feedback(block: Array, damping: float = DAMPING) -> Feedback:
     while True:
         damped[diagonal, diagonal] += damping * level
         try:
-            lower = np.linalg.cholesky(damped[::-1, ::-1])
+            lower = _cholesky(damped[::-1, ::-1], device)
             break
         except np.linalg.LinAlgError:  # the rounding of float32 sums was more than the damping
             damping *= 10
@@ -59,13 +63,22 @@ def feedback(block: Array, damping: float = DAMPING) -> Feedback:
     return Feedback(order, np.ascontiguousarray((root / scale).astype(np.float32)), scale**2)
 
 
+def _cholesky(block: Array, device: Device | None) -> Array:
+    return np.linalg.cholesky(block) if device is None else lower_factor(block, device)
+
+
 def compensated(matrix: Array, tables: Tables, hessian: Hessian, damping: float = DAMPING) -> Array:
-    """Indices of ``matrix`` [O, n] into ``tables``, chosen with the errors of other inputs in mind."""
+    """Indices of ``matrix`` [O, n] into ``tables``, chosen with the errors of other inputs in mind.
+
+    On the device where the Hessian is, if it is on one.
+    """
+    device = hessian.device if isinstance(hessian, DeviceHessian) else None
     indices = np.empty((tables.rows, matrix.shape[1]), np.uint8)
     for part, block in hessian.parts():
-        factor = feedback(block, damping)
+        factor = feedback(block, damping, device)
         columns = np.arange(part.start, part.stop)[factor.order]
-        indices[:, columns] = _rounded(matrix[:, columns], columns, factor.upper, tables)
+        given = matrix[:, columns], columns, factor.upper, tables
+        indices[:, columns] = _rounded(*given) if device is None else rounded(*given, _STRIDE, device)
     return indices
 
 
