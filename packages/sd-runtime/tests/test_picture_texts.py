@@ -132,7 +132,7 @@ def test_settings_of_a_web_ui(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ((" Version: v1.10.1", " Clip skip: 2"), "Clip skip: 2"),
-        ((" Version: v1.10.1", " Hires upscale: 2"), "Hires upscale: 2"),
+        ((" Version: v1.10.1", " Hires upscaler: ESRGAN_4x"), "Hires upscaler: ESRGAN_4x"),
         ((" Version: v1.10.1", " Denoising strength: 0.4"), "expected image beside"),
         (("Sampler: DPM++ 2M", "Sampler: Restart"), "Sampler: Restart"),
         (("Steps: 20", "Steps: many"), "Steps: many"),

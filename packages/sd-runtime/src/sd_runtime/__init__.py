@@ -77,6 +77,7 @@ from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.safety import Safety
 from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
+from sd_runtime.tasks.hires import UPSCALERS
 from sd_runtime.user_image import read_image
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "RESIDUAL",
     "RNGS",
     "SEEDS",
+    "UPSCALERS",
     "Adopted",
     "AttentionImplementation",
     "Bundle",

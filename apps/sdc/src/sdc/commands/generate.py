@@ -13,6 +13,7 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
+from sdc.hires_options import hires_options
 from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
@@ -180,6 +181,7 @@ class _Generate(TakesSeveral):
     help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
 @sampling_options
+@hires_options
 @_picture_options
 @_xl_options
 @control_options
@@ -210,6 +212,7 @@ def command(
     reduce_memory: bool,
     engine: str,
     precision: Precision | None,
+    hires_bundle: Path | None,
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
@@ -232,7 +235,13 @@ def command(
         _check_seeds(asked["seed"], image_count)
     resolved = engine_on(engine, precision, compute_unit)
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
-    pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
+    pipeline = Pipeline.open(
+        bundle,
+        engine=resolved,
+        size=_size(size, source),
+        reduce_memory=reduce_memory,
+        hires_bundle=hires_bundle,
+    )
     check_bundle(
         pipeline.bundle,
         model_version=model_version,

@@ -9,6 +9,7 @@ import click
 
 from sdc.apple_options import compute_unit_option, engine_on
 from sdc.engines import engine_options
+from sdc.hires_options import hires_bundle_option
 
 if TYPE_CHECKING:
     from sd_bundle import ComputeUnit
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
 @click.option("--reduce-memory", is_flag=True, help="Keep no network beside the denoiser: slower.")
+@hires_bundle_option
 @compute_unit_option
 @engine_options("auto")
 def command(
@@ -45,6 +47,7 @@ def command(
     output: Path,
     disable_safety: bool,
     reduce_memory: bool,
+    hires_bundle: Path | None,
     compute_unit: ComputeUnit | None,
     engine: str,
     precision: Precision | None,
@@ -66,6 +69,7 @@ def command(
         compute_unit=compute_unit,
         check_safety=not disable_safety,
         reduce_memory=reduce_memory,
+        hires_bundle=hires_bundle,
     )
     try:
         server = Server(port, lambda taken: App(studio, Gallery(output), hosts(taken)))
@@ -87,6 +91,7 @@ def open_studio(
     compute_unit: ComputeUnit | None = None,
     check_safety: bool = True,
     reduce_memory: bool = False,
+    hires_bundle: Path | None = None,
 ) -> Studio:
     """The studio of the bundle at that path; no network is loaded."""
     from sd_runtime import ImageSize, Pipeline, open_any
@@ -96,6 +101,8 @@ def open_studio(
     resolved = engine_on(engine, precision, compute_unit)
 
     def open_size(size: ImageSize) -> Pipeline:
-        return Pipeline.open(bundle, engine=resolved, size=size, reduce_memory=reduce_memory)
+        return Pipeline.open(
+            bundle, engine=resolved, size=size, reduce_memory=reduce_memory, hires_bundle=hires_bundle
+        )
 
     return Studio(open_any(bundle, None), open_size, check_safety)

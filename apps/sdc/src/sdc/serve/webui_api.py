@@ -14,7 +14,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from sdc.serve.messages import Refused
-from sdc.serve.webui_fields import picture_of, wanted
+from sdc.serve.webui_fields import wanted
+from sdc.serve.webui_hires import latent_upscale_modes, upscalers
+from sdc.serve.webui_values import picture_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,12 +31,10 @@ _EMPTY: Final = (
     "embeddings",
     "face-restorers",
     "hypernetworks",
-    "latent-upscale-modes",
     "loras",
     "prompt-styles",
     "realesrgan-models",
     "sd-vae",
-    "upscalers",
 )
 
 
@@ -54,6 +54,8 @@ class WebuiApi:
             "schedulers": lambda _: schedule_types(),
             "sd-models": lambda _: [self._model()],
             "options": lambda _: self._options(),
+            "upscalers": lambda _: upscalers(),
+            "latent-upscale-modes": lambda _: latent_upscale_modes(),
             "cmd-flags": lambda _: {},
             "scripts": lambda _: {"txt2img": [], "img2img": []},
             **{name: lambda _: [] for name in _EMPTY},
@@ -210,7 +212,7 @@ def _info(drawn: Drawn, kept: list[str]) -> Json:
         "sampler_name": sampler_name(first.scheduler) or first.scheduler,
         "cfg_scale": first.guidance_scale,
         "steps": first.num_inference_steps,
-        "denoising_strength": first.strength,
+        "denoising_strength": first.strength or first.hires_strength,
         "sd_model_name": first.model,
         "infotexts": [webui_text(each) for each in all_of],
         "interrupted": len(drawn.pictures) < len(all_of),
