@@ -282,6 +282,14 @@ class Families:
         convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more))
         return self.folder / "bundle"
 
+    def again(self, name: str, **options: Any) -> Path:
+        """The checkpoint that was saved before, converted otherwise."""
+        from sd_convert import ConversionOptions, convert, open_checkpoint
+
+        known = ConversionOptions(compute_precision=("fp16",), **options)
+        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / name, known)
+        return self.folder / name
+
     def _as_published(self, words: str) -> None:
         """The files that checkpoints have, in place of what today's transformers writes."""
         source = self.folder / ("words_2" if words == "tokenizer_2" else "words")

@@ -228,8 +228,7 @@ def test_windows_of_other_lengths(families: Any, by_diffusers: Any, length: int)
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("upscaler", ["latent", "lanczos"])
-def test_hires_fix(families: Any, more_families: Any, by_diffusers: Any, upscaler: str) -> None:
+def test_hires_fix(families: Any, by_diffusers: Any) -> None:
     """Text-to-image, then upscaled, then image-to-image at the larger size, each by diffusers."""
     import diffusers
     import torch
@@ -237,18 +236,19 @@ def test_hires_fix(families: Any, more_families: Any, by_diffusers: Any, upscale
 
     made = families.sd(scheduler=families.scheduler("EulerDiscreteScheduler"))
     bundle = families.bundle(made)
-    larger = more_families.bundle(made, latent_height=12, latent_width=12)
-    plain = {**GUIDED, "num_inference_steps": 3}
-    if upscaler == "latent":
-        latent = families.latent(made, PROMPT, **plain, height=16, width=16)
-        start = torch.nn.functional.interpolate(latent, scale_factor=1.5, mode="bilinear")
-    else:
-        first = by_diffusers(made, PROMPT, **plain, height=16, width=16)
-        start = Image.fromarray(first.astype(np.uint8)).resize((24, 24), Image.Resampling.LANCZOS)
+    larger = families.again("larger", latent_height=12, latent_width=12)
     over = families.as_kind(diffusers.StableDiffusionImg2ImgPipeline, made)
-    expected = by_diffusers(over, PROMPT, **GUIDED, image=start, strength=0.6, num_inference_steps=4)
+    plain = {**GUIDED, "num_inference_steps": 3}
+    latent = families.latent(made, PROMPT, **plain, height=16, width=16)
+    first = Image.fromarray(by_diffusers(made, PROMPT, **plain, height=16, width=16).astype(np.uint8))
+    starts = {
+        "latent": torch.nn.functional.interpolate(latent, scale_factor=1.5, mode="bilinear"),
+        "lanczos": first.resize((24, 24), Image.Resampling.LANCZOS),
+    }
     pipeline = Pipeline.open(bundle, hires_bundle=larger)
-    hires = {"hires_scale": 1.5, "hires_strength": 0.6, "hires_steps": 2, "hires_upscaler": upscaler}
-    (found,) = pipeline.generate(PROMPT, seed=11, rng="torch", **plain, **hires)
-    assert found.image.size == (24, 24)
-    assert_same(found.image, expected)
+    for upscaler, start in starts.items():
+        expected = by_diffusers(over, PROMPT, **GUIDED, image=start, strength=0.6, num_inference_steps=4)
+        hires = {"hires_scale": 1.5, "hires_strength": 0.6, "hires_steps": 2, "hires_upscaler": upscaler}
+        (found,) = pipeline.generate(PROMPT, seed=11, rng="torch", **plain, **hires)
+        assert found.image.size == (24, 24)
+        assert_same(found.image, expected)

@@ -123,7 +123,7 @@ def test_img2img_starts_from_the_picture(app: App) -> None:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"enable_hr": True}, "enable_hr"),
+        ({"enable_hr": True, "hr_upscaler": "ESRGAN_4x"}, "hr_upscaler"),
         ({"tiling": True}, "tiling"),
         ({"styles": ["photo"]}, "styles"),
         ({"subseed": 5, "subseed_strength": 0.2}, "subseed"),
@@ -235,7 +235,11 @@ def test_what_clients_ask_for_first(app: App) -> None:
     assert {"Automatic", "Karras", "SGM Uniform"} <= {each["label"] for each in found("schedulers")}
     (model,) = found("sd-models")
     assert found("options")["sd_model_checkpoint"] == model["title"] == "checkpoint"
-    assert found("loras") == found("upscalers") == []
+    assert found("loras") == found("hypernetworks") == []
+    assert [each["name"] for each in found("upscalers") + found("latent-upscale-modes")] == [
+        "Lanczos",
+        "Latent",
+    ]
     assert found("progress?skip_current_image=true")["state"]["job_count"] == 0
     assert posted(app, "options", {"sd_model_checkpoint": "checkpoint"}).status == 200
     assert json.loads(posted(app, "options", {"samples_format": "jpg"}).body)["field"] == "samples_format"
