@@ -14,6 +14,7 @@ from sd_bundle import Bundle, ImageSize, MissingComponentError, ModelFacts, Role
 from sd_schedulers import resolve, spacing_named
 
 from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
@@ -21,7 +22,7 @@ from sd_runtime.outpainting import outpainted
 from sd_runtime.recipes import NONE, prepared
 from sd_runtime.request import HIRES, SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
-from sd_runtime.settings import ImageSettings
+from sd_runtime.settings import EmbeddingSettings, ImageSettings
 from sd_runtime.tasks import hires, image_to_image, inpainting, instruct
 from sd_runtime.tasks.refine import START, check_refiner
 from sd_runtime.tasks.task import Task
@@ -110,10 +111,11 @@ def drawing_of(
     engine: str,
     precision: str,
     at_size: Callable[[ImageSize], Pipeline],
+    text: TextChanges,
 ) -> Drawing:
     """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`.
 
-    ``at_size`` gives the pipeline of another size.
+    ``at_size`` gives the pipeline of another size; ``text`` is what was done to the text encoders.
     """
     margins, request = request.outpaint, outpainted(prepared(request, bundle))
     task = task_of(request, bundle, tasks)
@@ -146,6 +148,7 @@ def drawing_of(
         variation_strength=request.variation_strength,
         outpaint=margins,
         prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
+        **_of_text(request, text),
         **_of_guidance(request),
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )
@@ -277,6 +280,22 @@ def _of_refiner(request: Request, model: ModelFacts) -> dict[str, Any]:
         own["refiner"] = models[-1].identifier
         own["refiner_start"] = _or(request.refiner_start, START)
     return own
+
+
+def _of_text(request: Request, text: TextChanges) -> dict[str, Any]:
+    """What was done to the text encoders, which a request can only count on."""
+    have = tuple(EmbeddingSettings(each.name, each.sha256) for each in text.embeddings)
+    if request.clip_skip not in (None, text.clip_skip):
+        raise SettingsError(
+            f"expected a pipeline that was opened with clip_skip {request.clip_skip}, got {text.clip_skip}"
+        )
+    missing = [each for each in request.embeddings or () if each not in have]
+    if missing:
+        raise SettingsError(
+            f"expected a pipeline that was opened with the embedding {missing[0].name!r} (sha256 "
+            f"{missing[0].sha256[:10]}…), got {', '.join(each.name for each in have) or 'none'}"
+        )
+    return {"clip_skip": text.clip_skip if text.clip_skip > 1 else None, "embeddings": have or None}
 
 
 def _of_hires(request: Request, settings: ImageSettings) -> dict[str, Any]:

@@ -6,9 +6,8 @@ PNG (``png``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Unpack
@@ -18,7 +17,9 @@ import numpy.typing as npt
 from sd_bundle import Bundle, BundleComponent, ImageSize, PictureSize, Role
 from sd_schedulers import Step
 
+from sd_runtime.conditioning.embeddings import read_embeddings
 from sd_runtime.conditioning.prompt import Prompts
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.decoding import decoded, to_image
 from sd_runtime.drawing import Drawing, drawing_of
 from sd_runtime.foreign import Unstated, open_any
@@ -58,17 +59,20 @@ class Pipeline:
         tasks: Sequence[Task] = TASKS,
         size: ImageSize | None = None,
         hires: Pipeline | None = None,
+        text: TextChanges | None = None,
     ) -> None:
         """Draw with the models that ``open_model`` returns; :meth:`open` is the usual way in.
 
         ``engine`` and ``precision`` are what the settings say about them. Of several picture sizes the first
         is drawn, or ``size``. ``tasks`` can be drawn: ``[*TASKS, mine]`` adds one. ``hires`` has the sizes
-        that a second pass may draw beside those of ``bundle``.
+        that a second pass may draw beside those of ``bundle``. ``text`` is what ``open_model`` does to text
+        encoders, so that tokenizers and settings know.
         """
         self.bundle, self.engine, self.precision = bundle.at_size(size), engine, precision
         self.models = Models(self.bundle, open_model, reduce_memory=reduce_memory)
         self.tasks = tuple(tasks)
-        self.prompts = Prompts(self.models)
+        self.text = text or TextChanges()
+        self.prompts = Prompts(self.models, self.text)
         self.hires = hires
         self._whole, self._open_model = bundle, open_model
         self._others: dict[ImageSize, Pipeline] = {}
@@ -86,15 +90,20 @@ class Pipeline:
         tasks: Sequence[Task] = TASKS,
         unstated: Unstated | None = None,
         hires_bundle: str | Path | None = None,
+        embeddings: Mapping[str, str | Path] | None = None,
+        clip_skip: int = 1,
     ) -> Pipeline:
         """The pipeline of the bundle at ``path``, or of a folder of Apple's converter or Swift package.
 
         ``engine`` is a name (:func:`resolve_engine`) or an engine; ``precision``, the arithmetic of the
         portable one; ``size``, one of the picture sizes of the bundle, None its first; ``unstated``, what a
         folder of another tool does not say of its model; ``hires_bundle``, the same model converted for the
-        size of a second pass (``hires_scale``), where this bundle does not have it.
+        size of a second pass (``hires_scale``), where this bundle does not have it. ``embeddings`` are files
+        of textual inversion (safetensors), by what prompts call them; ``clip_skip`` is the layer of the text
+        encoders that is read, from the end as the web UI counts: 1 is the usual one, 2 the one before.
 
         Raises:
+            SettingsError: an embedding that does not fit the text encoders, or no such layer.
             BundleError: not a sound bundle, or (MissingComponentError) not one of its sizes.
             EngineError: the engine or the precision is not to be had here.
         """
@@ -102,15 +111,22 @@ class Pipeline:
 
         def opened(folder: str | Path, size: ImageSize | None, hires: Pipeline | None) -> Pipeline:
             bundle = open_any(folder, unstated)
+            text = TextChanges(read_embeddings(embeddings or {}, bundle), clip_skip)
+
+            def open_component(component: BundleComponent) -> Model:
+                prepare = text.preparing(component, bundle, resolved)
+                return open_model(bundle, component, engine=resolved, prepare=prepare)
+
             return cls(
                 bundle,
-                partial(open_model, bundle, engine=resolved),
+                open_component,
                 engine=resolved.name,
                 precision=precision_of(resolved),
                 reduce_memory=reduce_memory,
                 tasks=tasks,
                 size=size,
                 hires=hires,
+                text=text,
             )
 
         return opened(path, size, None if hires_bundle is None else opened(hires_bundle, None, None))
@@ -141,6 +157,7 @@ class Pipeline:
                     reduce_memory=self.models.reduce_memory,
                     tasks=self.tasks,
                     size=size,
+                    text=self.text,
                 )
             return self._others[size]
 
@@ -237,6 +254,7 @@ class Pipeline:
             engine=self.engine,
             precision=self.precision,
             at_size=self.at_size,
+            text=self.text,
         )
 
     def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:

@@ -72,6 +72,9 @@ def webui_text(settings: ImageSettings) -> str:
         "Refiner switch at": settings.refiner_start,
         "Variation seed": settings.variation_seed,
         "Variation seed strength": settings.variation_strength,
+        "Clip skip": settings.clip_skip,
+        "TI hashes": ", ".join(f"{each.name}: {each.sha256[:12]}" for each in settings.embeddings or ())
+        or None,
         "RNG": _WEBUI_RNG.get(settings.rng),
         **{f"ControlNet {number}": _control(each) for number, each in enumerate(settings.controls or ())},
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import Rng, draw_noise
-from sd_runtime.settings import Margins, Size
+from sd_runtime.settings import EmbeddingSettings, Margins, Size
 from sd_runtime.tasks.hires import LARGEST_SCALE, UPSCALERS
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class SamplingOptions(TypedDict, total=False):
     hires_strength: float | None
     hires_steps: int | None
     hires_upscaler: str | None
+    clip_skip: int | None
+    embeddings: Sequence[EmbeddingSettings] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ class Request:
         hires_steps: how many steps it takes, as many as the first.
         hires_upscaler: ``latent``, between the elements of the latent, or ``lanczos``, between the pixels:
             then the larger size needs an image encoder.
+        clip_skip, embeddings: what the pipeline has to have been opened with; None takes it as it is.
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.
@@ -171,6 +174,8 @@ class Request:
     hires_strength: float | None = None
     hires_steps: int | None = None
     hires_upscaler: str | None = None
+    clip_skip: int | None = None
+    embeddings: Sequence[EmbeddingSettings] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense with any model."""

@@ -53,6 +53,8 @@ _SAME: Final = (
     "hires_strength",
     "hires_steps",
     "hires_upscaler",
+    "clip_skip",
+    "embeddings",
 )
 #: What settings know of, and a request has to be given.
 _GIVEN: Final = {"image_sha256": "image", "mask_sha256": "mask", "refiner": "refiner", "controls": "steer"}
@@ -180,17 +182,6 @@ def _nothing(_: str) -> dict[str, Any]:
     return {}
 
 
-def _only(*values: str) -> Callable[[str], dict[str, Any]]:
-    """Values that change nothing here."""
-
-    def read(value: str) -> dict[str, Any]:
-        if value not in values:
-            raise ValueError
-        return {}
-
-    return read
-
-
 def _size(value: str) -> dict[str, Any]:
     width, _, height = value.partition("x")
     return {"size": ImageSize(width=int(width), height=int(height))}
@@ -252,7 +243,7 @@ _PAIRS: Final[Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]]] = {
     "Hires upscale": ("hires_scale", _number("hires_scale", float)),
     "Hires steps": ("hires_steps", _number("hires_steps", int)),
     "Hires upscaler": ("hires_upscaler", _upscaler),
-    "Clip skip": ("clip_skip", _only("1")),
+    "Clip skip": ("clip_skip", _number("clip_skip", int)),
     **{name: (name, _nothing) for name in ("Sampler", "Schedule type", "Model", "Model hash", "Version")},
     **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask blur", "Masked content", "Mask mode")},
 }

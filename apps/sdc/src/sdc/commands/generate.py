@@ -18,6 +18,7 @@ from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
+from sdc.text_options import files_by_name, text_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -181,6 +182,7 @@ class _Generate(TakesSeveral):
     help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
 @sampling_options
+@text_options
 @hires_options
 @_picture_options
 @_xl_options
@@ -213,6 +215,8 @@ def command(
     engine: str,
     precision: Precision | None,
     hires_bundle: Path | None,
+    embedding: tuple[str, ...],
+    clip_skip: int | None,
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
@@ -241,6 +245,8 @@ def command(
         size=_size(size, source),
         reduce_memory=reduce_memory,
         hires_bundle=hires_bundle,
+        embeddings=files_by_name(embedding),
+        clip_skip=clip_skip or (source and source.options.get("clip_skip")) or 1,
     )
     check_bundle(
         pipeline.bundle,
@@ -260,6 +266,7 @@ def command(
     if source is not None:
         own = {} if said is None and listed is None else {"prompt": said}
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
+        drawing["clip_skip"] = pipeline.text.clip_skip  # that of the picture, or the one that was stated
         _say_what_differs(source, pipeline)
     texts = [drawing.pop("prompt")] if listed is None else listed
     drawing.pop("prompt", None)

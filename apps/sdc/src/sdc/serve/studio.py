@@ -68,11 +68,16 @@ class Drawn:
 
 @dataclass(slots=True)
 class Studio:
-    """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open."""
+    """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open.
+
+    ``embeddings`` and ``clip_skip`` are what it opens them with.
+    """
 
     bundle: Bundle
     open_size: Callable[[ImageSize], Pipeline]
     check_safety: bool = True
+    embeddings: tuple[str, ...] = ()
+    clip_skip: int = 1
     progress: Progress = field(default_factory=Progress)
     _pipeline: Pipeline | None = None
     _turn: Lock = field(default_factory=Lock)

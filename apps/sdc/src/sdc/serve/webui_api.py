@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Json = Any
 #: What is there at the web UI and not here: lists that clients ask for and find empty.
 _EMPTY: Final = (
-    "embeddings",
     "face-restorers",
     "hypernetworks",
     "loras",
@@ -56,6 +55,10 @@ class WebuiApi:
             "options": lambda _: self._options(),
             "upscalers": lambda _: upscalers(),
             "latent-upscale-modes": lambda _: latent_upscale_modes(),
+            "embeddings": lambda _: {
+                "loaded": {name: {} for name in self.studio.embeddings},
+                "skipped": {},
+            },
             "cmd-flags": lambda _: {},
             "scripts": lambda _: {"txt2img": [], "img2img": []},
             **{name: lambda _: [] for name in _EMPTY},
@@ -82,7 +85,13 @@ class WebuiApi:
         from sd_runtime import SdRuntimeError
         from sd_schedulers import ScheduleError
 
-        asked = wanted(fields, self.studio.sizes, from_image=from_image, title=self._title)
+        asked = wanted(
+            fields,
+            self.studio.sizes,
+            from_image=from_image,
+            title=self._title,
+            clip_skip=self.studio.clip_skip,
+        )
         kept: list[str] = []
 
         def keep(drawn: GeneratedImage) -> None:
@@ -140,7 +149,11 @@ class WebuiApi:
         }
 
     def _options(self) -> Json:
-        return {"sd_model_checkpoint": self._title, "CLIP_stop_at_last_layers": 1, "samples_format": "png"}
+        return {
+            "sd_model_checkpoint": self._title,
+            "CLIP_stop_at_last_layers": self.studio.clip_skip,
+            "samples_format": "png",
+        }
 
     def _set_options(self, fields: Mapping[str, Any]) -> Json:
         """As they are; a server draws with one bundle."""

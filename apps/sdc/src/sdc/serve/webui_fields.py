@@ -73,7 +73,9 @@ class Wanted:
     count: int
 
 
-def wanted(fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: bool, title: str) -> Wanted:
+def wanted(
+    fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: bool, title: str, clip_skip: int = 1
+) -> Wanted:
     """What ``fields`` ask for; what they leave out is the model's own default.
 
     Raises:
@@ -85,7 +87,7 @@ def wanted(fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: boo
             options |= _READ[name](name, value)
         elif value is not None and not _changes_nothing(name, value, fields, from_image=from_image):
             raise refused(name, f"expected no {name}, got {shown(value)}: it would change the picture")
-    options |= _sampling(fields) | _overrides(fields, title)
+    options |= _sampling(fields) | _overrides(fields, title, clip_skip)
     options |= _pictures(fields) if from_image else hires_of(fields)
     options.setdefault("prompt", "")
     options["prompt_syntax"] = "a1111"  # weights, escapes and BREAK, as its clients write them
@@ -167,7 +169,7 @@ def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"scheduler": scheduler} if spacing is None else {"scheduler": scheduler, "spacing": spacing}
 
 
-def _overrides(fields: Mapping[str, Any], title: str) -> dict[str, Any]:
+def _overrides(fields: Mapping[str, Any], title: str, clip_skip: int) -> dict[str, Any]:
     """``override_settings``: the generator of noise; others only as they are."""
     from sd_runtime import RNGS, SEEDS
 
@@ -177,7 +179,7 @@ def _overrides(fields: Mapping[str, Any], title: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     as_it_is = {
         "sd_model_checkpoint": (title,),
-        "CLIP_stop_at_last_layers": (1,),
+        "CLIP_stop_at_last_layers": (clip_skip,),
         "eta_noise_seed_delta": (0,),
     }
     for name, value in given.items():

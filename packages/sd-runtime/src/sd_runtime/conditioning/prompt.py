@@ -17,6 +17,7 @@ from sd_bundle import Bundle, BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer, TokenizerError, Tokens
 
 from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.errors import PromptTruncatedWarning, SettingsError
 from sd_runtime.model import LoadedModel
 from sd_runtime.models import Models
@@ -60,9 +61,9 @@ class EncodedText:
 class Prompts:
     """Prompts through the text encoders of a bundle; the last few are remembered, so that these may go."""
 
-    def __init__(self, models: Models) -> None:
-        """Nothing is loaded before a prompt is encoded."""
-        self._models = models
+    def __init__(self, models: Models, text: TextChanges | None = None) -> None:
+        """Nothing is loaded before a prompt is encoded; ``text`` is what was done to the encoders."""
+        self._models, self._text = models, text or TextChanges()
         self._encoded: dict[tuple[str, PromptSyntax | None], EncodedText] = {}
         self._lock = Lock()
 
@@ -96,7 +97,7 @@ class Prompts:
     def _run(self, prompt: str, syntax: PromptSyntax | None) -> EncodedText:
         bundle = self._models.bundle
         pooled = bundle.manifest.model.conditioning.time_ids != "none"
-        encoders = _encoders(self._models)
+        encoders = _encoders(self._models, self._text)
         return encode_prompt(encoders, prompt, length=attended(bundle), pooled=pooled, syntax=syntax)
 
 
@@ -107,23 +108,18 @@ def attended(bundle: Bundle) -> int | None:
     return states[-1] if states else None
 
 
-def _encoders(models: Models) -> list[TextEncoder]:
+def _encoders(models: Models, text: TextChanges) -> list[TextEncoder]:
     encodings = models.bundle.manifest.model.text_encoders
     if not encodings:
         models.bundle.only("text_encoder")  # says what the bundle has instead
     return [
         TextEncoder(
             models.of(models.bundle.component(encoding.component)),
-            _tokenizer(models.bundle, encoding.tokenizer),
+            text.tokenizer(models.bundle, encoding),
             encoding.hidden_states,
         )
         for encoding in encodings
     ]
-
-
-def _tokenizer(bundle: Bundle, folder: str) -> ClipTokenizer:
-    with bundle.unchanged(folder):
-        return ClipTokenizer.from_folder(bundle.path / folder)
 
 
 def encode_prompt(
