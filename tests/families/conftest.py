@@ -169,6 +169,7 @@ class Families:
 
     scheduler = staticmethod(make_scheduler)
 
+    torch = torch
     controlnet = staticmethod(make_controlnet)
     adapter = staticmethod(make_adapter)
 

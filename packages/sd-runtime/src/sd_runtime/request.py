@@ -89,7 +89,8 @@ class Request:
             for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no negative prompt.
             Turbo models want 0.
         guidance_method: how the predictions with the prompt and with the negative one are joined: ``cfg``,
-            classifier-free; ``apg``, adaptive projected guidance, which burns colours out less; ``cfg_zero``.
+            classifier-free; ``apg``, adaptive projected guidance, which burns colours out less; ``cfg_zero``;
+            ``perp_neg``, which takes nothing away that both prompts have, for half as much work again.
         guidance_rescale: how much of the spread of a guided prediction is brought back to that without
             guidance, 0 to 1; 0.7 where a model has a terminal signal to noise ratio of zero.
         guidance_start, guidance_end: between which shares of the steps there is guidance, 0 and 1. Outside, a

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sd_schedulers import Resumed, Step, sample
 
 from sd_runtime.conditioning.conditions import conditions
-from sd_runtime.conditioning.prompt import EncodedText, Prompts
+from sd_runtime.conditioning.prompt import Prompts, Texts
 from sd_runtime.decoding import decoded
 from sd_runtime.denoiser import Denoiser, Steer, guided_denoiser, unsteered
 from sd_runtime.drawing import Drawing
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sd_runtime.pipeline import Pipeline
 
 Float: TypeAlias = npt.NDArray[np.float32]
-Texts: TypeAlias = tuple[EncodedText, EncodedText | None]
 
 
 def steps_of(drawing: Drawing, models: Models, prompts: Prompts) -> Iterator[Step]:
@@ -137,13 +136,14 @@ def _sampled(
 def _denoiser(
     begun: Begun, texts: Texts, settings: ImageSettings, models: Models, steer: Steer, *, total: int
 ) -> Denoiser:
-    unet, (positive, negative) = models.only("denoiser"), texts
+    unet = models.only("denoiser")
     given = conditions(
         unet,
         models.bundle.manifest.model,
         settings,
-        positive=positive,
-        negative=negative,
+        positive=texts.positive,
+        negative=texts.negative,
+        empty=texts.empty,
         extra_channels=begun.extra_channels,
     )
     end = 1.0 if settings.guidance_end is None else settings.guidance_end

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sd_bundle import Bundle, BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer, TokenizerError, Tokens
 
-from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.conditioning.guidance import PERP_NEG, is_guided
 from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.errors import PromptTruncatedWarning, SettingsError
 from sd_runtime.model import LoadedModel
@@ -58,6 +58,15 @@ class EncodedText:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The prompts of one picture: ``negative`` with guidance, ``empty`` with guidance that asks for it."""
+
+    positive: EncodedText
+    negative: EncodedText | None = None
+    empty: EncodedText | None = None
+
+
 class Prompts:
     """Prompts through the text encoders of a bundle; the last few are remembered, so that these may go."""
 
@@ -72,15 +81,20 @@ class Prompts:
         with self._lock:
             self._encoded = {}
 
-    def of(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
+    def of(self, settings: ImageSettings) -> Texts:
         """The prompt, and what guidance leads away from, if there is any."""
         facts, syntax = self._models.bundle.manifest.model, settings.prompt_syntax
         positive = self.encode(settings.prompt, syntax)
         if not is_guided(settings, facts):
-            return positive, None
-        if facts.conditioning.zero_empty_negative and not settings.negative_prompt:
-            return positive, positive.zeroed()
-        return positive, self.encode(settings.negative_prompt, syntax)
+            return Texts(positive)
+
+        def away(prompt: str) -> EncodedText:
+            if facts.conditioning.zero_empty_negative and not prompt:
+                return positive.zeroed()
+            return self.encode(prompt, syntax)
+
+        needs_empty = settings.guidance_method == PERP_NEG
+        return Texts(positive, away(settings.negative_prompt), away("") if needs_empty else None)
 
     def encode(self, prompt: str, syntax: PromptSyntax | None = None) -> EncodedText:
         """``prompt`` for the denoiser; warns of what is cut off it. Errors as :func:`encode_prompt`."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class TextChanges:
     """``embeddings`` to add, and the layer to read: ``clip_skip`` 1 is the usual one, 2 the one before, ...
 
-    As the web UI counts; diffusers' ``clip_skip`` is one less.
+    As the web UI counts, for both prompts; diffusers' ``clip_skip`` is one less, and of the prompt alone.
     """
 
     embeddings: tuple[Embedding, ...] = ()
