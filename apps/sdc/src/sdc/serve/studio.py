@@ -96,6 +96,8 @@ class Studio:
     ) -> Drawn:
         """Draw ``count`` pictures from ``seed``, ``seed + 1``, ... when it is their turn; ``keep`` gets each.
 
+        Variations have one seed, and count their variation seed up.
+
         Raises:
             Refused: too many are waiting, or the server is ending.
         """
@@ -147,8 +149,9 @@ class Studio:
         began = time.monotonic()
         pictures: list[GeneratedImage] = []
         settings: list[ImageSettings] = []
+        counted = "seed" if options.get("variation_seed") is None else "variation_seed"
         for index in range(count):
-            asked = {**options, "seed": options["seed"] + index}
+            asked = {**options, counted: options[counted] + index}
             self.progress = Progress(index, count, began=began)
             settings.append(pipeline.settings(**asked))
             last = self._sampled(pipeline, asked)

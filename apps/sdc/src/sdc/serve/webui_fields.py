@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sdc.serve.webui_hires import HIRES, hires_of
-from sdc.serve.webui_values import Read, integer, number, picture_of, refused, shown, text, whole
+from sdc.serve.webui_values import Read, integer, number, picture_of, real, refused, shown, text, whole
 
 if TYPE_CHECKING:
     from sd_runtime import ImageSize
@@ -41,7 +41,7 @@ _INERT: Final = frozenset(
 _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
     **dict.fromkeys(("restore_faces", "tiling", "inpaint_full_res"), (None, False)),
     **dict.fromkeys(("s_churn", "s_tmin", "resize_mode", "mask_blur", "mask_blur_x"), (None, 0)),
-    **dict.fromkeys(("mask_blur_y", "subseed_strength"), (None, 0)),
+    "mask_blur_y": (None, 0),
     **dict.fromkeys(("seed_resize_from_h", "seed_resize_from_w"), (None, 0, -1)),
     **dict.fromkeys(("firstphase_width", "firstphase_height"), (None, 0)),
     **dict.fromkeys(("script_name", "refiner_checkpoint", "firstpass_image", "latent_mask"), (None, "")),
@@ -53,10 +53,7 @@ _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
     "s_min_uncond": (None, 0),
 }
 #: Without effect while what they belong to is off.
-_BELONGS: Final = {
-    "subseed": "subseed_strength",
-    "refiner_switch_at": "refiner_checkpoint",
-}
+_BELONGS: Final = {"refiner_switch_at": "refiner_checkpoint"}
 _OF_HIRES: Final = ("enable_hr", "hr_", "denoising_strength")
 _OF_MASKS: Final = ("mask_", "inpaint", "latent_mask")
 _ONLY_OF_IMAGES: Final = frozenset(
@@ -89,11 +86,10 @@ def wanted(
             raise refused(name, f"expected no {name}, got {shown(value)}: it would change the picture")
     options |= _sampling(fields) | _overrides(fields, title, clip_skip)
     options |= _pictures(fields) if from_image else hires_of(fields)
+    options |= _variation(fields)
     options.setdefault("prompt", "")
     options["prompt_syntax"] = "a1111"  # weights, escapes and BREAK, as its clients write them
-    options["seed"] = options.get("seed", _RANDOM)
-    if options["seed"] == _RANDOM:
-        options["seed"] = secrets.randbelow(2**32 - MOST)
+    options["seed"] = _seed(options.get("seed", _RANDOM))
     return Wanted(_size(fields, sizes), options, _count(fields))
 
 
@@ -124,7 +120,17 @@ _READ: Final[Mapping[str, Read]] = {
 }
 #: Read elsewhere, since each means something together with others.
 _OWN: Final = frozenset(
-    ("width", "height", "n_iter", "batch_size", "sampler_name", "scheduler", "override_settings")
+    (
+        "width",
+        "height",
+        "n_iter",
+        "batch_size",
+        "sampler_name",
+        "scheduler",
+        "override_settings",
+        "subseed",
+        "subseed_strength",
+    )
 )
 
 
@@ -167,6 +173,20 @@ def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
         is_of_kind = "schedule type" in str(error) or "spacing" in str(error)
         raise refused("scheduler" if is_of_kind else "sampler_name", str(error)) from None
     return {"scheduler": scheduler} if spacing is None else {"scheduler": scheduler, "spacing": spacing}
+
+
+def _seed(stated: int) -> int:
+    """The one that is stated, or a random one."""
+    return secrets.randbelow(2**32 - MOST) if stated == _RANDOM else stated
+
+
+def _variation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Another seed, and how much of its noise; without a strength it plays no part."""
+    strength, other = fields.get("subseed_strength"), fields.get("subseed")
+    if strength is None or not (share := real("subseed_strength", strength)):
+        return {}
+    seed = _RANDOM if other is None else integer("subseed", other)
+    return {"variation_seed": _seed(seed), "variation_strength": share}
 
 
 def _overrides(fields: Mapping[str, Any], title: str, clip_skip: int) -> dict[str, Any]:

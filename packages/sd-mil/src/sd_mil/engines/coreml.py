@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
+from sd_mil.engines.compiled_models import entry_of
 from sd_mil.engines.protocol import check_choice
 from sd_mil.errors import EngineError, MissingEngineError
 from sd_mil.ir.program import Package, Pipeline
@@ -17,7 +19,7 @@ ComputeUnit: TypeAlias = Literal["ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY"]
 
 @dataclass(frozen=True, slots=True)
 class CoreML:
-    """``coremltools.models.MLModel`` on the file that a model was read from.
+    """``coremltools.models.MLModel`` on the file that a model was read from, compiled once for each content.
 
     ``compute_unit``: where Core ML may run it; None leaves that to who opens the model, and is ``"ALL"``.
 
@@ -51,14 +53,30 @@ class CoreML:
         except ModuleNotFoundError as error:
             raise MissingEngineError("coreml needs coremltools: pip install coremltools") from error
         unit = self.compute_unit or "ALL"
-        is_compiled = model.path.rstrip("/").endswith(".mlmodelc")
-        kind = coremltools.models.CompiledMLModel if is_compiled else coremltools.models.MLModel
         named = {} if function is None else {"function_name": function}
+        given = {"compute_units": coremltools.ComputeUnit[unit], **named}
         try:
-            made = kind(model.path, compute_units=coremltools.ComputeUnit[unit], **named)
+            made = _loaded(coremltools.models, model.path, given)
         except Exception as error:  # Core ML's come as RuntimeError, those of coremltools as anything
             raise EngineError(f"{model.path}: expected a model that Core ML loads, got: {error}") from error
         return CoreMLModel(made, f"Core ML by coremltools {coremltools.__version__}, {unit}")
+
+
+def _loaded(models: Any, path: str, given: Mapping[str, Any]) -> Any:
+    """The model at ``path``, compiled if it is no compiled one and was not compiled before."""
+    if path.rstrip("/").endswith(".mlmodelc"):
+        return models.CompiledMLModel(path, **given)
+    entry = entry_of(path)
+    if entry is not None and entry.is_there:
+        try:
+            return models.CompiledMLModel(entry.use(), **given)
+        except Exception:  # damaged, or of another system: the package itself says what is wrong, if it is
+            entry.forget()
+    made = models.MLModel(path, **given)
+    if entry is not None:
+        with contextlib.suppress(Exception):  # coremltools has no compiled form of some kinds of models
+            entry.keep(made.get_compiled_model_path())
+    return made
 
 
 @dataclass(frozen=True, slots=True)
