@@ -183,10 +183,12 @@ def compiling(monkeypatch, tmp_path):
 def test_the_second_launch_does_not_compile(compiling, package):
     calls, kept = compiling
     for _ in range(2):
-        result = MLModel(package, CoreML("CPU_AND_NE")).predict({"x": X})
+        model = MLModel(package, CoreML("CPU_AND_NE"))
+        result = model.predict({"x": X})
         np.testing.assert_array_equal(result["y"], X * np.float32(3))
     (entry,) = kept.iterdir()
     assert (entry / "model.mil").read_text() == "program"
+    assert model.get_compiled_model_path() == str(entry)
     loads = [call for call in calls if call[0] != "predict"]
     unit = Unit.CPU_AND_NE
     assert loads == [("MLModel", str(package), unit, None), ("CompiledMLModel", str(entry), unit, None)]
