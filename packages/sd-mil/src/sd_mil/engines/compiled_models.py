@@ -12,11 +12,11 @@ import hashlib
 import os
 import platform
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from sd_mil.cache import default_cache
+from sd_mil.format.appearing import appearing
 
 _SUFFIX = ".mlmodelc"
 
@@ -41,14 +41,10 @@ class CompiledEntry:
 
     def keep(self, compiled: str | os.PathLike[str]) -> None:
         """Copy what Core ML compiled, whole or not at all; without room for it, nothing."""
-        partial = self.path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # no room, no right, or another process was first: next time then
             _make_room(self.path.parent, self.limit - _bytes(Path(compiled)))
-            shutil.copytree(compiled, partial)
-            partial.rename(self.path)
-        except OSError:  # no room, no right to write, or another process was first: it is compiled next time
-            shutil.rmtree(partial, ignore_errors=True)
+            with appearing(self.path) as folder:
+                shutil.copytree(compiled, folder, dirs_exist_ok=True)
 
     def forget(self) -> None:
         """Remove an entry that Core ML does not load."""

@@ -65,7 +65,9 @@ def _read(name: str, path: Path, bundle: Bundle) -> Embedding:
             }
     except EmbeddingError as error:
         raise SettingsError(str(error)) from None
-    except (OSError, SafetensorError, TypeError) as error:  # TypeError: of dtypes that numpy lacks
+    except OSError as error:
+        raise SettingsError(f"{path}: expected an embedding, got {error.strerror or error}") from None
+    except (SafetensorError, TypeError) as error:  # TypeError: of dtypes that numpy lacks
         raise SettingsError(
             f"{path}: expected an embedding in safetensors of float16 or float32, got {error}; a .pt or .bin "
             "holds code, and has to be saved as safetensors first"
