@@ -169,6 +169,7 @@ class Families:
 
     scheduler = staticmethod(make_scheduler)
 
+    torch = torch
     controlnet = staticmethod(make_controlnet)
     adapter = staticmethod(make_adapter)
 
@@ -281,6 +282,14 @@ class Families:
         opened, more = with_t2i_adapters(opened, [self.folder / name for name in adapters])
         convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more))
         return self.folder / "bundle"
+
+    def again(self, name: str, **options: Any) -> Path:
+        """The checkpoint that was saved before, converted otherwise."""
+        from sd_convert import ConversionOptions, convert, open_checkpoint
+
+        known = ConversionOptions(compute_precision=("fp16",), **options)
+        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / name, known)
+        return self.folder / name
 
     def _as_published(self, words: str) -> None:
         """The files that checkpoints have, in place of what today's transformers writes."""

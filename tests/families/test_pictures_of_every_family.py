@@ -226,3 +226,78 @@ def test_windows_of_other_lengths(families: Any, by_diffusers: Any, length: int)
     with pytest.warns(UserWarning, match="longer than"):
         found = drawn(bundle, prompt, negative_prompt=NEGATIVE, **shared)
     assert_same(found, expected)
+
+
+def test_hires_fix(families: Any, by_diffusers: Any) -> None:
+    """Text-to-image, then upscaled, then image-to-image at the larger size, each by diffusers."""
+    import diffusers
+    import torch
+    from PIL import Image
+
+    made = families.sd(scheduler=families.scheduler("EulerDiscreteScheduler"))
+    bundle = families.bundle(made)
+    larger = families.again("larger", latent_height=12, latent_width=12)
+    over = families.as_kind(diffusers.StableDiffusionImg2ImgPipeline, made)
+    plain = {**GUIDED, "num_inference_steps": 3}
+    latent = families.latent(made, PROMPT, **plain, height=16, width=16)
+    first = Image.fromarray(by_diffusers(made, PROMPT, **plain, height=16, width=16).astype(np.uint8))
+    starts = {
+        "latent": torch.nn.functional.interpolate(latent, scale_factor=1.5, mode="bilinear"),
+        "lanczos": first.resize((24, 24), Image.Resampling.LANCZOS),
+    }
+    pipeline = Pipeline.open(bundle, hires_bundle=larger)
+    for upscaler, start in starts.items():
+        expected = by_diffusers(over, PROMPT, **GUIDED, image=start, strength=0.6, num_inference_steps=4)
+        hires = {"hires_scale": 1.5, "hires_strength": 0.6, "hires_steps": 2, "hires_upscaler": upscaler}
+        (found,) = pipeline.generate(PROMPT, seed=11, rng="torch", **plain, **hires)
+        assert found.image.size == (24, 24)
+        assert_same(found.image, expected)
+
+
+def saved_vectors(folder: Any, **vectors: np.ndarray) -> Any:
+    from safetensors.numpy import save_file
+
+    save_file(vectors, folder / "style.safetensors")
+    return folder / "style.safetensors"
+
+
+@pytest.mark.parametrize("family", ["sd", "xl"])
+def test_embeddings_and_clip_skip_at_run_time(
+    families: Any, by_diffusers: Any, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle as it is converted; what changes are its text encoders, as it is opened."""
+    from transformers import CLIPTextModel
+
+    if not hasattr(CLIPTextModel, "text_model"):  # transformers 5 dropped it; diffusers asks for it
+        monkeypatch.setattr(CLIPTextModel, "text_model", property(lambda self: self), raising=False)
+    theirs = getattr(families, family)()
+    bundle = families.bundle(theirs)
+    rng = np.random.default_rng(2)
+    rows = [rng.normal(size=(2, 32)).astype(np.float16).astype(np.float32) for _ in range(2)]
+    named = {"emb_params": rows[0]} if family == "sd" else {"clip_l": rows[0], "clip_g": rows[1]}
+    opened_with = {"embeddings": {"qxstyle": saved_vectors(families.folder, **named)}, "clip_skip": 2}
+    pipeline = Pipeline.open(bundle, **opened_with)
+    options = {**GUIDED, "num_inference_steps": 2}
+    prompt = "a cat, qxstyle on a mat"
+    (found,) = pipeline.generate(prompt, seed=11, rng="torch", **options)
+    plain = drawn(bundle, prompt, **options)
+    encoders = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")]
+    for (encoder, tokenizer), vectors in zip(encoders[: len(named)], rows, strict=False):
+        theirs.load_textual_inversion(
+            {"qxstyle": families.torch.from_numpy(vectors)},
+            token="qxstyle",  # noqa: S106 # of a prompt
+            text_encoder=getattr(theirs, encoder),
+            tokenizer=getattr(theirs, tokenizer),
+        )
+    # its pipelines leave the layers of negative prompts where they are; the web UI, and we, do not
+    encoded = theirs.encode_prompt(
+        NEGATIVE, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=1
+    )
+    negative = {"negative_prompt_embeds": encoded[0]}
+    if family == "xl":
+        negative["negative_pooled_prompt_embeds"] = encoded[2]
+    own = {name: value for name, value in options.items() if name != "negative_prompt"}
+    expected = by_diffusers(theirs, prompt, **own, **negative, clip_skip=1)
+    assert_same(found.image, expected)
+    assert psnr(plain, expected) < 34  # random weights hardly look at SDXL's text
+    assert [each.name for each in found.settings.embeddings] == ["qxstyle"]

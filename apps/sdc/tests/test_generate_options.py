@@ -51,11 +51,11 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
     assert (
         said.replace("CFG scale: 3.0", "CFG scale: 3").rpartition("Model:")[0] == text.rpartition("Model:")[0]
     )
-    chunks.add_text("parameters", text.replace("RNG: CPU", "Clip skip: 2, RNG: CPU"))
+    chunks.add_text("parameters", text.replace("RNG: CPU", "Clip skip: 9, RNG: CPU"))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=chunks)
     done = sdc("generate", "--like", tmp_path / "a.png", "-i", converted, "-o", tmp_path / "c.png")
     assert done.status == 1
-    assert "Clip skip: 2" in done.err
+    assert "layers to leave out before 'last_hidden_state', got 8" in done.err
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,27 @@ def test_txt2img_draws_what_the_library_draws(app: App) -> None:
     )
 
 
+def test_variations_count_the_other_seed_up(app: App) -> None:
+    fields = {"prompt": PROMPT, "seed": 7, "steps": 1, "subseed": 40, "subseed_strength": 0.25, "n_iter": 2}
+    answer = posted(app, "txt2img", fields)
+    assert answer.status == 200, answer.body
+    info = json.loads(json.loads(answer.body)["info"])
+    assert (info["all_seeds"], info["all_subseeds"], info["subseed_strength"]) == ([7, 7], [40, 41], 0.25)
+    assert all("Variation seed strength: 0.25" in each for each in info["infotexts"])
+    pipeline = app.studio._pipeline
+    assert isinstance(pipeline, Pipeline)
+    (expected,) = pipeline.generate(
+        PROMPT,
+        seed=7,
+        num_inference_steps=1,
+        variation_seed=41,
+        variation_strength=0.25,
+        prompt_syntax="a1111",
+    )
+    drawn = picture(json.loads(answer.body)["images"][1])
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected.image))
+
+
 def test_img2img_starts_from_the_picture(app: App) -> None:
     start = encoded(Image.new("RGB", (128, 128), "green"))
     fields = {"prompt": PROMPT, "init_images": [start], "steps": 4, "seed": 1, "mask_blur": 4}
@@ -123,10 +144,11 @@ def test_img2img_starts_from_the_picture(app: App) -> None:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"enable_hr": True}, "enable_hr"),
+        ({"enable_hr": True, "hr_upscaler": "ESRGAN_4x"}, "hr_upscaler"),
         ({"tiling": True}, "tiling"),
         ({"styles": ["photo"]}, "styles"),
-        ({"subseed": 5, "subseed_strength": 0.2}, "subseed"),
+        ({"subseed": "5", "subseed_strength": 0.2}, "subseed"),
+        ({"subseed": 5, "subseed_strength": True}, "subseed_strength"),
         ({"s_churn": 1.5}, "s_churn"),
         ({"no_such_field": 1}, "no_such_field"),
         ({"sampler_name": "Restart"}, "sampler_name"),
@@ -235,7 +257,11 @@ def test_what_clients_ask_for_first(app: App) -> None:
     assert {"Automatic", "Karras", "SGM Uniform"} <= {each["label"] for each in found("schedulers")}
     (model,) = found("sd-models")
     assert found("options")["sd_model_checkpoint"] == model["title"] == "checkpoint"
-    assert found("loras") == found("upscalers") == []
+    assert found("loras") == found("hypernetworks") == []
+    assert [each["name"] for each in found("upscalers") + found("latent-upscale-modes")] == [
+        "Lanczos",
+        "Latent",
+    ]
     assert found("progress?skip_current_image=true")["state"]["job_count"] == 0
     assert posted(app, "options", {"sd_model_checkpoint": "checkpoint"}).status == 200
     assert json.loads(posted(app, "options", {"samples_format": "jpg"}).body)["field"] == "samples_format"

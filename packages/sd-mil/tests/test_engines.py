@@ -1,6 +1,7 @@
 """Engines as objects: the table of their names, one from outside, and Core ML against a recorded stand-in."""
 
 import enum
+import shutil
 import sys
 import types
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class Unit(enum.Enum):
     CPU_AND_NE = 4
 
 
-def coremltools_recorded(calls, *, fails=None):
+def coremltools_recorded(calls, *, fails=None, compiled=None):
     """What of coremltools' API is used: constructor, ``predict`` and ``make_state`` as version 9 has them."""
 
     class MLModel:
@@ -117,6 +118,11 @@ def coremltools_recorded(calls, *, fails=None):
         def make_state(self):
             return "state"
 
+        def get_compiled_model_path(self):
+            if compiled is None:
+                raise RuntimeError("not available")
+            return str(compiled)
+
     class CompiledMLModel(MLModel):
         pass
 
@@ -130,6 +136,7 @@ def coremltools_recorded(calls, *, fails=None):
 def mac(monkeypatch):
     """A Mac, as far as this package asks."""
     calls = []
+    monkeypatch.setenv("SD_MIL_CACHE", "off")
     monkeypatch.setattr("platform.system", lambda: "Darwin")
     monkeypatch.setitem(sys.modules, "coremltools", coremltools_recorded(calls))
     return calls
@@ -161,6 +168,67 @@ def test_what_core_ml_says_is_an_engine_error(fails, said, mac, package, monkeyp
         MLModel(package, "coreml").predict({"x": X})
 
 
+@pytest.fixture
+def compiling(monkeypatch, tmp_path):
+    """A Mac whose Core ML compiles into a folder of its own."""
+    calls, compiled = [], tmp_path / "temporary.mlmodelc"
+    compiled.mkdir()
+    (compiled / "model.mil").write_text("program")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setenv("SD_MIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "coremltools", coremltools_recorded(calls, compiled=compiled))
+    return calls, tmp_path / "cache" / "compiled"
+
+
+def test_the_second_launch_does_not_compile(compiling, package):
+    calls, kept = compiling
+    for _ in range(2):
+        model = MLModel(package, CoreML("CPU_AND_NE"))
+        result = model.predict({"x": X})
+        np.testing.assert_array_equal(result["y"], X * np.float32(3))
+    (entry,) = kept.iterdir()
+    assert (entry / "model.mil").read_text() == "program"
+    assert model.get_compiled_model_path() == str(entry)
+    loads = [call for call in calls if call[0] != "predict"]
+    unit = Unit.CPU_AND_NE
+    assert loads == [("MLModel", str(package), unit, None), ("CompiledMLModel", str(entry), unit, None)]
+
+
+def test_another_content_is_compiled(compiling, package, tmp_path):
+    calls, kept = compiling
+    MLModel(package, "coreml")
+    changed = shutil.copytree(package, tmp_path / "other.mlpackage")
+    MLModel(changed, "coreml")
+    assert [call[0] for call in calls] == ["MLModel", "CompiledMLModel"]  # the same files elsewhere
+    manifest = changed / "Manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    MLModel(changed, "coreml")
+    assert [call[0] for call in calls] == ["MLModel", "CompiledMLModel", "MLModel"]
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_a_damaged_entry_is_compiled_again(compiling, package, monkeypatch):
+    calls, kept = compiling
+    MLModel(package, "coreml")
+    models = sys.modules["coremltools"].models
+
+    def refuse(*_, **__):
+        raise RuntimeError("damaged")
+
+    monkeypatch.setattr(models, "CompiledMLModel", refuse)
+    MLModel(package, "coreml")
+    assert [call[0] for call in calls] == ["MLModel", "MLModel"]
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_what_has_no_room_is_not_kept(compiling, package, monkeypatch):
+    calls, kept = compiling
+    monkeypatch.setenv("SD_MIL_CACHE_BYTES", "3")
+    MLModel(package, "coreml")
+    assert [call[0] for call in calls] == ["MLModel"]
+    assert not kept.is_dir() or not list(kept.iterdir())
+
+
 def test_core_ml_has_no_values_in_between(mac, package):
     with pytest.raises(UnsupportedModelError, match="expected an engine that executes programs, got coreml"):
         first_divergence(MLModel(package, "reference"), MLModel(package, "coreml"), {"x": X})
@@ -178,3 +246,4 @@ def test_coremltools_has_that_api():
     assert {unit.name for unit in Unit} <= {unit.name for unit in coremltools.ComputeUnit}
     assert {"data", "state"} <= inspect.signature(coremltools.models.MLModel.predict).parameters.keys()
     assert hasattr(coremltools.models.MLModel, "make_state")
+    assert hasattr(coremltools.models.MLModel, "get_compiled_model_path")

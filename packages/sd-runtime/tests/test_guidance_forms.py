@@ -12,6 +12,7 @@ from sd_runtime.conditioning.guidance import (
     adaptive_projected,
     classifier_free,
     optimally_scaled,
+    perpendicular_negative,
     rescaled,
 )
 from sd_runtime.denoiser import guided_denoiser
@@ -43,6 +44,37 @@ def test_rescaled_is_that_of_diffusers(predictions: np.ndarray) -> None:
     plain = classifier_free(SCALE)
     expected = rescale_noise_cfg(torch.tensor(plain(rows)), torch.tensor(rows[1:]), guidance_rescale=0.7)
     np.testing.assert_allclose(rescaled(plain, 0.7)(rows), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_perpendicular_negative_is_that_of_its_paper(predictions: np.ndarray) -> None:
+    """ComfyUI's ``perp_neg``, word for word, on [empty, negative, positive]."""
+    torch = in_torch()
+    rows = predictions[:, 0]
+    nocond, negative, positive = (torch.tensor(row[None]) for row in rows)
+    pos, neg = positive - nocond, negative - nocond
+    perp = neg - ((torch.mul(neg, pos).sum()) / (torch.norm(pos) ** 2)) * pos
+    expected = nocond + SCALE * (pos - perp * 1.0)
+    np.testing.assert_allclose(perpendicular_negative(SCALE)(rows), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_negative_along_the_prompt_takes_nothing_away(predictions: np.ndarray) -> None:
+    empty, _, positive = predictions[:, 0]
+    rows = np.stack([empty, empty + 0.6 * (positive - empty), positive])
+    plain = classifier_free(SCALE)(np.stack([empty, positive]))
+    np.testing.assert_allclose(perpendicular_negative(SCALE)(rows), plain, atol=1e-4)
+    same = perpendicular_negative(SCALE)(np.stack([empty, empty, empty]))
+    np.testing.assert_allclose(same[0], empty, atol=1e-6)
+
+
+def test_three_rows_are_predicted(toy_pipeline: Any, toy_networks: Any) -> None:
+    """With no negative prompt it is classifier-free guidance; the empty prompt is a row of its own."""
+    pipeline = toy_pipeline(batch=1)
+    few = {"num_inference_steps": 2, "guidance_scale": 4.0}
+    (perp,), (plain,) = (pipeline.generate("a", guidance_method=name, **few) for name in ("perp_neg", "cfg"))
+    assert np.abs(np.asarray(perp.image, int) - np.asarray(plain.image, int)).max() <= 1
+    assert len(toy_networks.calls["unet"]) == 2 * (3 + 2)
+    (other,) = pipeline.generate("a", negative_prompt="b", guidance_method="perp_neg", **few)
+    assert other.image != perp.image
 
 
 def test_adaptive_projected_is_that_of_diffusers(predictions: np.ndarray) -> None:

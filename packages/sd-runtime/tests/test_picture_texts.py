@@ -131,8 +131,8 @@ def test_settings_of_a_web_ui(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ((" Version: v1.10.1", " Clip skip: 2"), "Clip skip: 2"),
-        ((" Version: v1.10.1", " Hires upscale: 2"), "Hires upscale: 2"),
+        ((" Version: v1.10.1", " ENSD: 31337"), "ENSD: 31337"),
+        ((" Version: v1.10.1", " Hires upscaler: ESRGAN_4x"), "Hires upscaler: ESRGAN_4x"),
         ((" Version: v1.10.1", " Denoising strength: 0.4"), "expected image beside"),
         (("Sampler: DPM++ 2M", "Sampler: Restart"), "Sampler: Restart"),
         (("Steps: 20", "Steps: many"), "Steps: many"),

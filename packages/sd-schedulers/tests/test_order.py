@@ -168,3 +168,34 @@ def test_ancestral_noise_keeps_the_spread_of_the_data() -> None:
 def test_multistep_is_worth_its_history() -> None:
     assert error("pndm", "leading", 20) < error("ddim", "leading", 20) / 100
     assert error("dpmpp_2m", "linspace", 20) < error("euler", "linspace", 20) / 100
+
+
+def edm_error(name: str, count: int) -> float:
+    """Largest distance from the exact trajectory at the least noise, with EDM's preconditioning around it."""
+    low, high, data = 0.1, 10.0, 0.5
+    schedule = NoiseSchedule.from_config(
+        {"_class_name": EDM[name], "sigma_min": low, "sigma_max": high, "sigma_data": data}
+    )
+
+    def network(latent: np.ndarray, timestep: float) -> np.ndarray:
+        sigma = np.exp(4 * timestep)
+        length = np.hypot(sigma, data)
+        x = latent.astype(np.float64) * length
+        denoised = MEAN + SPREAD**2 / (SPREAD**2 + sigma**2) * (x - MEAN)
+        return (denoised - (data / length) ** 2 * x) * length / (sigma * data)
+
+    noise = np.linspace(-2, 2, 9, dtype=np.float32)
+    steps = list(sample(name, network, noise, schedule, num_inference_steps=count))
+    start = noise * np.hypot(high, 1)
+    shrunk = np.hypot(SPREAD, low) / np.hypot(SPREAD, high)
+    return float(np.abs(steps[-2].latent - (MEAN + (start - MEAN) * shrunk)).max())
+
+
+EDM = {"edm_euler": "EDMEulerScheduler", "edm_dpmpp_2m": "EDMDPMSolverMultistepScheduler"}
+
+
+@pytest.mark.parametrize(("name", "order"), [("edm_euler", 1.0), ("edm_dpmpp_2m", 2.0)])
+def test_edm_falls_with_the_stated_order(name: str, order: float) -> None:
+    counts = (20, 40, 80, 160)
+    errors = [edm_error(name, count) for count in counts]
+    assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.3)

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -177,9 +177,14 @@ def headline(benchmark: Benchmark) -> str:
 
 def in_markdown(benchmark: Benchmark) -> str:
     """As Apple's README has it."""
+    return "\n".join([headline(benchmark), "", markdown_table(COLUMNS, [row(benchmark)], texts=3)])
+
+
+def markdown_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], *, texts: int) -> str:
+    """A table whose first ``texts`` columns are words, and the others numbers."""
 
     def line(cells: tuple[str, ...]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    rule = tuple("---" if index < 3 else "---:" for index in range(len(COLUMNS)))
-    return "\n".join([headline(benchmark), "", *map(line, (COLUMNS, rule, row(benchmark)))])
+    rule = tuple("---" if index < texts else "---:" for index in range(len(columns)))
+    return "\n".join(map(line, (columns, rule, *rows)))

@@ -134,7 +134,7 @@ sampling_options = options(
         "--guidance-method",
         type=NameOf("guidance method", _guidance_methods),
         help="How predictions are joined: classifier-free, adaptive projected (colours burn out less), or "
-        "CFG-Zero*.",
+        "CFG-Zero*, or perpendicular to the prompt (Perp-Neg: a third prediction).",
     ),
     click.option(
         "--guidance-rescale",

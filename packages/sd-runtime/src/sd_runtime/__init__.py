@@ -42,6 +42,7 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.conditioning.embeddings import Embedding, read_embeddings
 from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
 from sd_runtime.denoiser import Evaluation, Steer, predict_rows
@@ -76,7 +77,8 @@ from sd_runtime.recipes import RECIPES, Recipe
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.safety import Safety
-from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
+from sd_runtime.settings import ControlSettings, EmbeddingSettings, ImageSettings, SafetyReport
+from sd_runtime.tasks.hires import UPSCALERS
 from sd_runtime.user_image import read_image
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "RESIDUAL",
     "RNGS",
     "SEEDS",
+    "UPSCALERS",
     "Adopted",
     "AttentionImplementation",
     "Bundle",
@@ -101,6 +104,8 @@ __all__ = [
     "ControlSettings",
     "DenoiserFacts",
     "Draft",
+    "Embedding",
+    "EmbeddingSettings",
     "Encodes",
     "EngineError",
     "Evaluation",
@@ -163,6 +168,7 @@ __all__ = [
     "open_model",
     "parse_manifest",
     "predict_rows",
+    "read_embeddings",
     "read_image",
     "read_settings",
     "read_texts",

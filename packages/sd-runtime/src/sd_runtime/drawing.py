@@ -5,24 +5,25 @@ Nothing is loaded; given pictures are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from sd_bundle import Bundle, MissingComponentError, ModelFacts
+from sd_bundle import Bundle, ImageSize, MissingComponentError, ModelFacts, Role
 from sd_schedulers import resolve, spacing_named
 
 from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
 from sd_runtime.outpainting import outpainted
 from sd_runtime.recipes import NONE, prepared
-from sd_runtime.request import SCORES, SIZES, Request
+from sd_runtime.request import HIRES, SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
-from sd_runtime.settings import ImageSettings
-from sd_runtime.tasks import image_to_image, inpainting, instruct
+from sd_runtime.settings import EmbeddingSettings, ImageSettings
+from sd_runtime.tasks import hires, image_to_image, inpainting, instruct
 from sd_runtime.tasks.refine import START, check_refiner
 from sd_runtime.tasks.task import Task
 from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
@@ -55,6 +56,7 @@ DEFAULTS: Final[Mapping[str, float]] = MappingProxyType(
         "aesthetic_score": AESTHETIC_SCORE,
         "negative_aesthetic_score": NEGATIVE_AESTHETIC_SCORE,
         "refiner_start": START,
+        "hires_strength": hires.STRENGTH,
     }
 )
 
@@ -70,7 +72,10 @@ _ARTICLES: Final = {"image": "an image", "mask": "a mask"}
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """One picture to draw: its settings, and what they name but do not hold."""
+    """One picture to draw: its settings, and what they name but do not hold.
+
+    ``larger`` draws the second of two passes.
+    """
 
     settings: ImageSettings
     task: Task
@@ -78,6 +83,7 @@ class Drawing:
     mask: UserImage | None
     refiner: Pipeline | None
     steer: Steer | None
+    larger: Pipeline | None = None
 
     def repeated(self, count: int) -> list[Drawing]:
         """The same from other noise, too: from ``seed``, ``seed + 1``, ..., each of which is in range.
@@ -98,9 +104,19 @@ class Drawing:
 
 
 def drawing_of(
-    request: Request, bundle: Bundle, tasks: Sequence[Task], *, engine: str, precision: str
+    request: Request,
+    bundle: Bundle,
+    tasks: Sequence[Task],
+    *,
+    engine: str,
+    precision: str,
+    at_size: Callable[[ImageSize], Pipeline],
+    text: TextChanges,
 ) -> Drawing:
-    """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`."""
+    """``request`` with the defaults of the model, checked; errors as :meth:`Pipeline.settings`.
+
+    ``at_size`` gives the pipeline of another size; ``text`` is what was done to the text encoders.
+    """
     margins, request = request.outpaint, outpainted(prepared(request, bundle))
     task = task_of(request, bundle, tasks)
     _check_fit(request, task, bundle.manifest.model)
@@ -132,14 +148,16 @@ def drawing_of(
         variation_strength=request.variation_strength,
         outpaint=margins,
         prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
+        **_of_text(request, text),
         **_of_guidance(request),
         **scheduling_of(request, scheduler, bundle.noise_config()),
     )
-    own = {**_of_task(request, task, model), **_of_refiner(request, model)}
+    own = {**_of_task(request, task, model), **_of_refiner(request, model), **_of_hires(request, settings)}
     complete = replace(settings, **own)
     _check_guided(complete, model)
     check_scheduling(complete, bundle)
-    return Drawing(complete, task, image, mask, request.refiner, request.steer)
+    larger = _larger(complete, model, at_size)
+    return Drawing(complete, task, image, mask, request.refiner, request.steer, larger)
 
 
 def own_scheduler(bundle: Bundle) -> str:
@@ -187,6 +205,7 @@ def _check_fit(request: Request, task: Task, model: ModelFacts) -> None:
     honoured = {*task.needs, *task.defaults(model)}
     for name, wanted in TASK_OPTIONS.items():
         _refuse_unless(name in honoured, request, (name,), wanted)
+    _refuse_unless(task.in_two_passes, request, HIRES, "a picture drawn from noise")
     refiner = request.refiner
     _refuse_unless(refiner is not None, request, ("refiner_start",), "a refiner")
     if refiner is not None:
@@ -261,6 +280,59 @@ def _of_refiner(request: Request, model: ModelFacts) -> dict[str, Any]:
         own["refiner"] = models[-1].identifier
         own["refiner_start"] = _or(request.refiner_start, START)
     return own
+
+
+def _of_text(request: Request, text: TextChanges) -> dict[str, Any]:
+    """What was done to the text encoders, which a request can only count on."""
+    have = tuple(EmbeddingSettings(each.name, each.sha256) for each in text.embeddings)
+    if request.clip_skip not in (None, text.clip_skip):
+        raise SettingsError(
+            f"expected a pipeline that was opened with clip_skip {request.clip_skip}, got {text.clip_skip}"
+        )
+    missing = [each for each in request.embeddings or () if each not in have]
+    if missing:
+        raise SettingsError(
+            f"expected a pipeline that was opened with the embedding {missing[0].name!r} (sha256 "
+            f"{missing[0].sha256[:10]}…), got {', '.join(each.name for each in have) or 'none'}"
+        )
+    return {"clip_skip": text.clip_skip if text.clip_skip > 1 else None, "embeddings": have or None}
+
+
+def _of_hires(request: Request, settings: ImageSettings) -> dict[str, Any]:
+    """What says how to draw over the upscaled picture, complete."""
+    if request.hires_scale is None:
+        return {}
+    return {
+        "hires_scale": float(request.hires_scale),
+        "hires_strength": _or(request.hires_strength, hires.STRENGTH),
+        "hires_steps": request.hires_steps or settings.num_inference_steps,
+        "hires_upscaler": request.hires_upscaler or hires.UPSCALER,
+    }
+
+
+def _larger(
+    settings: ImageSettings, model: ModelFacts, at_size: Callable[[ImageSize], Pipeline]
+) -> Pipeline | None:
+    """The pipeline of the second pass, if there is one, which can do what the settings ask of it."""
+    if settings.hires_scale is None:
+        return None
+    size = hires.larger_size(model.image, settings.hires_scale)
+    try:
+        larger = at_size(size)
+    except MissingComponentError as error:
+        width, height = (side * settings.hires_scale for side in (model.latent.width, model.latent.height))
+        raise SettingsError(
+            f"expected networks for pictures of {size} for hires_scale {settings.hires_scale:g}, got none "
+            f"({error}): convert the checkpoint again with --latent-w {width:g} --latent-h {height:g}, and "
+            "give that bundle as the hires bundle"
+        ) from None
+    facts = larger.bundle.manifest.model
+    hires.check_larger(model, facts)
+    roles: tuple[Role, ...] = ("denoiser", "image_decoder")
+    for role in (*roles, *(("image_encoder",) if settings.hires_upscaler == "lanczos" else ())):
+        larger.bundle.only(role)
+    check_scheduling(hires.second_pass(settings, facts), larger.bundle)
+    return larger
 
 
 def _or(value: float | None, default: float) -> float:

@@ -6,18 +6,20 @@ PNG (``png``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import Bundle, BundleComponent, ImageSize, Role
+from sd_bundle import Bundle, BundleComponent, ImageSize, PictureSize, Role
 from sd_schedulers import Step
 
+from sd_runtime.conditioning.embeddings import read_embeddings
 from sd_runtime.conditioning.prompt import Prompts
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.decoding import decoded, to_image
 from sd_runtime.drawing import Drawing, drawing_of
 from sd_runtime.foreign import Unstated, open_any
@@ -55,16 +57,26 @@ class Pipeline:
         precision: str = "fp32",
         reduce_memory: bool = False,
         tasks: Sequence[Task] = TASKS,
+        size: ImageSize | None = None,
+        hires: Pipeline | None = None,
+        text: TextChanges | None = None,
     ) -> None:
         """Draw with the models that ``open_model`` returns; :meth:`open` is the usual way in.
 
         ``engine`` and ``precision`` are what the settings say about them. Of several picture sizes the first
-        is drawn (``bundle.at_size(size)`` chooses). ``tasks`` can be drawn: ``[*TASKS, mine]`` adds one.
+        is drawn, or ``size``. ``tasks`` can be drawn: ``[*TASKS, mine]`` adds one. ``hires`` has the sizes
+        that a second pass may draw beside those of ``bundle``. ``text`` is what ``open_model`` does to text
+        encoders, so that tokenizers and settings know.
         """
-        self.bundle, self.engine, self.precision = bundle.at_size(), engine, precision
+        self.bundle, self.engine, self.precision = bundle.at_size(size), engine, precision
         self.models = Models(self.bundle, open_model, reduce_memory=reduce_memory)
         self.tasks = tuple(tasks)
-        self.prompts = Prompts(self.models)
+        self.text = text or TextChanges()
+        self.prompts = Prompts(self.models, self.text)
+        self.hires = hires
+        self._whole, self._open_model = bundle, open_model
+        self._others: dict[ImageSize, Pipeline] = {}
+        self._opening = Lock()
 
     @classmethod
     def open(
@@ -77,27 +89,77 @@ class Pipeline:
         size: ImageSize | None = None,
         tasks: Sequence[Task] = TASKS,
         unstated: Unstated | None = None,
+        hires_bundle: str | Path | None = None,
+        embeddings: Mapping[str, str | Path] | None = None,
+        clip_skip: int = 1,
     ) -> Pipeline:
         """The pipeline of the bundle at ``path``, or of a folder of Apple's converter or Swift package.
 
         ``engine`` is a name (:func:`resolve_engine`) or an engine; ``precision``, the arithmetic of the
         portable one; ``size``, one of the picture sizes of the bundle, None its first; ``unstated``, what a
-        folder of another tool does not say of its model.
+        folder of another tool does not say of its model; ``hires_bundle``, the same model converted for the
+        size of a second pass (``hires_scale``), where this bundle does not have it. ``embeddings`` are files
+        of textual inversion (safetensors), by what prompts call them; ``clip_skip`` is the layer of the text
+        encoders that is read, from the end as the web UI counts: 1 is the usual one, 2 the one before.
 
         Raises:
+            SettingsError: an embedding that does not fit the text encoders, or no such layer.
             BundleError: not a sound bundle, or (MissingComponentError) not one of its sizes.
             EngineError: the engine or the precision is not to be had here.
         """
         resolved = resolve_engine(engine, precision)
-        bundle = open_any(path, unstated).at_size(size)
-        return cls(
-            bundle,
-            partial(open_model, bundle, engine=resolved),
-            engine=resolved.name,
-            precision=precision_of(resolved),
-            reduce_memory=reduce_memory,
-            tasks=tasks,
-        )
+
+        def opened(folder: str | Path, size: ImageSize | None, hires: Pipeline | None) -> Pipeline:
+            bundle = open_any(folder, unstated)
+            text = TextChanges(read_embeddings(embeddings or {}, bundle), clip_skip)
+
+            def open_component(component: BundleComponent) -> Model:
+                prepare = text.preparing(component, bundle, resolved)
+                return open_model(bundle, component, engine=resolved, prepare=prepare)
+
+            return cls(
+                bundle,
+                open_component,
+                engine=resolved.name,
+                precision=precision_of(resolved),
+                reduce_memory=reduce_memory,
+                tasks=tasks,
+                size=size,
+                hires=hires,
+                text=text,
+            )
+
+        return opened(path, size, None if hires_bundle is None else opened(hires_bundle, None, None))
+
+    @property
+    def sizes(self) -> tuple[PictureSize, ...]:
+        """What can be drawn in a second pass: every size of the bundle and of the one for hires."""
+        return (*self._whole.manifest.model.sizes, *(self.hires.sizes if self.hires else ()))
+
+    def at_size(self, size: ImageSize) -> Pipeline:
+        """The pipeline of another size: of the same bundle, or of the one for hires. The prompts are shared.
+
+        Raises:
+            MissingComponentError: neither has it.
+        """
+        if size == self.bundle.manifest.model.image:
+            return self
+        own = [each.image for each in self._whole.manifest.model.sizes]
+        if size not in own and self.hires is not None:
+            return self.hires.at_size(size)
+        with self._opening:
+            if size not in self._others:
+                self._others[size] = Pipeline(
+                    self._whole,
+                    self._open_model,
+                    engine=self.engine,
+                    precision=self.precision,
+                    reduce_memory=self.models.reduce_memory,
+                    tasks=self.tasks,
+                    size=size,
+                    text=self.text,
+                )
+            return self._others[size]
 
     def settings(self, prompt: str | Request, **options: Unpack[SamplingOptions]) -> ImageSettings:
         """The settings of one picture, complete and checked; nothing is loaded.
@@ -139,8 +201,8 @@ class Pipeline:
         return [self._generate(drawing, safety if check_safety else None) for drawing in drawings]
 
     def decode(self, latent: npt.NDArray[np.float32]) -> Image:
-        """The picture of ``latent``, (1, C, h, w) as a step has it."""
-        return decoded(latent, self.models)
+        """The picture of ``latent``, (1, C, h, w) as a step has it, in the size that it is for."""
+        return decoded(latent, self._drawing_size(latent).models)
 
     def preview(self, latent: npt.NDArray[np.float32]) -> Image:
         """What ``latent`` (``step.denoised``, (1, C, h, w)) will look like, at next to no cost.
@@ -174,10 +236,26 @@ class Pipeline:
         self.models.release(roles)
         if not roles or "text_encoder" in roles:
             self.prompts.forget()
+        for other in (*self._others.values(), *([self.hires] if self.hires else [])):
+            other.release(*roles)
+
+    def _drawing_size(self, latent: npt.NDArray[np.float32]) -> Pipeline:
+        """The pipeline that draws latents of that height and width; this one if none does."""
+        for size in (self.bundle.manifest.model.sizes[0], *self.sizes):
+            if (size.latent.height, size.latent.width) == latent.shape[2:]:
+                return self.at_size(size.image)
+        return self
 
     def _drawing(self, prompt: str | Request, options: SamplingOptions) -> Drawing:
-        request = request_of(prompt, options)
-        return drawing_of(request, self.bundle, self.tasks, engine=self.engine, precision=self.precision)
+        return drawing_of(
+            request_of(prompt, options),
+            self.bundle,
+            self.tasks,
+            engine=self.engine,
+            precision=self.precision,
+            at_size=self.at_size,
+            text=self.text,
+        )
 
     def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:
         *_, last = steps_of(drawing, self.models, self.prompts)

@@ -18,6 +18,7 @@ from sd_schedulers import SCHEDULERS, sampler_name
 from sd_runtime.errors import ImageTextError
 from sd_runtime.picture_texts import PictureTexts, png_with_texts, read_texts, save_with_texts
 from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
+from sd_runtime.tasks.hires import UPSCALERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,12 +63,18 @@ def webui_text(settings: ImageSettings) -> str:
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
         "Model": settings.model,
-        "Denoising strength": settings.strength,
+        "Denoising strength": settings.strength if settings.hires_scale is None else settings.hires_strength,
+        "Hires upscale": settings.hires_scale,
+        "Hires steps": settings.hires_steps,
+        "Hires upscaler": settings.hires_upscaler and UPSCALERS[settings.hires_upscaler],
         _ETA.get(settings.scheduler, "Eta"): _own_eta(settings),
         "Refiner": settings.refiner,
         "Refiner switch at": settings.refiner_start,
         "Variation seed": settings.variation_seed,
         "Variation seed strength": settings.variation_strength,
+        "Clip skip": settings.clip_skip,
+        "TI hashes": ", ".join(f"{each.name}: {each.sha256[:12]}" for each in settings.embeddings or ())
+        or None,
         "RNG": _WEBUI_RNG.get(settings.rng),
         **{f"ControlNet {number}": _control(each) for number, each in enumerate(settings.controls or ())},
     }

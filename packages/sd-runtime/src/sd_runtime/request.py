@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import Rng, draw_noise
-from sd_runtime.settings import Margins, Size
+from sd_runtime.settings import EmbeddingSettings, Margins, Size
+from sd_runtime.tasks.hires import LARGEST_SCALE, UPSCALERS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
 SIZES: Final = ("original_size", "crop_top_left", "target_size")
 SYNTAXES: Final = ("plain", "a1111")
 SCORES: Final = ("aesthetic_score", "negative_aesthetic_score")
+HIRES: Final = ("hires_scale", "hires_strength", "hires_steps", "hires_upscaler")
+#: What one pass alone takes.
+_NOT_IN_TWO_PASSES: Final = ("refiner", "steer", "timesteps", "sigmas")
 _FINITE: Final = ("guidance_scale", "image_guidance_scale", "eta", "mu", *SCORES)
-_SHARES: Final = ("strength", "refiner_start", "variation_strength")
+_SHARES: Final = ("strength", "refiner_start", "variation_strength", "hires_strength")
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -62,6 +66,12 @@ class SamplingOptions(TypedDict, total=False):
     variation_seed: int | None
     variation_strength: float | None
     outpaint: Margins | None
+    hires_scale: float | None
+    hires_strength: float | None
+    hires_steps: int | None
+    hires_upscaler: str | None
+    clip_skip: int | None
+    embeddings: Sequence[EmbeddingSettings] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class Request:
             for SDXL; 8.5 where the scale is told to the denoiser (LCM), which then has no negative prompt.
             Turbo models want 0.
         guidance_method: how the predictions with the prompt and with the negative one are joined: ``cfg``,
-            classifier-free; ``apg``, adaptive projected guidance, which burns colours out less; ``cfg_zero``.
+            classifier-free; ``apg``, adaptive projected guidance, which burns colours out less; ``cfg_zero``;
+            ``perp_neg``, which takes nothing away that both prompts have, for half as much work again.
         guidance_rescale: how much of the spread of a guided prediction is brought back to that without
             guidance, 0 to 1; 0.7 where a model has a terminal signal to noise ratio of zero.
         guidance_start, guidance_end: between which shares of the steps there is guidance, 0 and 1. Outside, a
@@ -114,6 +125,13 @@ class Request:
             its own, above 0 and up to 1, as the web UI does. Of several pictures this seed counts up.
         outpaint: how many pixels to paint around the image: left, top, right and bottom. What is there
             already is kept as a mask keeps it.
+        hires_scale: draw the picture, upscale it so many times, 1.5 or 2, and draw over it (the web UI's
+            hires fix). The pipeline has to have that size, too: in its bundle, or by ``hires_bundle``.
+        hires_strength: how much of the schedule the second pass runs, 0.7.
+        hires_steps: how many steps it takes, as many as the first.
+        hires_upscaler: ``latent``, between the elements of the latent, or ``lanczos``, between the pixels:
+            then the larger size needs an image encoder.
+        clip_skip, embeddings: what the pipeline has to have been opened with; None takes it as it is.
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.
@@ -153,11 +171,18 @@ class Request:
     variation_seed: int | None = None
     variation_strength: float | None = None
     outpaint: Margins | None = None
+    hires_scale: float | None = None
+    hires_strength: float | None = None
+    hires_steps: int | None = None
+    hires_upscaler: str | None = None
+    clip_skip: int | None = None
+    embeddings: Sequence[EmbeddingSettings] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense with any model."""
         draw_noise((1,), self.seed, self.rng)  # refuses an unknown generator or seed
-        _check_steps(self.num_inference_steps)
+        for name in ("num_inference_steps", "hires_steps"):
+            _check_steps(name, getattr(self, name))
         for name in _FINITE:
             _check_finite(name, getattr(self, name))
         for name in _SHARES:
@@ -168,6 +193,7 @@ class Request:
         _check_guidance(self)
         _check_variation(self)
         _check_outpaint(self)
+        _check_hires(self)
         for name in SIZES:
             _check_size(name, getattr(self, name))
         for name, kind in (("timesteps", int), ("sigmas", float)):
@@ -231,9 +257,27 @@ def _check_outpaint(request: Request) -> None:
     )
 
 
-def _check_steps(steps: int | None) -> None:
+def _check_hires(request: Request) -> None:
+    scale, upscaler = request.hires_scale, request.hires_upscaler
+    _check_finite("hires_scale", scale)
+    if scale is not None and not 1 < scale <= LARGEST_SCALE:
+        raise SettingsError(f"expected hires_scale above 1 and up to {LARGEST_SCALE:g}, got {scale!r}")
+    if upscaler is not None and upscaler not in UPSCALERS:
+        raise SettingsError(f"expected a hires_upscaler of {', '.join(UPSCALERS)}, got {upscaler!r}")
+    given = [name for name in HIRES if name != "hires_scale" and getattr(request, name) is not None]
+    if scale is None and given:
+        raise SettingsError(f"expected hires_scale for {given[0]}, got none")
+    beside = [name for name in _NOT_IN_TWO_PASSES if getattr(request, name) is not None]
+    if scale is not None and beside:
+        of = f" of the recipe {request.recipe}" if request.recipe not in (None, "none") else ""
+        raise SettingsError(
+            f"expected hires_scale without {beside[0]}{of}, which is for one pass, got both: leave one out"
+        )
+
+
+def _check_steps(name: str, steps: int | None) -> None:
     if steps is not None and steps < 1:
-        raise SettingsError(f"expected num_inference_steps of at least 1, got {steps!r}")
+        raise SettingsError(f"expected {name} of at least 1, got {steps!r}")
 
 
 def _check_finite(name: str, value: object) -> None:

@@ -17,6 +17,7 @@ from sd_runtime.picture_texts import read_texts
 from sd_runtime.png import parse_settings
 from sd_runtime.recipes import NONE
 from sd_runtime.settings import ImageSettings
+from sd_runtime.tasks.hires import UPSCALERS
 
 #: Of the options of a request, those that settings have under the same name.
 _SAME: Final = (
@@ -48,6 +49,12 @@ _SAME: Final = (
     "aesthetic_score",
     "negative_aesthetic_score",
     "refiner_start",
+    "hires_scale",
+    "hires_strength",
+    "hires_steps",
+    "hires_upscaler",
+    "clip_skip",
+    "embeddings",
 )
 #: What settings know of, and a request has to be given.
 _GIVEN: Final = {"image_sha256": "image", "mask_sha256": "mask", "refiner": "refiner", "controls": "steer"}
@@ -141,11 +148,13 @@ def of_webui(text: Infotext) -> Reused:
     for name, value in text.pairs.items():
         option, read = _PAIRS.get(name, (name, None))
         try:
-            if read is None or (option == "strength" and "Hires upscale" in text.pairs):
+            if read is None:
                 raise ValueError
             options |= read(value)
         except ValueError:  # of ours, too
             unsupported[option] = f"{name}: {value}"
+    if "hires_scale" in options and "strength" in options:  # it has one name for both
+        options["hires_strength"] = options.pop("strength")
     unsupported |= _sampler(text.pairs, options)
     if "rng" not in options and "rng" not in unsupported:  # what is not said there is drawn on a GPU
         unsupported |= _rng_of("GPU", options)
@@ -173,20 +182,17 @@ def _nothing(_: str) -> dict[str, Any]:
     return {}
 
 
-def _only(*values: str) -> Callable[[str], dict[str, Any]]:
-    """Values that change nothing here."""
-
-    def read(value: str) -> dict[str, Any]:
-        if value not in values:
-            raise ValueError
-        return {}
-
-    return read
-
-
 def _size(value: str) -> dict[str, Any]:
     width, _, height = value.partition("x")
     return {"size": ImageSize(width=int(width), height=int(height))}
+
+
+def _upscaler(value: str) -> dict[str, Any]:
+    """Those of the web UI that are here, too."""
+    for own, theirs in UPSCALERS.items():
+        if theirs == value:
+            return {"hires_upscaler": own}
+    raise ValueError
 
 
 #: The web UI's names for generators; the card's noise does not depend on the card.
@@ -234,7 +240,10 @@ _PAIRS: Final[Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]]] = {
     "RNG": ("rng", _rng),
     "Variation seed": ("variation_seed", _number("variation_seed", int)),
     "Variation seed strength": ("variation_strength", _number("variation_strength", float)),
-    "Clip skip": ("clip_skip", _only("1")),
+    "Hires upscale": ("hires_scale", _number("hires_scale", float)),
+    "Hires steps": ("hires_steps", _number("hires_steps", int)),
+    "Hires upscaler": ("hires_upscaler", _upscaler),
+    "Clip skip": ("clip_skip", _number("clip_skip", int)),
     **{name: (name, _nothing) for name in ("Sampler", "Schedule type", "Model", "Model hash", "Version")},
     **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask blur", "Masked content", "Mask mode")},
 }

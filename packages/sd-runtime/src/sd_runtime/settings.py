@@ -47,6 +47,14 @@ class ControlSettings:
     mask_sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingSettings:
+    """A textual inversion that was added: what prompts call it, and the digest of its file."""
+
+    name: str
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSettings:
     """Everything that, with the bundle, decides a picture; None for what plays no part in it.
@@ -61,7 +69,10 @@ class ImageSettings:
     are how the two predictions are joined, ``guidance_start`` and ``guidance_end`` where in the steps.
     ``prompt_syntax`` is that of both prompts, None for plain ones. ``safety`` is what the safety checker
     said, if one ran. ``variation_seed`` is that of the noise towards which ``variation_strength`` turns.
-    ``outpaint`` is by how many pixels a given picture grew: left, top, right and bottom.
+    ``outpaint`` is by how many pixels a given picture grew: left, top, right and bottom. ``hires_scale`` is
+    how much larger the picture is than ``width`` and ``height`` where a second pass drew over it, with
+    ``hires_steps`` and ``hires_strength``, after ``hires_upscaler``. ``clip_skip`` is the layer of the text
+    encoders that was read, from the end; ``embeddings`` are those that were added to them.
     """
 
     prompt: str
@@ -105,3 +116,9 @@ class ImageSettings:
     guidance_rescale: float | None = None
     guidance_start: float | None = None
     guidance_end: float | None = None
+    hires_scale: float | None = None
+    hires_strength: float | None = None
+    hires_steps: int | None = None
+    hires_upscaler: str | None = None
+    clip_skip: int | None = None
+    embeddings: tuple[EmbeddingSettings, ...] | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from sd_tokenize.emphasis import Part, parse_emphasis
 from sd_tokenize.errors import TokenizerError, loading
 from sd_tokenize.files import Vocabulary, read_vocabulary
 from sd_tokenize.filling import Weighted, fill
-from sd_tokenize.special import SpecialTokens, read_special_tokens
+from sd_tokenize.special import AddedToken, SpecialTokens, read_special_tokens
 from sd_tokenize.vectors import expand, followers
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Tokens:
 class ClipTokenizer:
     """Text to token ids for CLIP text encoders.
 
-    Build it with :meth:`from_folder`. It is immutable, and the same in every process: merges are applied by
+    Build it with :meth:`from_folder`. ``size`` is how many tokens it knows.
+
+    It is immutable, and the same in every process: merges are applied by
     rank, never by hash order.
     """
 
@@ -59,22 +61,26 @@ class ClipTokenizer:
             _id_of(token.content, "added token", known)
         self.max_length = special.max_length
         self.bos_id, self.eos_id, self.pad_id = ids["bos_token"], ids["eos_token"], ids["pad_token"]
+        self.size = len(known)
         self._comma = known.get(",</w>")
         self._followers = followers(known, {token.content for token in special.added})
         self._backend = _backend(vocabulary, special, known)
 
     @classmethod
-    def from_folder(cls, folder: str | PathLike[str]) -> ClipTokenizer:
+    def from_folder(cls, folder: str | PathLike[str], *, more: Sequence[str] = ()) -> ClipTokenizer:
         """Read the tokenizer folder of a checkpoint or bundle.
 
         Takes ``vocab.json`` and ``merges.txt``, or ``tokenizer.json``; ``tokenizer_config.json`` and
-        ``special_tokens_map.json`` where they are there.
+        ``special_tokens_map.json`` where they are there. ``more`` are tokens of textual inversion
+        (:func:`token_names`), which get the ids behind all others, in their order.
 
         Raises:
-            TokenizerError: a file is missing or malformed, or the library tokenizers does not load.
+            TokenizerError: a file is missing or malformed, or the library tokenizers does not load; or one of
+                ``more`` is a token already.
         """
         path = Path(folder)
-        return cls(read_vocabulary(path), read_special_tokens(path))
+        vocabulary, special = read_vocabulary(path), read_special_tokens(path)
+        return cls(vocabulary, _with_more(vocabulary, special, more) if more else special)
 
     def encode(self, text: str, *, length: int | None = None) -> Tokens:
         """Token ids of ``text``, cut or padded to ``length`` (by default ``max_length``).
@@ -168,6 +174,16 @@ def _with_added(vocabulary: Vocabulary, special: SpecialTokens) -> dict[str, int
                 f"got {index}"
             )
     return {**vocabulary.ids, **new}
+
+
+def _with_more(vocabulary: Vocabulary, special: SpecialTokens, more: Sequence[str]) -> SpecialTokens:
+    known = _with_added(vocabulary, special)
+    taken = next((token for place, token in enumerate(more) if token in known or token in more[:place]), None)
+    if taken is not None:
+        raise TokenizerError(f"expected a name that is no token yet, got {taken!r}: choose another")
+    ids = {token: len(known) + place for place, token in enumerate(more)}
+    added = tuple(AddedToken(token, special=False, normalized=True) for token in more)
+    return replace(special, added=(*special.added, *added), ids={**special.ids, **ids})
 
 
 def _id_of(token: str, role: str, ids: Mapping[str, int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,9 @@ from sdc.sampling_options import NameOf, schedulers
 
 if TYPE_CHECKING:
     from sd_bundle import ComputeUnit
-    from sd_runtime import Precision
+    from sd_runtime import Pipeline, Precision
+
+    from sdc.skipping import Skipped
 
 
 @click.command("benchmark", short_help="How long a picture takes on this machine.")
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
     help="How to print it.",
 )
 @json_as("form")
+@click.option(
+    "--skip-guidance",
+    is_flag=True,
+    help="Also leave guidance out in some of the steps: time saved, and dB from the picture with all of it.",
+)
 @compute_unit_option
 @engine_options("auto")
 def command(
@@ -48,6 +55,7 @@ def command(
     num_inference_steps: int,
     scheduler: str | None,
     form: str,
+    skip_guidance: bool,
     compute_unit: ComputeUnit | None,
     engine: str,
     precision: Precision | None,
@@ -58,8 +66,10 @@ def command(
     """
     from sd_runtime import Pipeline
 
-    from sdc.benchmarking import COLUMNS, headline, in_markdown, measured, row
+    from sdc.benchmarking import COLUMNS, headline, in_markdown, markdown_table, measured, row
     from sdc.console import console, progress, table
+    from sdc.skipping import COLUMNS as SKIPPED_COLUMNS
+    from sdc.skipping import row as skipped_row
 
     resolved = engine_on(engine, precision, compute_unit)
     pipeline = Pipeline.open(bundle, engine=resolved)
@@ -73,14 +83,34 @@ def command(
             scheduler=scheduler,
             seen=lambda count: bar.update(task, completed=count),
         )
+    options = {"num_inference_steps": num_inference_steps, "scheduler": scheduler}
+    left_out = _without_guidance(pipeline, options) if skip_guidance else []
     if form == "json":
         facts = {**asdict(found), "latency": found.latency, "rate": found.rate}
-        print_json(facts)
+        more = {"skipped_guidance": [asdict(each) for each in left_out]} if skip_guidance else {}
+        print_json({**facts, **more})
     elif form == "markdown":
         click.echo(in_markdown(found))
+        if skip_guidance:
+            click.echo("\n" + markdown_table(SKIPPED_COLUMNS, map(skipped_row, left_out), texts=1))
     else:
         rows = table("measured", "")
         for name, cell in zip(COLUMNS, row(found), strict=True):
             rows.add_row(name, cell)
         console().print(headline(found), soft_wrap=True)
         console().print(rows)
+        if skip_guidance:
+            more_rows = table(*SKIPPED_COLUMNS)
+            for each in left_out:
+                more_rows.add_row(*skipped_row(each))
+            console().print(more_rows)
+
+
+def _without_guidance(pipeline: Pipeline, options: dict[str, Any]) -> list[Skipped]:
+    from sdc.benchmarking import PROMPT
+    from sdc.console import progress
+    from sdc.skipping import skipped, variants
+
+    with progress() as bar:
+        task = bar.add_task("without guidance", total=2 + len(list(variants())))
+        return skipped(pipeline, PROMPT, options, seen=lambda: bar.advance(task))

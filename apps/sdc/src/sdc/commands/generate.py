@@ -13,10 +13,12 @@ import click
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
+from sdc.hires_options import hires_options
 from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
+from sdc.text_options import files_by_name, text_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -180,6 +182,8 @@ class _Generate(TakesSeveral):
     help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
 @sampling_options
+@text_options
+@hires_options
 @_picture_options
 @_xl_options
 @control_options
@@ -210,6 +214,9 @@ def command(
     reduce_memory: bool,
     engine: str,
     precision: Precision | None,
+    hires_bundle: Path | None,
+    embedding: tuple[str, ...],
+    clip_skip: int | None,
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
@@ -232,7 +239,15 @@ def command(
         _check_seeds(asked["seed"], image_count)
     resolved = engine_on(engine, precision, compute_unit)
     # Loading the denoiser takes a small part of the time of a picture; having it to itself saves gigabytes.
-    pipeline = Pipeline.open(bundle, engine=resolved, size=_size(size, source), reduce_memory=reduce_memory)
+    pipeline = Pipeline.open(
+        bundle,
+        engine=resolved,
+        size=_size(size, source),
+        reduce_memory=reduce_memory,
+        hires_bundle=hires_bundle,
+        embeddings=files_by_name(embedding),
+        clip_skip=clip_skip or (source and source.options.get("clip_skip")) or 1,
+    )
     check_bundle(
         pipeline.bundle,
         model_version=model_version,
@@ -251,6 +266,7 @@ def command(
     if source is not None:
         own = {} if said is None and listed is None else {"prompt": said}
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
+        drawing["clip_skip"] = pipeline.text.clip_skip  # that of the picture, or the one that was stated
         _say_what_differs(source, pipeline)
     texts = [drawing.pop("prompt")] if listed is None else listed
     drawing.pop("prompt", None)

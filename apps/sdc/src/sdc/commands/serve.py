@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import click
 
 from sdc.apple_options import compute_unit_option, engine_on
 from sdc.engines import engine_options
+from sdc.hires_options import hires_bundle_option
+from sdc.text_options import files_by_name, text_options
 
 if TYPE_CHECKING:
     from sd_bundle import ComputeUnit
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 )
 @click.option("--disable-safety", is_flag=True, help="Do not ask the bundle's safety checker, if it has one.")
 @click.option("--reduce-memory", is_flag=True, help="Keep no network beside the denoiser: slower.")
+@text_options
+@hires_bundle_option
 @compute_unit_option
 @engine_options("auto")
 def command(
@@ -45,6 +50,9 @@ def command(
     output: Path,
     disable_safety: bool,
     reduce_memory: bool,
+    hires_bundle: Path | None,
+    embedding: tuple[str, ...],
+    clip_skip: int | None,
     compute_unit: ComputeUnit | None,
     engine: str,
     precision: Precision | None,
@@ -66,6 +74,9 @@ def command(
         compute_unit=compute_unit,
         check_safety=not disable_safety,
         reduce_memory=reduce_memory,
+        hires_bundle=hires_bundle,
+        embeddings=files_by_name(embedding),
+        clip_skip=clip_skip or 1,
     )
     try:
         server = Server(port, lambda taken: App(studio, Gallery(output), hosts(taken)))
@@ -87,15 +98,28 @@ def open_studio(
     compute_unit: ComputeUnit | None = None,
     check_safety: bool = True,
     reduce_memory: bool = False,
+    hires_bundle: Path | None = None,
+    embeddings: Mapping[str, Path] | None = None,
+    clip_skip: int = 1,
 ) -> Studio:
     """The studio of the bundle at that path; no network is loaded."""
-    from sd_runtime import ImageSize, Pipeline, open_any
+    from sd_runtime import ImageSize, Pipeline, open_any, read_embeddings
 
     from sdc.serve.studio import Studio
 
     resolved = engine_on(engine, precision, compute_unit)
 
     def open_size(size: ImageSize) -> Pipeline:
-        return Pipeline.open(bundle, engine=resolved, size=size, reduce_memory=reduce_memory)
+        return Pipeline.open(
+            bundle,
+            engine=resolved,
+            size=size,
+            reduce_memory=reduce_memory,
+            hires_bundle=hires_bundle,
+            embeddings=embeddings,
+            clip_skip=clip_skip,
+        )
 
-    return Studio(open_any(bundle, None), open_size, check_safety)
+    opened = open_any(bundle, None)
+    read_embeddings(embeddings or {}, opened)  # says now what is wrong with them
+    return Studio(opened, open_size, check_safety, tuple(embeddings or ()), clip_skip)

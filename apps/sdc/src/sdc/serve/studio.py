@@ -68,11 +68,16 @@ class Drawn:
 
 @dataclass(slots=True)
 class Studio:
-    """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open."""
+    """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open.
+
+    ``embeddings`` and ``clip_skip`` are what it opens them with.
+    """
 
     bundle: Bundle
     open_size: Callable[[ImageSize], Pipeline]
     check_safety: bool = True
+    embeddings: tuple[str, ...] = ()
+    clip_skip: int = 1
     progress: Progress = field(default_factory=Progress)
     _pipeline: Pipeline | None = None
     _turn: Lock = field(default_factory=Lock)
@@ -90,6 +95,8 @@ class Studio:
         self, size: ImageSize, options: dict[str, Any], count: int, keep: Callable[[GeneratedImage], object]
     ) -> Drawn:
         """Draw ``count`` pictures from ``seed``, ``seed + 1``, ... when it is their turn; ``keep`` gets each.
+
+        Variations have one seed, and count their variation seed up.
 
         Raises:
             Refused: too many are waiting, or the server is ending.
@@ -142,8 +149,9 @@ class Studio:
         began = time.monotonic()
         pictures: list[GeneratedImage] = []
         settings: list[ImageSettings] = []
+        counted = "seed" if options.get("variation_seed") is None else "variation_seed"
         for index in range(count):
-            asked = {**options, "seed": options["seed"] + index}
+            asked = {**options, counted: options[counted] + index}
             self.progress = Progress(index, count, began=began)
             settings.append(pipeline.settings(**asked))
             last = self._sampled(pipeline, asked)

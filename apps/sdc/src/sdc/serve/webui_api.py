@@ -14,7 +14,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from sdc.serve.messages import Refused
-from sdc.serve.webui_fields import picture_of, wanted
+from sdc.serve.webui_fields import wanted
+from sdc.serve.webui_hires import latent_upscale_modes, upscalers
+from sdc.serve.webui_values import picture_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,15 +28,12 @@ if TYPE_CHECKING:
 Json = Any
 #: What is there at the web UI and not here: lists that clients ask for and find empty.
 _EMPTY: Final = (
-    "embeddings",
     "face-restorers",
     "hypernetworks",
-    "latent-upscale-modes",
     "loras",
     "prompt-styles",
     "realesrgan-models",
     "sd-vae",
-    "upscalers",
 )
 
 
@@ -54,6 +53,12 @@ class WebuiApi:
             "schedulers": lambda _: schedule_types(),
             "sd-models": lambda _: [self._model()],
             "options": lambda _: self._options(),
+            "upscalers": lambda _: upscalers(),
+            "latent-upscale-modes": lambda _: latent_upscale_modes(),
+            "embeddings": lambda _: {
+                "loaded": {name: {} for name in self.studio.embeddings},
+                "skipped": {},
+            },
             "cmd-flags": lambda _: {},
             "scripts": lambda _: {"txt2img": [], "img2img": []},
             **{name: lambda _: [] for name in _EMPTY},
@@ -80,7 +85,13 @@ class WebuiApi:
         from sd_runtime import SdRuntimeError
         from sd_schedulers import ScheduleError
 
-        asked = wanted(fields, self.studio.sizes, from_image=from_image, title=self._title)
+        asked = wanted(
+            fields,
+            self.studio.sizes,
+            from_image=from_image,
+            title=self._title,
+            clip_skip=self.studio.clip_skip,
+        )
         kept: list[str] = []
 
         def keep(drawn: GeneratedImage) -> None:
@@ -138,7 +149,11 @@ class WebuiApi:
         }
 
     def _options(self) -> Json:
-        return {"sd_model_checkpoint": self._title, "CLIP_stop_at_last_layers": 1, "samples_format": "png"}
+        return {
+            "sd_model_checkpoint": self._title,
+            "CLIP_stop_at_last_layers": self.studio.clip_skip,
+            "samples_format": "png",
+        }
 
     def _set_options(self, fields: Mapping[str, Any]) -> Json:
         """As they are; a server draws with one bundle."""
@@ -205,12 +220,16 @@ def _info(drawn: Drawn, kept: list[str]) -> Json:
         "negative_prompt": first.negative_prompt,
         "seed": first.seed,
         "all_seeds": [each.seed for each in all_of],
+        "subseed": -1 if first.variation_seed is None else first.variation_seed,
+        "all_subseeds": [-1 if each.variation_seed is None else each.variation_seed for each in all_of],
+        "subseed_strength": first.variation_strength or 0,
+        "clip_skip": first.clip_skip or 1,
         "width": first.width,
         "height": first.height,
         "sampler_name": sampler_name(first.scheduler) or first.scheduler,
         "cfg_scale": first.guidance_scale,
         "steps": first.num_inference_steps,
-        "denoising_strength": first.strength,
+        "denoising_strength": first.strength or first.hires_strength,
         "sd_model_name": first.model,
         "infotexts": [webui_text(each) for each in all_of],
         "interrupted": len(drawn.pictures) < len(all_of),

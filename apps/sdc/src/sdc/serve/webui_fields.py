@@ -5,26 +5,21 @@ Source: AUTOMATIC1111's web UI, modules/api/models.py and modules/processing.py.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from sdc.serve.messages import Refused
+from sdc.serve.webui_hires import HIRES, hires_of
+from sdc.serve.webui_values import Read, integer, number, picture_of, real, refused, shown, text, whole
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from sd_runtime import ImageSize
 
 #: Pictures of one request.
 MOST: Final = 64
 #: A random seed is asked for by -1, and drawn from 32 bits, which every generator takes.
 _RANDOM: Final = -1
-_BAD: Final = HTTPStatus.UNPROCESSABLE_ENTITY
 
 #: Fields that say nothing about a picture.
 _INERT: Final = frozenset(
@@ -42,12 +37,13 @@ _INERT: Final = frozenset(
         "sampler_index",
     )
 )
-#: Values with which a field that is not honoured changes nothing. Of hires fix, its switch decides.
+#: Values with which a field that is not honoured changes nothing.
 _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
-    **dict.fromkeys(("enable_hr", "restore_faces", "tiling", "inpaint_full_res"), (None, False)),
+    **dict.fromkeys(("restore_faces", "tiling", "inpaint_full_res"), (None, False)),
     **dict.fromkeys(("s_churn", "s_tmin", "resize_mode", "mask_blur", "mask_blur_x"), (None, 0)),
-    **dict.fromkeys(("mask_blur_y", "subseed_strength"), (None, 0)),
+    "mask_blur_y": (None, 0),
     **dict.fromkeys(("seed_resize_from_h", "seed_resize_from_w"), (None, 0, -1)),
+    **dict.fromkeys(("firstphase_width", "firstphase_height"), (None, 0)),
     **dict.fromkeys(("script_name", "refiner_checkpoint", "firstpass_image", "latent_mask"), (None, "")),
     **{name: (None, [], {}) for name in ("styles", "script_args", "alwayson_scripts")},
     "inpainting_fill": (None, 1),  # what is there already: "original"
@@ -57,11 +53,8 @@ _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
     "s_min_uncond": (None, 0),
 }
 #: Without effect while what they belong to is off.
-_BELONGS: Final = {
-    "hr_": "enable_hr",
-    "subseed": "subseed_strength",
-    "refiner_switch_at": "refiner_checkpoint",
-}
+_BELONGS: Final = {"refiner_switch_at": "refiner_checkpoint"}
+_OF_HIRES: Final = ("enable_hr", "hr_", "denoising_strength")
 _OF_MASKS: Final = ("mask_", "inpaint", "latent_mask")
 _ONLY_OF_IMAGES: Final = frozenset(
     ("init_images", "mask", "denoising_strength", "inpainting_mask_invert", "inpaint_full_res_padding")
@@ -77,7 +70,9 @@ class Wanted:
     count: int
 
 
-def wanted(fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: bool, title: str) -> Wanted:
+def wanted(
+    fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: bool, title: str, clip_skip: int = 1
+) -> Wanted:
     """What ``fields`` ask for; what they leave out is the model's own default.
 
     Raises:
@@ -88,44 +83,14 @@ def wanted(fields: Mapping[str, Any], sizes: list[ImageSize], *, from_image: boo
         if name in _READ and value is not None:
             options |= _READ[name](name, value)
         elif value is not None and not _changes_nothing(name, value, fields, from_image=from_image):
-            raise _refused(name, f"expected no {name}, got {_shown(value)}: it would change the picture")
-    options |= _sampling(fields) | _overrides(fields, title)
-    if from_image:
-        options |= _pictures(fields)
+            raise refused(name, f"expected no {name}, got {shown(value)}: it would change the picture")
+    options |= _sampling(fields) | _overrides(fields, title, clip_skip)
+    options |= _pictures(fields) if from_image else hires_of(fields)
+    options |= _variation(fields)
     options.setdefault("prompt", "")
     options["prompt_syntax"] = "a1111"  # weights, escapes and BREAK, as its clients write them
-    options["seed"] = options.get("seed", _RANDOM)
-    if options["seed"] == _RANDOM:
-        options["seed"] = secrets.randbelow(2**32 - MOST)
+    options["seed"] = _seed(options.get("seed", _RANDOM))
     return Wanted(_size(fields, sizes), options, _count(fields))
-
-
-def picture_of(text: object, field: str) -> Image:
-    """A picture in base64, with or without ``data:image/png;base64,`` in front.
-
-    Raises:
-        Refused: no base64, or no picture in it.
-    """
-    from sd_runtime import UserImageError, read_image
-
-    if not isinstance(text, str):
-        raise _refused(field, f"expected a picture in base64 for {field}, got {type(text).__name__}")
-    content = text.partition(",")[2] if text.startswith("data:") else text
-    try:
-        return read_image(io.BytesIO(base64.b64decode(content, validate=True)))
-    except binascii.Error as error:
-        raise _refused(field, f"expected a picture in base64 for {field}, got {error}") from None
-    except UserImageError as error:
-        raise _refused(field, str(error).replace("the picture:", f"{field}:")) from None
-
-
-def _refused(field: str, detail: str) -> Refused:
-    return Refused(_BAD, detail, field=field)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _changes_nothing(name: str, value: object, fields: Mapping[str, Any], *, from_image: bool) -> bool:
@@ -136,57 +101,36 @@ def _changes_nothing(name: str, value: object, fields: Mapping[str, Any], *, fro
             return fields.get(switch) in _NOTHING[switch]
     if name.startswith(_OF_MASKS) and fields.get("mask") is None:
         return True
-    if name == "denoising_strength" and not from_image:  # of txt2img, it belongs to hires fix
-        return fields.get("enable_hr") in _NOTHING["enable_hr"]
+    if name.startswith(_OF_HIRES):  # of txt2img; without its switch, nothing of it matters
+        return fields.get("enable_hr") in (None, False) or (not from_image and name in HIRES)
     return name in _NOTHING and any(
         value == each and isinstance(value, bool) is isinstance(each, bool) for each in _NOTHING[name]
     )
 
 
-def _text(option: str) -> Callable[[str, object], dict[str, Any]]:
-    def read(name: str, value: object) -> dict[str, Any]:
-        if not isinstance(value, str):
-            raise _refused(name, f"expected a text for {name}, got {_shown(value)}")
-        return {option: value}
-
-    return read
-
-
-def _whole(option: str) -> Callable[[str, object], dict[str, Any]]:
-    def read(name: str, value: object) -> dict[str, Any]:
-        return {option: _integer(name, value)}
-
-    return read
-
-
-def _number(option: str) -> Callable[[str, object], dict[str, Any]]:
-    def read(name: str, value: object) -> dict[str, Any]:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _refused(name, f"expected a number for {name}, got {_shown(value)}")
-        return {option: float(value)}
-
-    return read
-
-
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _refused(name, f"expected a whole number for {name}, got {_shown(value)}")
-    return value
-
-
 #: By the field: what reads its value into an option of a request.
-_READ: Final[Mapping[str, Callable[[str, object], dict[str, Any]]]] = {
-    "prompt": _text("prompt"),
-    "negative_prompt": _text("negative_prompt"),
-    "seed": _whole("seed"),
-    "steps": _whole("num_inference_steps"),
-    "cfg_scale": _number("guidance_scale"),
-    "eta": _number("eta"),
-    "image_cfg_scale": _number("image_guidance_scale"),
+_READ: Final[Mapping[str, Read]] = {
+    "prompt": text("prompt"),
+    "negative_prompt": text("negative_prompt"),
+    "seed": whole("seed"),
+    "steps": whole("num_inference_steps"),
+    "cfg_scale": number("guidance_scale"),
+    "eta": number("eta"),
+    "image_cfg_scale": number("image_guidance_scale"),
 }
 #: Read elsewhere, since each means something together with others.
 _OWN: Final = frozenset(
-    ("width", "height", "n_iter", "batch_size", "sampler_name", "scheduler", "override_settings")
+    (
+        "width",
+        "height",
+        "n_iter",
+        "batch_size",
+        "sampler_name",
+        "scheduler",
+        "override_settings",
+        "subseed",
+        "subseed_strength",
+    )
 )
 
 
@@ -194,20 +138,20 @@ def _size(fields: Mapping[str, Any], sizes: list[ImageSize]) -> ImageSize:
     """One of the bundle's: the first that fits what is said of it."""
     stated = {name: fields[name] for name in ("width", "height") if fields.get(name) is not None}
     for size in sizes:
-        if all(getattr(size, name) == _integer(name, value) for name, value in stated.items()):
+        if all(getattr(size, name) == integer(name, value) for name, value in stated.items()):
             return size
     have, name = ", ".join(map(str, sizes)), next(iter(stated))
-    raise _refused(name, f"expected a picture size of {have}, got {stated}")
+    raise refused(name, f"expected a picture size of {have}, got {stated}")
 
 
 def _count(fields: Mapping[str, Any]) -> int:
     count = 1
     for name in ("n_iter", "batch_size"):
         given = fields.get(name)
-        factor = 1 if given is None else _integer(name, given)
+        factor = 1 if given is None else integer(name, given)
         count *= factor
         if factor < 1 or count > MOST:
-            raise _refused(name, f"expected 1 to {MOST} pictures, got {name} {factor}")
+            raise refused(name, f"expected 1 to {MOST} pictures, got {name} {factor}")
     return count
 
 
@@ -218,7 +162,7 @@ def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
     sampler = fields.get("sampler_name") or fields.get("sampler_index") or None
     kind = fields.get("scheduler") or None
     for name, value in (("sampler_name", sampler), ("scheduler", kind)):
-        _text(name)(name, "" if value is None else value)
+        text(name)(name, "" if value is None else value)
     try:
         if sampler in SCHEDULERS or sampler is None:
             own = {} if sampler is None else {"scheduler": resolve(sampler)}
@@ -227,21 +171,35 @@ def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
         scheduler, spacing = sampler_named(sampler, kind)
     except ScheduleError as error:
         is_of_kind = "schedule type" in str(error) or "spacing" in str(error)
-        raise _refused("scheduler" if is_of_kind else "sampler_name", str(error)) from None
+        raise refused("scheduler" if is_of_kind else "sampler_name", str(error)) from None
     return {"scheduler": scheduler} if spacing is None else {"scheduler": scheduler, "spacing": spacing}
 
 
-def _overrides(fields: Mapping[str, Any], title: str) -> dict[str, Any]:
+def _seed(stated: int) -> int:
+    """The one that is stated, or a random one."""
+    return secrets.randbelow(2**32 - MOST) if stated == _RANDOM else stated
+
+
+def _variation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Another seed, and how much of its noise; without a strength it plays no part."""
+    strength, other = fields.get("subseed_strength"), fields.get("subseed")
+    if strength is None or not (share := real("subseed_strength", strength)):
+        return {}
+    seed = _RANDOM if other is None else integer("subseed", other)
+    return {"variation_seed": _seed(seed), "variation_strength": share}
+
+
+def _overrides(fields: Mapping[str, Any], title: str, clip_skip: int) -> dict[str, Any]:
     """``override_settings``: the generator of noise; others only as they are."""
     from sd_runtime import RNGS, SEEDS
 
     given = fields.get("override_settings") or {}
     if not isinstance(given, dict):
-        raise _refused("override_settings", f"expected an object, got {_shown(given)}")
+        raise refused("override_settings", f"expected an object, got {shown(given)}")
     options: dict[str, Any] = {}
     as_it_is = {
         "sd_model_checkpoint": (title,),
-        "CLIP_stop_at_last_layers": (1,),
+        "CLIP_stop_at_last_layers": (clip_skip,),
         "eta_noise_seed_delta": (0,),
     }
     for name, value in given.items():
@@ -249,9 +207,9 @@ def _overrides(fields: Mapping[str, Any], title: str) -> dict[str, Any]:
         if name == "randn_source" and rng in SEEDS:
             options["rng"] = rng
         elif value not in as_it_is.get(name, ()):
-            raise _refused(
+            raise refused(
                 f"override_settings.{name}",
-                f"expected no override of {name}, got {_shown(value)}: not honoured",
+                f"expected no override of {name}, got {shown(value)}: not honoured",
             )
     return options
 
@@ -262,14 +220,14 @@ def _pictures(fields: Mapping[str, Any]) -> dict[str, Any]:
 
     images = fields.get("init_images")
     if not isinstance(images, list) or len(images) != 1:
-        raise _refused("init_images", f"expected a list of one picture, got {_shown(images)}")
+        raise refused("init_images", f"expected a list of one picture, got {shown(images)}")
     options: dict[str, Any] = {"image": picture_of(images[0], "init_images")}
     if fields.get("denoising_strength") is not None:
-        options |= _number("strength")("denoising_strength", fields["denoising_strength"])
+        options |= number("strength")("denoising_strength", fields["denoising_strength"])
     if fields.get("mask") is not None:
         mask = picture_of(fields["mask"], "mask")
         inverted = fields.get("inpainting_mask_invert") or 0
         if inverted not in (0, 1):
-            raise _refused("inpainting_mask_invert", f"expected 0 or 1, got {_shown(inverted)}")
+            raise refused("inpainting_mask_invert", f"expected 0 or 1, got {shown(inverted)}")
         options["mask"] = ImageOps.invert(mask.convert("L")) if inverted else mask
     return options

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sd_tokenize import EmbeddingError, check_token, token_names, vectors_in
+
 from sd_convert.errors import CheckpointError, IncompleteCheckpointError, OptionsError, WeightsMismatchError
 
 from .changed import RowsAppended
@@ -23,11 +25,6 @@ from .tensors import LazyTensor, TensorEntry
 from .weights import LazyWeights, open_weights
 
 _TABLE: Final = "embeddings.token_embedding.weight"
-_KEYS: Final = {
-    "text_encoder": ("clip_l", "text_encoders_0"),
-    "text_encoder_2": ("clip_g", "text_encoders_1"),
-}
-_BASES: Final = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "SDXL's second encoder"}
 _FLAGS: Final = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
 _LEGACY_EOS: Final = 2
 
@@ -45,8 +42,10 @@ class Embedding:
 
     def __post_init__(self) -> None:
         """Refuse names that no prompt can have."""
-        if not self.name or any(character.isspace() for character in self.name):
-            raise OptionsError(f"embedding: expected a name without spaces, got {self.name!r}")
+        try:
+            check_token(self.name)
+        except EmbeddingError as error:
+            raise OptionsError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def _extend(checkpoint: Checkpoint, folder: str, embeddings: tuple[Embedding, ..
     if len(counts) != len(embeddings):
         raise OptionsError("embedding: expected each name once, got one twice")
     first = table.shape[0]
-    names = [name for token, count in counts.items() for name in _names(token, count)]
+    names = [name for token, count in counts.items() for name in token_names(token, count)]
     tokens = {name: first + index for index, name in enumerate(names)}
     if len(tokens) != len(names):
         raise OptionsError(
@@ -114,11 +113,6 @@ def _extend(checkpoint: Checkpoint, folder: str, embeddings: tuple[Embedding, ..
     )
 
 
-def _names(token: str, count: int) -> list[str]:
-    """``style``, ``style_1``, ...: the names that diffusers gives to several vectors."""
-    return [token, *(f"{token}_{index}" for index in range(1, count))]
-
-
 def _table(entries: Mapping[str, LazyTensor], folder: str) -> str:
     for name, entry in entries.items():
         if name.endswith(_TABLE) and len(entry.shape) == 2:
@@ -132,34 +126,22 @@ def vectors(embedding: Embedding, folder: str, table: LazyTensor) -> TensorEntry
     Raises:
         WeightsMismatchError: there are none, or they are of another width than ``table``'s.
     """
-    entries = _tensors(embedding)
-    found = [entries[key] for key in _KEYS[folder] if key in entries]
-    others = [key for keys in _KEYS.values() for key in keys if key in entries]
-    if not found and not others and len(entries) == 1:
-        found = list(entries.values())
-    if not found:
-        raise WeightsMismatchError(
-            f"{embedding.file}: expected vectors for {folder} ({_KEYS[folder][0]}, or one tensor alone), "
-            f"got {', '.join(list(entries)[:4])}"
-        )
-    entry, width = found[0], table.shape[1]
-    if len(entry.shape) not in (1, 2) or entry.shape[-1] != width or 0 in entry.shape:
-        base = _BASES.get(entry.shape[-1] if entry.shape else 0, "another model")
-        raise WeightsMismatchError(
-            f"{embedding.file}: expected vectors of {width} numbers for {folder}, got {list(entry.shape)}: "
-            f"the embedding is for {base}"
-        )
+    entries, width = _tensors(embedding), table.shape[1]
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    try:
+        entry = entries[vectors_in(shapes, folder, width, where=embedding.file)]
+    except EmbeddingError as error:
+        raise WeightsMismatchError(str(error)) from None
     return entry.reshaped((math.prod(entry.shape[:-1]), width))
 
 
 def _tensors(embedding: Embedding) -> dict[str, TensorEntry]:
-    """Those of the embedding; of what AUTOMATIC1111 saves, ``string_to_param`` has the vectors."""
-    entries = {
+    """Those of the embedding."""
+    return {
         name.removeprefix(embedding.prefix): entry
         for name, entry in open_weights([embedding.file]).entries.items()
         if name.startswith(embedding.prefix)
     }
-    return {name: e for name, e in entries.items() if name.startswith("string_to_param.")} or entries
 
 
 def _tokenizer_files(

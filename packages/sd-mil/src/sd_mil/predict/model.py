@@ -215,7 +215,7 @@ class MLModel:
                 "expected a model that Core ML has compiled, with engine='coreml' on a Mac, "
                 f"got the engine {self.engine.name}; sd_mil.compile_model writes an .mlmodelc anywhere"
             )
-        return str(opened.model.get_compiled_model_path())
+        return opened.compiled_path
 
     @classmethod
     def get_available_compute_devices(cls) -> list[Any]:

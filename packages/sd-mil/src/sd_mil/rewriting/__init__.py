@@ -15,6 +15,7 @@ from sd_mil.rewriting.passes import Pass, PassError, Property, rewrites
 from sd_mil.rewriting.recurrences import join_recurrences
 from sd_mil.rewriting.rows import compute_in_rows
 from sd_mil.rewriting.standardise import standardise
+from sd_mil.rewriting.text_encoders import with_rows, without_last_layers
 from sd_mil.rewriting.unused import drop_unused
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "returning",
     "rewrite",
     "rewrites",
+    "with_rows",
+    "without_last_layers",
 ]
 
 #: In order, after :func:`decode_constants`: casts and what is done to constants first, because they hide

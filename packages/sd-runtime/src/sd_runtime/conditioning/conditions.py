@@ -70,9 +70,13 @@ def conditions(
     positive: EncodedText,
     negative: EncodedText | None,
     extra_channels: Float | None,
+    empty: EncodedText | None = None,
 ) -> Conditions:
-    """Everything that ``unet`` is told; ``negative`` is None without guidance, the channels (1, K, H, W)."""
-    rows, guide = _rows(settings, positive, negative)
+    """Everything that ``unet`` is told; ``negative`` is None without guidance, the channels (1, K, H, W).
+
+    ``empty`` is the empty prompt, for ways of guidance that ask for it.
+    """
+    rows, guide = _rows(settings, positive, negative, empty)
     inputs = {"encoder_hidden_states": np.concatenate([row.text.states for row in rows])}
     if facts.conditioning.time_ids != "none":
         inputs["text_embeds"] = np.concatenate([_pooled(row.text) for row in rows])
@@ -86,7 +90,10 @@ def conditions(
 
 
 def _rows(
-    settings: ImageSettings, positive: EncodedText, negative: EncodedText | None
+    settings: ImageSettings,
+    positive: EncodedText,
+    negative: EncodedText | None,
+    empty: EncodedText | None,
 ) -> tuple[list[Row], Guide]:
     if negative is None:
         return [Row(positive)], unguided
@@ -94,7 +101,8 @@ def _rows(
         guide = GUIDANCE[settings.guidance_method or "cfg"](settings.guidance_scale)
         if settings.guidance_rescale:
             guide = rescaled(guide, settings.guidance_rescale)
-        return [Row(negative, is_negative=True), Row(positive)], guide
+        others = [negative] if empty is None else [empty, negative]
+        return [*(Row(text, is_negative=True) for text in others), Row(positive)], guide
     rows = [
         Row(positive),
         Row(negative, is_negative=True),

@@ -22,6 +22,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 MOMENTUM: Final = 0.0
 THRESHOLD: Final = 15.0
 ETA: Final = 0.0
+#: Of Perp-Neg: ComfyUI's default.
+NEGATIVE_SCALE: Final = 1.0
 
 #: predictions (n, C, H, W), one for each row of the conditions -> the one to follow, (1, C, H, W)
 Guide: TypeAlias = Callable[[Float], Float]
@@ -101,6 +103,27 @@ def optimally_scaled(guidance_scale: float) -> Guide:
     return guide
 
 
+def perpendicular_negative(guidance_scale: float, *, negative_scale: float = NEGATIVE_SCALE) -> Guide:
+    """Rows are [empty, negative, positive]; of what the negative adds, its parallel part is left out.
+
+    Of the negative's difference from the empty prompt only the part that is perpendicular to the positive's
+    counts, ``negative_scale`` of it: what both prompts have in common is not taken away.
+
+    Source: Armandpour et al., "Re-imagine the Negative Prompt Algorithm" (Perp-Neg), arXiv 2304.04968;
+    ComfyUI, comfy_extras/nodes_perpneg.py (``perp_neg``).
+    """
+
+    def guide(predictions: Float) -> Float:
+        empty, negative, positive = (row[None].astype(np.float64) for row in predictions)
+        towards, away = positive - empty, negative - empty
+        length = np.square(towards).sum()
+        parallel = (away * towards).sum() / length * towards if length else 0.0
+        guided = empty + guidance_scale * (towards - negative_scale * (away - parallel))
+        return np.asarray(guided, np.float32)
+
+    return guide
+
+
 def rescaled(guide: Guide, rescale: float) -> Guide:
     """``guide``, with a share ``rescale`` of its spread brought back to that of the positive row, the last.
 
@@ -117,11 +140,14 @@ def rescaled(guide: Guide, rescale: float) -> Guide:
     return rescaling
 
 
+#: The way that asks for a third row, of the empty prompt.
+PERP_NEG: Final = "perp_neg"
 #: Ways to guide by a negative row and a positive one, by the names of requests.
 GUIDANCE: Final[Mapping[str, Callable[[float], Guide]]] = {
     "cfg": classifier_free,
     "apg": adaptive_projected,
     "cfg_zero": optimally_scaled,
+    PERP_NEG: perpendicular_negative,
 }
 
 

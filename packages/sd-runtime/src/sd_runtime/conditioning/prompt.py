@@ -16,7 +16,8 @@ import numpy.typing as npt
 from sd_bundle import Bundle, BundleError, HiddenStates
 from sd_tokenize import ClipTokenizer, TokenizerError, Tokens
 
-from sd_runtime.conditioning.guidance import is_guided
+from sd_runtime.conditioning.guidance import PERP_NEG, is_guided
+from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.errors import PromptTruncatedWarning, SettingsError
 from sd_runtime.model import LoadedModel
 from sd_runtime.models import Models
@@ -57,12 +58,21 @@ class EncodedText:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The prompts of one picture: ``negative`` with guidance, ``empty`` with guidance that asks for it."""
+
+    positive: EncodedText
+    negative: EncodedText | None = None
+    empty: EncodedText | None = None
+
+
 class Prompts:
     """Prompts through the text encoders of a bundle; the last few are remembered, so that these may go."""
 
-    def __init__(self, models: Models) -> None:
-        """Nothing is loaded before a prompt is encoded."""
-        self._models = models
+    def __init__(self, models: Models, text: TextChanges | None = None) -> None:
+        """Nothing is loaded before a prompt is encoded; ``text`` is what was done to the encoders."""
+        self._models, self._text = models, text or TextChanges()
         self._encoded: dict[tuple[str, PromptSyntax | None], EncodedText] = {}
         self._lock = Lock()
 
@@ -71,15 +81,20 @@ class Prompts:
         with self._lock:
             self._encoded = {}
 
-    def of(self, settings: ImageSettings) -> tuple[EncodedText, EncodedText | None]:
+    def of(self, settings: ImageSettings) -> Texts:
         """The prompt, and what guidance leads away from, if there is any."""
         facts, syntax = self._models.bundle.manifest.model, settings.prompt_syntax
         positive = self.encode(settings.prompt, syntax)
         if not is_guided(settings, facts):
-            return positive, None
-        if facts.conditioning.zero_empty_negative and not settings.negative_prompt:
-            return positive, positive.zeroed()
-        return positive, self.encode(settings.negative_prompt, syntax)
+            return Texts(positive)
+
+        def away(prompt: str) -> EncodedText:
+            if facts.conditioning.zero_empty_negative and not prompt:
+                return positive.zeroed()
+            return self.encode(prompt, syntax)
+
+        needs_empty = settings.guidance_method == PERP_NEG
+        return Texts(positive, away(settings.negative_prompt), away("") if needs_empty else None)
 
     def encode(self, prompt: str, syntax: PromptSyntax | None = None) -> EncodedText:
         """``prompt`` for the denoiser; warns of what is cut off it. Errors as :func:`encode_prompt`."""
@@ -96,7 +111,7 @@ class Prompts:
     def _run(self, prompt: str, syntax: PromptSyntax | None) -> EncodedText:
         bundle = self._models.bundle
         pooled = bundle.manifest.model.conditioning.time_ids != "none"
-        encoders = _encoders(self._models)
+        encoders = _encoders(self._models, self._text)
         return encode_prompt(encoders, prompt, length=attended(bundle), pooled=pooled, syntax=syntax)
 
 
@@ -107,23 +122,18 @@ def attended(bundle: Bundle) -> int | None:
     return states[-1] if states else None
 
 
-def _encoders(models: Models) -> list[TextEncoder]:
+def _encoders(models: Models, text: TextChanges) -> list[TextEncoder]:
     encodings = models.bundle.manifest.model.text_encoders
     if not encodings:
         models.bundle.only("text_encoder")  # says what the bundle has instead
     return [
         TextEncoder(
             models.of(models.bundle.component(encoding.component)),
-            _tokenizer(models.bundle, encoding.tokenizer),
+            text.tokenizer(models.bundle, encoding),
             encoding.hidden_states,
         )
         for encoding in encodings
     ]
-
-
-def _tokenizer(bundle: Bundle, folder: str) -> ClipTokenizer:
-    with bundle.unchanged(folder):
-        return ClipTokenizer.from_folder(bundle.path / folder)
 
 
 def encode_prompt(

@@ -6,13 +6,13 @@ Source: arXiv 2307.01952 (SDXL), section 2.5; diffusers' ``denoising_end`` and `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Final
 
 from sd_bundle import ModelFacts
 from sd_schedulers import Resumed, Step
 
 from sd_runtime.errors import SettingsError
+from sd_runtime.tasks.turns import in_turn
 
 #: The share of the training timesteps after which it takes over.
 START: Final = 0.8
@@ -39,10 +39,9 @@ def refined(
 
     ``make_room`` is called between the two; ``asked`` is how many steps the caller counts on.
     """
-    for step in steps:
-        yield replace(step, total=max(step.total, asked))
-    del steps  # and with it the hold on the base's denoiser
-    make_room()
-    for later in resume(Resumed(step.latent, start)):
-        done = step.index + 1
-        yield replace(later, index=done + later.index, total=done + later.total)
+
+    def more(last: Step) -> Iterator[Step]:
+        make_room()
+        return resume(Resumed(last.latent, start))
+
+    return in_turn(steps, more, total=lambda step: max(step.total, asked))

@@ -15,5 +15,9 @@ def begin(given: Given) -> Begun:
 
 
 TEXT_TO_IMAGE: Final = Task(
-    name="text-to-image", models=frozenset(("text-to-image",)), begin=begin, refinable=True
+    name="text-to-image",
+    models=frozenset(("text-to-image",)),
+    begin=begin,
+    refinable=True,
+    in_two_passes=True,
 )
