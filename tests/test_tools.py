@@ -13,6 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import apart
+import figure
 import pytest
 import results
 
@@ -115,6 +116,12 @@ def test_a_file_of_something_else_is_no_result(tmp_path):
     (tmp_path / "other.json").write_text('{"rows": [{"name": "x"}]}')
     with pytest.raises(ValueError, match=r"other\.json: expected results of a benchmark"):
         results.read(tmp_path / "other.json")
+
+
+def test_the_figure_is_that_of_the_results(tmp_path):
+    docs = TOOLS.parent / "docs"
+    figure.main([*map(str, sorted((docs / "results").glob("*.json"))), "-o", str(tmp_path / "figure.svg")])
+    assert (tmp_path / "figure.svg").read_bytes() == (docs / "figure.svg").read_bytes()
 
 
 def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
