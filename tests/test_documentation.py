@@ -119,7 +119,7 @@ def test_every_public_name_is_in_the_reference():
 
 def test_a_name_is_followed_to_its_definition():
     assert reference.origin("sd_mil", "MLModel").path == "sd_mil.predict.model.MLModel"
-    assert reference.origin("sd_convert", "convert").path == "sd_convert.convert.convert"
+    assert reference.origin("sd_convert", "convert").path == "sd_convert.conversion.convert.convert"
     assert (
         reference.origin("sd_mil.engines", "AUTO").comment
         == "Core ML where it is, the portable engine elsewhere."

@@ -126,8 +126,8 @@ def test_the_figure_is_that_of_the_results(tmp_path):
 
 def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
     """TAESD's, the smallest: all are as they are made now, but the one that is damaged here."""
-    stores = pytest.importorskip("sd_convert.stores")
-    lowered = pytest.importorskip("sd_convert.lowered")
+    stores = pytest.importorskip("sd_convert.conversion.stores")
+    lowered = pytest.importorskip("sd_convert.conversion.lowered")
     copied = stores.ProgramFolder(Path(shutil.copytree(stores.SHIPPED.folder, tmp_path / "copied")), "copied")
     damaged = next(
         path

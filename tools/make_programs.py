@@ -21,12 +21,12 @@ from typing import Any, Final
 
 from bench_checkpoint import MODELS
 from sd_convert import KINDS, Checkpoint, ConversionOptions
+from sd_convert.checkpoint.weights import LazyWeights
 from sd_convert.components import Part, kind_named
+from sd_convert.conversion.precision import Precision, reduced
+from sd_convert.conversion.programs import Programs
+from sd_convert.conversion.stores import SHIPPED, compressed, file_name
 from sd_convert.facts import chosen_sizes, read_facts, section
-from sd_convert.precision import Precision, reduced
-from sd_convert.programs import Programs
-from sd_convert.stores import SHIPPED, compressed, file_name
-from sd_convert.weights import LazyWeights
 
 #: The largest that the compressed programs may be together.
 MOST_BYTES: Final = 10_000_000
@@ -101,7 +101,7 @@ SHIPPED_MODELS: Final[Mapping[str, Model]] = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A tensor that is not there: see :class:`sd_convert.tensors.LazyTensor`."""
+    """A tensor that is not there: see :class:`sd_convert.checkpoint.tensors.LazyTensor`."""
 
     shape: tuple[int, ...]
     dtype: str = "F16"

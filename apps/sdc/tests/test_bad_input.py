@@ -75,7 +75,7 @@ def test_interrupted_conversion_leaves_the_old_bundle(sdc, checkpoint, bundle, t
         raise KeyboardInterrupt
 
     before = fingerprint(bundle)
-    monkeypatch.setattr(sys.modules["sd_convert.convert"]._Work, "_write", interrupt)
+    monkeypatch.setattr(sys.modules["sd_convert.conversion.convert"]._Work, "_write", interrupt)
     done = sdc("convert", checkpoint, "-o", bundle, "--overwrite")
     refused(done, "interrupted")
     assert done.status == 130

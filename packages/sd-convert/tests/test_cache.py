@@ -26,8 +26,8 @@ from sd_convert import (
     verify,
 )
 from sd_convert.components import Part
-from sd_convert.lowered import LoweredComponent, header_of, pack, tensor_hash, unpack
-from sd_convert.write import PRECISIONS
+from sd_convert.conversion.lowered import LoweredComponent, header_of, pack, tensor_hash, unpack
+from sd_convert.conversion.write import PRECISIONS
 from sd_mil import Block, Description, Function, Program, read_package
 
 pytestmark = pytest.mark.long
@@ -69,7 +69,7 @@ def test_again_is_the_same_without_any_of_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Part, "build", None)
-    monkeypatch.setattr(sys.modules["sd_convert.convert"], "load_libraries", None)
+    monkeypatch.setattr(sys.modules["sd_convert.conversion.convert"], "load_libraries", None)
     checkpoint = open_checkpoint(tiny)
     assert all(component.is_reused for component in plan(checkpoint, cache=cache).components)
     report = convert(checkpoint, tmp_path / "again", cache=cache)

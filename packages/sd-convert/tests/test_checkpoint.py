@@ -22,7 +22,7 @@ from sd_convert import (
     VariantError,
     open_checkpoint,
 )
-from sd_convert.variants import choose_variant
+from sd_convert.checkpoint.variants import choose_variant
 
 UNET_FP16 = "diffusion_pytorch_model.fp16.safetensors"
 

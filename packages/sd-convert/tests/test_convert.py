@@ -36,7 +36,7 @@ from sd_mil import read_package
 pytestmark = pytest.mark.long
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
+MACHINE = sys.modules["sd_convert.conversion.convert"]  # the package has a function of the same name
 UNET_ONLY = ConversionOptions(components=("unet",))
 
 

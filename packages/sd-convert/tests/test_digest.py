@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from sd_bundle import FileHashes
-from sd_convert.digest import digest
-from sd_convert.weights import LazyWeights, open_weights
+from sd_convert.checkpoint.digest import digest
+from sd_convert.checkpoint.weights import LazyWeights, open_weights
 
 
 @pytest.fixture

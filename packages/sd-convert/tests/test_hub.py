@@ -19,7 +19,7 @@ from sd_convert import (
     UnsupportedArchitectureError,
     open_checkpoint,
 )
-from sd_convert.quiet_hub import without_telemetry
+from sd_convert.checkpoint.quiet_hub import without_telemetry
 
 COMMIT = "0" * 40
 

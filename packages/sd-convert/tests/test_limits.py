@@ -21,9 +21,9 @@ from sd_convert import (
     convert,
     open_checkpoint,
 )
-from sd_convert.limits import limits_named
+from sd_convert.conversion.limits import limits_named
 
-MACHINE = sys.modules["sd_convert.convert"]  # the package has a function of the same name
+MACHINE = sys.modules["sd_convert.conversion.convert"]  # the package has a function of the same name
 Usage = namedtuple("Usage", "total used free")
 HALVES = ConversionOptions(components=("vae_encoder", "vae_decoder"), compute_precision=("fp16",))
 

@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 from sd_bundle import AddedEmbedding, CustomVae, FileHashes, MergedLora, SourceFile, open_bundle
 from sd_convert import Checkpoint, ConversionOptions, Embedding, Lora, convert, open_checkpoint
-from sd_convert.bundle import model_facts
+from sd_convert.checkpoint.origins import weight_sources
+from sd_convert.conversion.bundle import model_facts
 from sd_convert.facts import chosen_sizes, read_facts
-from sd_convert.origins import weight_sources
 
 UNET, TEXT = "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.fp16.safetensors"
 VAE = "vae/diffusion_pytorch_model.fp16.safetensors"

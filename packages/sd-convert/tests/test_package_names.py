@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sd_bundle import check_relative
-from sd_convert.metadata import package_name
+from sd_convert.components.metadata import package_name
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=200))

@@ -25,11 +25,11 @@ from sd_convert import (
     verify,
 )
 from sd_convert.components import Part, kind_named, part_of
+from sd_convert.conversion.overflow import largest_activation
+from sd_convert.conversion.precision import Precision, known_precision
+from sd_convert.conversion.programs import Programs
+from sd_convert.conversion.write import lower_component
 from sd_convert.facts import chosen_sizes
-from sd_convert.overflow import largest_activation
-from sd_convert.precision import Precision, known_precision
-from sd_convert.programs import Programs
-from sd_convert.write import lower_component
 from sd_mil import read_package
 
 VAE = "vae/diffusion_pytorch_model.fp16.safetensors"

@@ -22,8 +22,8 @@ from sd_convert.components.architecture import (
     VISION_DEFAULTS,
     network_config,
 )
-from sd_convert.lowered import header_of
-from sd_convert.stores import SHIPPED, ProgramFolder, compressed, file_name
+from sd_convert.conversion.lowered import header_of
+from sd_convert.conversion.stores import SHIPPED, ProgramFolder, compressed, file_name
 from transformers import CLIPTextConfig, CLIPVisionConfig
 
 pytestmark = pytest.mark.long
@@ -104,7 +104,7 @@ def test_a_known_architecture_takes_no_torch(
         (part,) = convert(open_checkpoint(taesd), tmp_path / "quick", DECODER).components
     assert part.program == "sd-convert"
     nothing = ProgramFolder(tmp_path / "nothing", "nothing")
-    monkeypatch.setattr(sys.modules["sd_convert.programs"], "SHIPPED", nothing)
+    monkeypatch.setattr(sys.modules["sd_convert.conversion.programs"], "SHIPPED", nothing)
     (part,) = convert(open_checkpoint(taesd), tmp_path / "full", DECODER).components
     assert part.program is None
     quick, full = (

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from sd_convert import CheckpointError, ConversionOptions, open_checkpoint
+from sd_convert.checkpoint.weights import open_weights
 from sd_convert.components import build_component
-from sd_convert.weights import open_weights
 
 EMA = {"decay": 0.9999, "min_decay": 0.0, "optimization_step": 500, "power": 0.667, "inv_gamma": 1.0}
 

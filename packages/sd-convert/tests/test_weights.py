@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from sd_convert import CheckpointError, IncompleteCheckpointError
-from sd_convert.weights import open_weights
+from sd_convert.checkpoint.weights import open_weights
 
 DTYPES = (torch.float16, torch.float32, torch.float64, torch.bfloat16)
 

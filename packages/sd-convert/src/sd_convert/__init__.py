@@ -3,9 +3,12 @@
 Importing this package loads neither torch nor coremltools: they come with the first conversion.
 """
 
-from .cache import CacheUsage, ConversionCache
-from .checkpoint import Checkpoint
-from .component import Component, PortSpec, Weights
+from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.embeddings import Embedding
+from .checkpoint.lora import Lora
+from .checkpoint.networks import SeparateNetwork, open_network, with_networks
+from .checkpoint.opening import open_checkpoint
+from .checkpoint.single_file import read_controlnet_file
 from .components import (
     KINDS,
     ComponentKind,
@@ -16,8 +19,15 @@ from .components import (
     on_meta_device,
     sample_inputs,
 )
-from .convert import ComponentReport, ConversionReport, Progress, convert
-from .embeddings import Embedding
+from .components.component import Component, PortSpec, Weights
+from .components.metadata import portable
+from .conversion.cache import CacheUsage, ConversionCache
+from .conversion.convert import ComponentReport, ConversionReport, Progress, convert
+from .conversion.like import Likeness
+from .conversion.options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
+from .conversion.plan import ComponentPlan, Plan, plan
+from .conversion.transform import Transform, Transformed
+from .conversion.write import WrittenPackage, write_component
 from .errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -45,17 +55,7 @@ from .facts import (
     check_known_options,
     check_values,
 )
-from .like import Likeness
-from .lora import Lora
-from .metadata import portable
-from .networks import SeparateNetwork, open_network, with_networks
-from .opening import open_checkpoint
-from .options import ATTENTION_IMPLEMENTATIONS, COMPUTE_UNITS, ConversionOptions
-from .plan import ComponentPlan, Plan, plan
-from .single_file import read_controlnet_file
-from .transform import Transform, Transformed
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
-from .write import WrittenPackage, write_component
 
 __all__ = [
     "ADAPTER_RESIDUAL",

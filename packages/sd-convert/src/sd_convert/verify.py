@@ -15,13 +15,13 @@ from sd_bundle import Bundle, BundleComponent, Variant, open_bundle
 from sd_mil import MLModel, psnr
 from sd_mil.engines import Engine
 
-from .bundle import model_facts
-from .checkpoint import Checkpoint
-from .component import Component
+from .checkpoint.checkpoint import Checkpoint
 from .components import KINDS, ComponentKind, Part, Ports, part_of
+from .components.component import Component
+from .conversion.bundle import model_facts
+from .conversion.options import ConversionOptions, check_components
 from .errors import OptionsError, VerificationError
 from .facts import Facts, chosen_sizes, read_facts, stated_sizes
-from .options import ConversionOptions, check_components
 
 #: Apple's threshold for a sound conversion (``report_correctness`` in torch2coreml.py).
 MIN_PSNR: Final = 35.0

@@ -20,7 +20,7 @@ from sd_convert import (
     sample_inputs,
     verify,
 )
-from sd_convert.bundle import model_facts
+from sd_convert.conversion.bundle import model_facts
 from sd_convert.facts import chosen_sizes, read_facts
 from sd_mil import MLModel
 from torch import nn

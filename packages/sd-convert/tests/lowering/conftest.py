@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sd_convert.component import Component, PortSpec
-from sd_convert.write import WrittenPackage, write_component
+from sd_convert.components.component import Component, PortSpec
+from sd_convert.conversion.write import WrittenPackage, write_component
 from sd_mil import MLModel
 from torch import Tensor, nn
 

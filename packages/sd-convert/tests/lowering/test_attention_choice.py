@@ -10,9 +10,9 @@ import pytest
 import torch
 from sd_attention import CHUNK_SIZE, opaque
 from sd_convert import open_checkpoint
-from sd_convert.choice import chooser
+from sd_convert.conversion.options import ConversionOptions
 from sd_convert.errors import OptionsError
-from sd_convert.options import ConversionOptions
+from sd_convert.lowering.choice import chooser
 from sd_convert.targets import TARGETS
 from sd_mil import MLModel, psnr, read_package
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ def test_fused_attention_is_refused_where_a_system_lacks_it():
 )
 def test_a_tiny_unet_of_an_odd_size_equals_torch(attention, target, unit, tiny, tmp_path):
     from sd_convert.components import build_component
-    from sd_convert.write import write_component
+    from sd_convert.conversion.write import write_component
 
     options = ConversionOptions(latent_height=24, latent_width=40)  # 960 tokens, 512 and 448
     component = build_component("unet", open_checkpoint(tiny), options)

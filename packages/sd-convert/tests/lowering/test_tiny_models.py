@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from sd_convert import open_checkpoint
-from sd_convert.component import Component
 from sd_convert.components import build_component
-from sd_convert.options import ConversionOptions
-from sd_convert.write import write_component
+from sd_convert.components.component import Component
+from sd_convert.conversion.options import ConversionOptions
+from sd_convert.conversion.write import write_component
 from sd_mil import MLModel, psnr, read_package
 
 REFERENCE_PACKAGES = {

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sd_convert.conversion.write import write_component
 from sd_convert.coreml import import_coremltools
 from sd_convert.errors import LoweringError, OptionsError, WeightsMismatchError
 from sd_convert.targets import TARGETS
-from sd_convert.write import write_component
 from sd_mil import read_package
 from torch import Tensor, nn
 

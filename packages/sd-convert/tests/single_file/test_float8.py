@@ -18,7 +18,7 @@ from sd_convert import (
     build_component,
     open_checkpoint,
 )
-from sd_convert.weights import open_weights
+from sd_convert.checkpoint.weights import open_weights
 from torch import Tensor
 
 FORMATS = (torch.float8_e4m3fn, torch.float8_e5m2)

@@ -15,14 +15,14 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
+from sd_convert.checkpoint.single_file.blocks import diffusers_blocks, original_blocks
+from sd_convert.checkpoint.single_file.clip import text_config
+from sd_convert.checkpoint.single_file.detect import Place
+from sd_convert.checkpoint.single_file.source import network_tensors
+from sd_convert.checkpoint.single_file.unet import unet_config
+from sd_convert.checkpoint.single_file.vae import vae_config
+from sd_convert.checkpoint.tensors import TensorEntry
 from sd_convert.families import FAMILIES
-from sd_convert.single_file.blocks import diffusers_blocks, original_blocks
-from sd_convert.single_file.clip import text_config
-from sd_convert.single_file.detect import Place
-from sd_convert.single_file.source import network_tensors
-from sd_convert.single_file.unet import unet_config
-from sd_convert.single_file.vae import vae_config
-from sd_convert.tensors import TensorEntry
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"

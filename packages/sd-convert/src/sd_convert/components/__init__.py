@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from sd_convert.checkpoint import Checkpoint
-from sd_convert.component import Component
+from sd_convert.checkpoint.checkpoint import Checkpoint
+from sd_convert.components.component import Component
+from sd_convert.conversion.options import ConversionOptions
 from sd_convert.coreml import import_coremltools
 from sd_convert.facts import chosen_sizes
-from sd_convert.options import ConversionOptions
 
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Drawing, Network, Shapes

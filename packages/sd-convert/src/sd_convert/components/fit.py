@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sd_convert.checkpoint.tensors import READABLE_DTYPES
+from sd_convert.checkpoint.weights import LazyWeights
 from sd_convert.errors import WeightsMismatchError
-from sd_convert.tensors import READABLE_DTYPES
-from sd_convert.weights import LazyWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ class FittedWeights:
     names: Mapping[str, str]
 
     def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
-        """The tensor, see :class:`~sd_convert.weights.LazyWeights`."""
+        """The tensor, see :class:`~sd_convert.checkpoint.weights.LazyWeights`."""
         return self.tensors[self.names[name]]
 
     def __contains__(self, name: object) -> bool:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sd_bundle import Role
 
-from sd_convert.component import PortDType
+from sd_convert.components.component import PortDType
+from sd_convert.components.metadata import SUMMARY, package_name
 from sd_convert.facts import Facts, Section, Sizes
-from sd_convert.metadata import SUMMARY, package_name
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sd_convert.checkpoint import Checkpoint
-from sd_convert.component import Component, PortDType, PortSpec
+from sd_convert.checkpoint.checkpoint import Checkpoint
+from sd_convert.checkpoint.weights import LazyWeights
+from sd_convert.components.component import Component, PortDType, PortSpec
+from sd_convert.components.metadata import Metadata, describe
+from sd_convert.conversion.options import ConversionOptions
 from sd_convert.errors import OptionsError
 from sd_convert.facts import Facts, Section, Sizes, read_facts, section
-from sd_convert.metadata import Metadata, describe
-from sd_convert.options import ConversionOptions
-from sd_convert.weights import LazyWeights
 
 from .fit import fit_weights
 from .kind import ComponentKind, Drawing

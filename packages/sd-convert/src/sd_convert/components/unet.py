@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
+from sd_convert.components.metadata import SUMMARY, package_name
 from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL, Facts, Section, Sizes, UNetFacts
 from sd_convert.facts.supported import check_known_options, check_text_width, check_unet
 from sd_convert.families import TIME_ID_COUNTS
-from sd_convert.metadata import SUMMARY, package_name
 
 from . import draws
 from .architecture import UNET_DEFAULTS, UNET_IGNORED, network_config

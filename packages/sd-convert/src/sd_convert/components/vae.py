@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from sd_convert.checkpoint.single_file.vae import is_of_training
 from sd_convert.facts import Facts, Section, Sizes
 from sd_convert.facts.supported import check_known_options, check_vae
 from sd_convert.facts.vae import TINY
-from sd_convert.single_file.vae import is_of_training
 
 from . import draws
 from .architecture import TINY_VAE_DEFAULTS, VAE_DEFAULTS, VAE_IGNORED, network_config

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from sd_bundle import Distillation, PredictionType
 
-from sd_convert.checkpoint import TOKENIZERS, Checkpoint
+from sd_convert.checkpoint.checkpoint import TOKENIZERS, Checkpoint
 from sd_convert.families import Family, family_of
 
 from .section import Section

@@ -12,7 +12,7 @@ from sd_convert.errors import IncompleteCheckpointError, OptionsError
 from .read import Facts
 
 if TYPE_CHECKING:
-    from sd_convert.options import ConversionOptions
+    from sd_convert.conversion.options import ConversionOptions
 
 #: What the names of a ControlNet's residuals begin with; a number follows.
 RESIDUAL: Final = "additional_residual_"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from sd_convert.casting import cast
-from sd_convert.checkpoint_tensors import CheckpointTensor
-from sd_convert.choice import Choose
-from sd_convert.component import Weights
-from sd_convert.computed import evaluate
+from sd_convert.components.component import Weights
 from sd_convert.errors import WeightsMismatchError
+from sd_convert.lowering.casting import cast
+from sd_convert.lowering.checkpoint_tensors import CheckpointTensor
+from sd_convert.lowering.choice import Choose
+from sd_convert.lowering.computed import evaluate
 
 from .mil_builder import new_mil_builder
 from .values import Tensor, Weight, stored

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from sd_convert.computed import Expression
+from sd_convert.lowering.computed import Expression
 
 from .values import Weight
 

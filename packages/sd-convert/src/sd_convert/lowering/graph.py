@@ -13,11 +13,11 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
-from sd_convert.choice import Choose
-from sd_convert.component import Component
+from sd_convert.components.component import Component
 from sd_convert.coreml import import_coremltools
 from sd_convert.errors import LoweringError
-from sd_convert.export import Exported
+from sd_convert.lowering.choice import Choose
+from sd_convert.lowering.export import Exported
 
 from . import aten  # noqa: F401 - registers the lowerers
 from .builder import Builder

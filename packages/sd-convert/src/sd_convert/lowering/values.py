@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sd_convert.computed import Expression
+from sd_convert.lowering.computed import Expression
 
 from .views import View
 

@@ -1,0 +1,1 @@
+"""From a checkpoint and options to a bundle: plan, precision, cache, programs, packages."""
