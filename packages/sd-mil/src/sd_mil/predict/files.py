@@ -15,11 +15,12 @@ from typing import Any
 
 from sd_mil.errors import MissingEngineError, PackageError, UnsupportedModelError
 from sd_mil.format import layout_of, write_package
+from sd_mil.format.appearing import appearing
 from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field
 from sd_mil.format.files import manifest_model, message_bytes
 from sd_mil.format.wire import Message
-from sd_mil.format.writer import appearing, write_encoded
+from sd_mil.format.writer import write_encoded
 from sd_mil.ir.program import Package, Pipeline, Program
 
 #: The field of ``Model`` that says its ports and metadata.
