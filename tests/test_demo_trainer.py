@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from demo_checkpoint.pictures import SIZE, draw
+from demo_checkpoint.pictures import draw
 from demo_checkpoint.tokenizer import WORDS, write_tokenizer
 from demo_checkpoint.train import crop, phrasings, run_stage
 from sd_tokenize import ClipTokenizer
 from sdc.demo.captions import COLOURS, every_caption, seen_captions, unseen_captions
 from sdc.demo.judge import judge
+from sdc.demo.shapes import SIZE
 from torch import nn
 
 

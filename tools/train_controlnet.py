@@ -17,24 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_checkpoint.pictures import SIZE, coverage, edges, paint
+from demo_checkpoint.pictures import paint
 from demo_checkpoint.train import SEED, caption_ids, run_stage, to_unit
 from sdc.demo.captions import COLOURS, seen_captions
+from sdc.demo.shapes import coverage, edges, place
 from torch import nn
 from train_palettized import open_pipeline
 
 #: Of a captioned picture, how often the caption is left out, so that both guided branches obey the edges.
 _UNCAPTIONED = 0.25
-_RADII = (15, 42)
-_MARGIN = 1.25  # of the radius: what a star or triangle reaches beyond it
-
-
-def place(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Centre and radius, in pixels, of a shape that lies within the picture."""
-    radius = rng.uniform(*_RADII)
-    reach = min(SIZE / 2, radius * _MARGIN)
-    x, y = rng.uniform(reach, SIZE - reach, size=2)
-    return float(x), float(y), float(radius)
 
 
 @torch.no_grad()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from sdc.demo.shapes import SIZE
 from transformers import CLIPTextConfig, CLIPTextModel
-
-from demo_checkpoint.pictures import SIZE
 
 TEXT_WIDTH = 96
 

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from sdc.demo.captions import COLOURS, SHAPES, Caption, seen_captions
+from sdc.demo.shapes import SIZE
 from torch import nn
 
 from demo_checkpoint.model import new_scheduler, new_text_encoder, new_unet, new_vae
-from demo_checkpoint.pictures import SIZE, draw
+from demo_checkpoint.pictures import draw
 from demo_checkpoint.tokenizer import write_tokenizer
 
 SEED = 20260

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sd_convert import ConversionReport, VerificationReport
 
     from sdc.demo.captions import Caption
+    from sdc.demo.conditioned import Conditioned
     from sdc.demo.sheet import Exhibit
 
 _SEED = 93
@@ -28,10 +29,17 @@ _SEED = 93
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("sdc-demo"),
     show_default=True,
-    help="Folder for bundle/ and demo.png; a bundle of an earlier run there is replaced.",
+    help="Folder for bundle/, controlled/ and demo.png; bundles of an earlier run there are replaced.",
 )
 @click.option(
     "--pictures", type=click.IntRange(1, 200), default=24, show_default=True, help="How many to draw."
+)
+@click.option(
+    "--conditioned",
+    type=click.IntRange(0, 100),
+    default=3,
+    show_default=True,
+    help="How many to draw with a ControlNet and an edge map.",
 )
 @click.option("--num-inference-steps", default=20, show_default=True, help="Sampling steps for each.")
 @click.option(
@@ -47,6 +55,7 @@ def command(
     *,
     output: Path,
     pictures: int,
+    conditioned: int,
     num_inference_steps: int,
     copy: Path | None,
     as_json: bool,
@@ -54,12 +63,11 @@ def command(
     """Convert the demo checkpoint, hold every output against torch, and draw a contact sheet.
 
     The checkpoint is a small latent diffusion model that knows captions of the form
-    "a red circle on a blue background".
+    "a red circle on a blue background". With it comes a ControlNet for edge maps.
     """
-    from sd_convert import ConversionOptions, open_checkpoint, verify
-
-    from sdc.commands.convert import conversion_facts, run_conversion
+    from sdc.commands.convert import conversion_facts
     from sdc.console import console
+    from sdc.demo.conditioned import EDGES, draw_conditioned, wanted_pictures
     from sdc.demo.sheet import contact_sheet
     from sdc.demo.shipped import demo_checkpoint
 
@@ -70,35 +78,64 @@ def command(
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with demo_checkpoint() as folder:
-        checkpoint = open_checkpoint(folder)
-        options = ConversionOptions(model_version="sdc-demo", overwrite=True)
-        conversion = run_conversion(checkpoint, output / "bundle", options)
-        with console(err=True).status("verifying against torch"):
-            verification = verify(output / "bundle", checkpoint)
+        conversion, verification = convert_and_verify(folder, output / "bundle")
+        steering = convert_and_verify(folder, output / "controlled", EDGES) if conditioned else None
     exhibits = draw_all(output / "bundle", demo_captions(pictures), num_inference_steps=num_inference_steps)
-    save_atomically(contact_sheet(exhibits), output / "demo.png")
+    steered = (
+        draw_conditioned(
+            output / "controlled", wanted_pictures(conditioned), num_inference_steps=num_inference_steps
+        )
+        if conditioned
+        else []
+    )
+    save_atomically(contact_sheet(exhibits, steered), output / "demo.png")
     seconds = time.perf_counter() - began
     if as_json:
         facts = conversion_facts(conversion, verification)
-        print_json(facts | _exhibited(exhibits, output / "demo.png") | {"seconds": seconds})
+        print_json(facts | _exhibited(exhibits, steered, output / "demo.png") | {"seconds": seconds})
     else:
-        _print(conversion, verification, exhibits, output, seconds)
-    ctx.exit(0 if verification.passed else 1)
+        _print(conversion, verification, exhibits, steered, output, seconds)
+    ctx.exit(0 if verification.passed and (steering is None or steering[1].passed) else 1)
 
 
-def _exhibited(exhibits: list[Exhibit], sheet: Path) -> dict[str, Any]:
+def convert_and_verify(
+    folder: Path, bundle: Path, controlnet: str | None = None
+) -> tuple[ConversionReport, VerificationReport]:
+    """The demo checkpoint in ``folder`` as a bundle, with the ControlNet of that name if one is given."""
+    from sd_controlnet.conversion import with_controlnets
+    from sd_convert import KINDS, ConversionOptions, open_checkpoint, verify
+
+    from sdc.commands.convert import run_conversion
+    from sdc.console import console
+
+    controlnets = [] if controlnet is None else [folder / controlnet]
+    checkpoint, more = with_controlnets(open_checkpoint(folder), controlnets)
+    options = ConversionOptions(
+        model_version="sdc-demo", overwrite=True, unet_support_controlnet=controlnet is not None
+    )
+    kinds = (*KINDS, *more)
+    conversion = run_conversion(checkpoint, bundle, options, kinds=kinds)
+    with console(err=True).status("verifying against torch"):
+        return conversion, verify(
+            bundle, checkpoint, kinds=kinds, components=("unet", controlnet) if controlnet else None
+        )
+
+
+def _exhibited(exhibits: list[Exhibit], steered: list[Conditioned], sheet: Path) -> dict[str, Any]:
     """For ``--json``: what each picture shows, as far as the judge can see it."""
     pictures = [
         {"caption": str(one.caption), "seen": str(one.verdict), "right": one.right, "in_training": one.seen}
         for one in exhibits
     ]
-    return {"sheet": str(sheet), "pictures": pictures}
+    conditioned = [{"caption": str(one.wanted.caption), "overlap": one.overlap} for one in steered]
+    return {"sheet": str(sheet), "pictures": pictures, "conditioned": conditioned}
 
 
 def _print(
     conversion: ConversionReport,
     verification: VerificationReport,
     exhibits: list[Exhibit],
+    steered: list[Conditioned],
     output: Path,
     seconds: float,
 ) -> None:
@@ -112,6 +149,9 @@ def _print(
     for exhibit in exhibits:
         if not exhibit.right:
             console().print(f"  asked for {exhibit.caption}; the judge sees {exhibit.verdict}")
+    if steered:
+        mean = sum(one.overlap for one in steered) / len(steered)
+        console().print(f"with a ControlNet: shapes overlap their edge maps by {mean:.0%} on average")
     console().print(
         f"wrote {output / 'bundle'} and {output / 'demo.png'} in {seconds:.0f} s, "
         f"peak memory {size(peak_memory())}",

@@ -48,14 +48,29 @@ class Verdict:
 
 def judge(picture: Image.Image) -> Verdict:
     """Look at a picture of one flat shape on a flat background, of any size."""
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    ground = np.median(_border(pixels), axis=0)
-    region = largest_region(np.linalg.norm(pixels - ground, axis=-1) > _DIFFERENT)
+    pixels, ground = _pixels(picture)
+    region = _region(pixels, ground)
     background = name_colour(ground)
     if not _SMALLEST_REGION <= region.mean() <= _LARGEST_REGION:
         return Verdict(None, None, background)
     colour = name_colour(np.median(pixels[_interior(region)], axis=0))
     return Verdict(colour, name_shape(region), background)
+
+
+def overlap(picture: Image.Image, wanted: Mask) -> float:
+    """Intersection over union, 0..1, of the region that a picture shows with the (H, W) it was to show."""
+    region = _region(*_pixels(picture))
+    return float((region & wanted).sum() / max(1, (region | wanted).sum()))
+
+
+def _pixels(picture: Image.Image) -> tuple[FloatArray, FloatArray]:
+    """The picture's, and what its background is."""
+    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
+    return pixels, np.median(_border(pixels), axis=0)
+
+
+def _region(pixels: FloatArray, ground: FloatArray) -> Mask:
+    return largest_region(np.linalg.norm(pixels - ground, axis=-1) > _DIFFERENT)
 
 
 def name_colour(rgb: FloatArray) -> str | None:
