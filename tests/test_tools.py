@@ -11,9 +11,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import apart
+import figure
 import pytest
+import results
 
 pytest.importorskip("torch")
 pytest.importorskip("openvino")
@@ -33,6 +36,7 @@ ELSEWHERE = {
     "rivals",  # compression_report, and test_rivals
     "bench_packages",  # bench_engine makes its compressed packages with it
     "fuzz_models",  # what fuzz_mil fuzzes
+    "results",  # what bench_convert and bench_engine write, and figure reads
     "apart",  # how the benchmarks start their processes: test_apart
 }
 SMALL_ATTENTION = ["--tokens", "16", "--heads", "2", "--head-dim", "4", "--repeats", "1", "--chunk-size", "8"]
@@ -90,10 +94,36 @@ def test_attention():
     assert [line.split()[0] for line in lines[2:4]] == ["torch", "ORIGINAL"]
 
 
-def test_conversion():
-    said = run("bench_convert", "--model", "tiny", "--components", "unet")
-    assert "sdc convert (tiny, unet): " in said
+def test_conversion_and_a_figure_of_it(tmp_path):
+    written = tmp_path / "convert.json"
+    said = run("bench_convert", "--model", "tiny", "--components", "unet", "--json", written)
+    assert "sdc convert, a new program (tiny, unet): " in said
     assert "sdc convert again: " in said
+    found = results.read(written)
+    assert [row.name for row in found.rows] == [
+        "sdc convert, a new program",
+        "sdc convert",
+        "sdc convert, again",
+    ]
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        run("figure", written, "-o", picture)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    text = "".join(ElementTree.parse(pictures[0]).getroot().itertext())  # noqa: S314 - our own
+    assert "Convert a tiny model (unet)" in text
+    assert text.count("0.5 s") == text.count("0.5 GB") == 3
+
+
+def test_a_file_of_something_else_is_no_result(tmp_path):
+    (tmp_path / "other.json").write_text('{"rows": [{"name": "x"}]}')
+    with pytest.raises(ValueError, match=r"other\.json: expected results of a benchmark"):
+        results.read(tmp_path / "other.json")
+
+
+def test_the_figure_is_that_of_the_results(tmp_path):
+    docs = TOOLS.parent / "docs"
+    figure.main([*map(str, sorted((docs / "results").glob("*.json"))), "-o", str(tmp_path / "figure.svg")])
+    assert (tmp_path / "figure.svg").read_bytes() == (docs / "figure.svg").read_bytes()
 
 
 def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
@@ -116,9 +146,12 @@ def test_the_programs_that_are_shipped_are_those_that_are_made(tmp_path):
 def test_engine(tmp_path):
     packages = ["SPLIT_EINSUM", "8-bit"]
     options = ["--model", "tiny", "--rounds", "1", "--steps", "1", "--precisions", "fp32"]
+    options += ["--json", tmp_path / "engine.json"]
     lines = run("bench_engine", "--keep", tmp_path, *options, "--packages", *packages).splitlines()
     table = [line.split() for line in lines if line.split()[:1] and line.split()[0] in packages]
     assert [row[0] for row in table] == packages
+    rows = results.read(tmp_path / "engine.json").rows
+    assert [row.name for row in rows] == [f"portable engine, {package}, fp32" for package in packages]
 
 
 def test_compression():

@@ -21,6 +21,7 @@ from typing import Any
 
 import apart
 import numpy as np
+import results
 
 PACKAGES = ("ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "6-bit", "8-bit", "torch")
 
@@ -155,6 +156,18 @@ def compare(paths: dict[str, Path], options: argparse.Namespace) -> None:
             for case in cases:
                 best[case] = better(measure(case, options.steps, cache, options.model), best[case])
         print_table(cases, first, best, cache)
+    if options.json:
+        rows = [side(name, precision, best[name, path, precision]) for name, path, precision in cases]
+        what = "One step of SD 1.5's UNet, batch 2" if options.model == "sd15" else "One step, tiny"
+        results.write(results.measured_here(what, rows, options.note), options.json)
+
+
+def side(package: str, precision: str, found: dict[str, float]) -> results.Row:
+    """One side of the comparison, as a figure has it."""
+    name = "diffusers on torch" if package == "torch" else f"portable engine, {package}"
+    return results.Row(
+        f"{name}, {precision}", round(found["step"], 3), round(found["peak"], 3), package == "torch"
+    )
 
 
 def better(found: dict[str, float], known: dict[str, float]) -> dict[str, float]:
@@ -194,6 +207,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--precision", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--note", default="", help="what is to be known of them, in the file")
     options = parser.parse_args()
     if options.case:
         print(json.dumps(run_case(options)))
