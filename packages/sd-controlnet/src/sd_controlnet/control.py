@@ -46,22 +46,29 @@ class Control:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        _check_range("scale", self.scale, MOST_SCALE)
-        _check_range("start", self.start, 1.0)
-        _check_range("end", self.end, 1.0)
-        if self.start >= self.end:
-            raise ControlNetError(
-                f"expected the start of {self.component} to be before its end, got {self.start:g} and "
-                f"{self.end:g}"
-            )
+        check_span(self.component, self.scale, self.start, self.end)
 
     def steers(self, index: int, total: int) -> bool:
         """Whether it takes part in evaluation ``index`` of ``total``, as diffusers' pipelines decide it."""
-        return index / total >= self.start and (index + 1) / total <= self.end
+        return steers(self.start, self.end, index, total)
 
     def is_over(self, index: int, total: int) -> bool:
         """Whether it takes no part in any after this one."""
         return (index + 2) / total > self.end
+
+
+def steers(start: float, end: float, index: int, total: int) -> bool:
+    """Whether what steers from ``start`` to ``end`` takes part in evaluation ``index`` of ``total``."""
+    return index / total >= start and (index + 1) / total <= end
+
+
+def check_span(name: str, scale: float, start: float, end: float) -> None:
+    """Refuse with :class:`ControlNetError` numbers that make no sense for what is called ``name``."""
+    _check_range("scale", scale, MOST_SCALE)
+    _check_range("start", start, 1.0)
+    _check_range("end", end, 1.0)
+    if start >= end:
+        raise ControlNetError(f"expected the start of {name} to be before its end, got {start:g} and {end:g}")
 
 
 def _check_range(name: str, value: object, most: float) -> None:

@@ -44,6 +44,8 @@ def command(
     checkpoint: str | None,
     convert_controlnet: tuple[str, ...],
     convert_t2i_adapter: tuple[str, ...],
+    ip_adapter: tuple[str, ...],
+    image_encoder: str | None,
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -68,8 +70,12 @@ def command(
                 printable(f"sdc: note: {name} takes no part in a plain picture: not compared"), err=True
             )
     else:
-        given = {"controlnet": convert_controlnet, "t2i_adapter": convert_t2i_adapter}
-        found = _against(checkpoint, bundle, given, source, min_psnr=min_psnr, engine=resolved)
+        given = {
+            "controlnet": convert_controlnet,
+            "t2i_adapter": convert_t2i_adapter,
+            "image_projection": ip_adapter,
+        }
+        found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
     facts = json.dumps(report_facts(found), indent=2, allow_nan=False)
     if report is not None:
         from sd_bundle.drafts import replacing
@@ -88,6 +94,7 @@ def _against(
     bundle: Path,
     given: dict[str, tuple[str, ...]],
     source: dict[str, Any],
+    image_encoder: str | None,
     *,
     min_psnr: float,
     engine: Engine,
@@ -108,6 +115,8 @@ def _against(
         source,
         controlnets=given["controlnet"],
         adapters=given["t2i_adapter"],
+        ip_adapters=given["image_projection"],
+        image_encoder=image_encoder,
         components=tuple(component.name for component in opened.manifest.components),
     )
     return verify(bundle, network, kinds=kinds, min_psnr=min_psnr, engine=engine)

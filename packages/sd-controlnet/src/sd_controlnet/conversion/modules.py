@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,3 +54,54 @@ class AdapterPorts(nn.Module):
     def forward(self, hint: Tensor) -> tuple[Tensor, ...]:
         """The features at full strength."""
         return tuple(self.adapter(hint))
+
+
+class ImageEncoderPorts(nn.Module):
+    """CLIP's vision model with its projection.
+
+    Shapes: ``pixel_values`` (1, 3, H, W), normalised -> ``image_embeds`` (1, P), ``hidden_states`` (1, S, C)
+    as the last layer sees them.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """Wrap transformers' ``CLIPVisionModelWithProjection``."""
+        super().__init__()
+        self.encoder = encoder
+        for module in encoder.modules():  # the meta device leaves this buffer without values
+            if isinstance(ids := getattr(module, "position_ids", None), Tensor):
+                module.position_ids = torch.arange(ids.shape[-1], device="cpu")[None]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode one picture."""
+        encoded: Any = self.encoder(pixels, output_hidden_states=True)
+        return encoded.image_embeds, encoded.hidden_states[-2]
+
+
+class ImageProjectionPorts(nn.Module):
+    """One of diffusers' image projections, with the tokens in the layout of the Neural Engine.
+
+    Shapes: ``image_embeds`` (1, P) or ``hidden_states`` (1, S, C) -> tokens (1, D, 1, T).
+    """
+
+    def __init__(self, projection: nn.Module) -> None:
+        """Wrap the projection."""
+        super().__init__()
+        self.projection = projection
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """The tokens of one image."""
+        projection: Any = self.projection
+        tokens = _resampled(projection, image) if hasattr(projection, "latents") else projection(image)
+        return (tokens.transpose(1, 2).unsqueeze(2),)
+
+
+def _resampled(resampler: Any, image: Tensor) -> Tensor:
+    """``IPAdapterPlusImageProjection.forward``, with latents that seem to depend on the image.
+
+    What depends on weights alone is computed when a network is lowered, and then holds for these alone.
+    """
+    hidden = resampler.proj_in(image)
+    latents = resampler.latents + 0 * hidden[:, :1, :1]
+    for block in resampler.layers:
+        latents = block(hidden, latents, latents)
+    return resampler.norm_out(resampler.proj_out(latents))  # type: ignore[no-any-return]
