@@ -65,6 +65,31 @@ def make_controlnet(unet: Any, *, seed: int, **config: Any) -> Any:
     return made.half().float().eval()
 
 
+def make_union(unet: Any, *, seed: int) -> Any:
+    """A union ControlNet of four kinds of hints for SDXL's ``unet``, with numbers everywhere."""
+    from diffusers import ControlNetUnionModel
+
+    torch.manual_seed(seed)
+    names = (
+        "block_out_channels down_block_types layers_per_block cross_attention_dim attention_head_dim "
+        "norm_num_groups transformer_layers_per_block use_linear_projection addition_embed_type "
+        "addition_time_embed_dim projection_class_embeddings_input_dim"
+    )
+    width = unet.config.block_out_channels[0]
+    made = ControlNetUnionModel(
+        **{name: unet.config[name] for name in names.split()},
+        conditioning_embedding_out_channels=(8, 16),
+        num_control_type=4,
+        num_trans_channel=width,
+        num_trans_head=2,
+        num_proj_channel=width,
+    )
+    for parameter in made.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made.half().float().eval()
+
+
 def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     from diffusers import T2IAdapter
 
@@ -225,6 +250,7 @@ class Families:
 
     controlnet = staticmethod(make_controlnet)
     adapter = staticmethod(make_adapter)
+    union = staticmethod(make_union)
     image_encoder = staticmethod(make_image_encoder)
     ip_adapter_tensors = staticmethod(ip_adapter_tensors)
 

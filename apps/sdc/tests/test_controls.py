@@ -12,7 +12,7 @@ from sdc.control_options import control_options, steering
 from sdc.several import SeveralValues, TakesSeveral
 
 NOTHING = {
-    **{f"controlnet_{name}": () for name in ("inputs", "scale", "start", "end", "mask")},
+    **{f"controlnet_{name}": () for name in ("inputs", "scale", "start", "end", "mask", "mode")},
     "controlnet": (),
     "controlnet_guess_mode": False,
     **{f"ip_adapter_{name}": () for name in ("image", "scale", "start", "end")},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
-_NAMES = ("inputs", "scale", "start", "end", "mask")
+_NAMES = ("inputs", "scale", "start", "end", "mask", "mode")
 _IMAGE_NAMES = ("scale", "start", "end")
 
 
@@ -58,6 +58,13 @@ control_options = options(
     ),
     _each_has(
         "controlnet-mask", "FILE", "Each steers where its mask is white; by default everywhere.", _FILE
+    ),
+    _each_has(
+        "controlnet-mode",
+        "NUMBER",
+        "Of union ControlNets, the kind of hint: 0 pose, 1 depth, 2 soft edges, 3 lines, 4 normals, "
+        "5 segmentation, 6 tile, 7 repaint of xinsir's.",
+        int,
     ),
     click.option(
         "--controlnet-guess-mode",
@@ -121,9 +128,10 @@ def _controls(asked: dict[str, Any]) -> list[dict[str, Any]]:
         )
     spans = _spans("controlnet", given, len(names))
     masks = _each("controlnet", given, "mask", len(names), None)
+    modes = _each("controlnet", given, "mode", len(names), None)
     return [
-        {"component": name, "hint": hint, "guess_mode": guess_mode, "mask": mask, **span}
-        for name, hint, mask, span in zip(names, hints, masks, spans, strict=True)
+        {"component": name, "hint": hint, "guess_mode": guess_mode, "mask": mask, "mode": mode, **span}
+        for name, hint, mask, mode, span in zip(names, hints, masks, modes, spans, strict=True)
     ]
 
 

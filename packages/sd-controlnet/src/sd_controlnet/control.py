@@ -31,6 +31,8 @@ class Control:
         guess_mode: the hint says what the picture is, not the prompt: it steers the prompt's prediction, not
             the one that guidance moves away from, and its finer residuals count less.
         mask: a PIL image or a file; it steers where that is white.
+        mode: the kind of hint, from 0, of a union ControlNet (of xinsir's: 0 pose, 1 depth, 2 soft edges, 3
+            lines, 4 normals, 5 segmentation, and of its ProMax 6 tile, 7 repaint).
 
     Raises:
         ControlNetError: a number out of range.
@@ -43,6 +45,7 @@ class Control:
     end: float = 1.0
     guess_mode: bool = False
     mask: Image | str | Path | None = None
+    mode: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""

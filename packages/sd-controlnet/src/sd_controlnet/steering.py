@@ -16,7 +16,7 @@ from sd_controlnet.errors import BaseModelError, ControlNetError
 from sd_controlnet.image_prompt import ImagePrompt
 from sd_controlnet.image_prompts import image_inputs, image_tokens
 from sd_controlnet.naming import described, named
-from sd_controlnet.steerers import STEERERS, Residuals, Steerer, is_pooled
+from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, is_pooled
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
@@ -80,6 +80,7 @@ def _prepared(
     component = named(control.component, pipeline, STEERERS, "--convert-controlnet")
     kind, models, image = STEERERS[component.role], pipeline.models, pipeline.bundle.manifest.model.image
     _check_fit(component, kind, unet, pipeline)
+    _check_mode(control, component)
     port = next(port for port in component.inputs if port.name == kind.hint_port)
     _, channels, height, width = port.shape
     hint = hint_array(control.hint, height=height, width=width, channels=channels)
@@ -101,8 +102,24 @@ def _prepared(
         end=float(control.end),
         guess_mode=control.guess_mode,
         mask_sha256=None if mask is None else _sha256(mask),
+        mode=control.mode,
     )
     return steerer, settings
+
+
+def _check_mode(control: Control, component: BundleComponent) -> None:
+    """Hold the kind of hint against those that a union ControlNet knows; others know none."""
+    known = next((port.shape[1] for port in component.inputs if port.name == KIND_OF_HINT), None)
+    if known is None and control.mode is not None:
+        raise ControlNetError(
+            f"expected a mode for a union ControlNet alone, got {control.mode!r} for "
+            f"{component.name}, which is none"
+        )
+    if known is not None and (type(control.mode) is not int or not 0 <= control.mode < known):
+        raise ControlNetError(
+            f"expected a mode from 0 to {known - 1} for the union ControlNet {component.name}, got "
+            f"{control.mode!r}"
+        )
 
 
 def _sha256(array: Float) -> str:
