@@ -110,6 +110,43 @@ def test_a_build_that_fails_is_an_error(tmp_path):
         wheels.build(tmp_path, tmp_path, "0", (sys.executable, "-c", "raise SystemExit(3)"))
 
 
+def test_the_bill_of_materials_has_every_package(tmp_path):
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not here")
+    assert wheels.sbom(ROOT, tmp_path / "sbom.json") > 50
+    bill = json.loads((tmp_path / "sbom.json").read_text())
+    names = {one["name"] for one in bill["components"]}
+    assert {"sd-mil", "sd-convert", "numpy", "torch"} <= names
+    assert "pytest" not in names
+
+
+def test_a_stranger_does_all_of_it(tmp_path, monkeypatch):
+    """The steps, on a programme that does them all, and on some that leave one out."""
+    done = tmp_path / "binaries"
+    done.mkdir()
+    script = """#!/bin/sh
+echo "$(basename $0) $*" >> "$HOME/../said"
+case "$1" in
+completion) [ "$2" = "$LACKS" ] || touch "$HOME/of-$2" ;;
+demo) mkdir -p sdc-demo; [ "$1" = "$LACKS" ] || touch sdc-demo/demo.png ;;
+esac
+"""
+    for name in (wheels.APP, "sdc"):
+        (done / name).write_text(script)
+        (done / name).chmod(0o755)
+    for lacks, said in (("", None), ("zsh", "completion zsh --install to write"), ("demo", "demo.png, got")):
+        monkeypatch.setenv("LACKS", lacks)
+        home = tmp_path / f"home{lacks}"
+        home.mkdir()
+        if said is None:
+            wheels.try_programmes(done, home)
+        else:
+            with pytest.raises(wheels.BuildError, match=said):
+                wheels.try_programmes(done, home)
+    steps = (tmp_path / "said").read_text().splitlines()
+    assert [step.split()[1] for step in steps[:6]] == ["--version", "doctor", *["completion"] * 3, "demo"]
+
+
 def test_the_app_answers_to_its_own_name():
     project = tomllib.loads((ROOT / "apps/sdc/pyproject.toml").read_text())["project"]
     assert project["name"] == wheels.APP

@@ -2,7 +2,10 @@
 
     uv run python tools/wheels.py dist                           wheels and sdists, their sha256
     uv run python tools/wheels.py dist --twice                   two builds of two copies have to be equal
-    uv run python tools/wheels.py dist --try 3.12 --try 3.13     install from the folder, run `sdc demo`
+    uv run python tools/wheels.py dist --try 3.12 --try 3.13     install, and use it as a stranger does
+    uv run python tools/wheels.py dist --try 3.12 --pip          the same by plain venv and pip
+    uv run python tools/wheels.py dist --sbom sbom.cdx.json      CycloneDX of everything that the app installs
+    uv run python tools/wheels.py dist --suite 3.12              install from sdists, and run tests
 
 Builds take their time from the last commit (SOURCE_DATE_EPOCH), so that a commit has one hash wherever it is
 built. Other libraries come from the index that uv is set up with.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +28,9 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 APP: Final = "stable-diffusion-coreml"
+_SHORT: Final = ("--pictures", "2", "--num-inference-steps", "2")
+#: The packages whose tests take seconds, and need little beside them.
+SUITES: Final = ("sd-bundle", "sd-tokenize")
 #: What is no source: built here, or of tools.
 _LEFT_OUT: Final = shutil.ignore_patterns(
     ".git", ".venv", "dist", "site", "__pycache__", ".*_cache", ".hypothesis", ".scratch", "*.egg-info"
@@ -86,8 +93,12 @@ def check_twice(root: Path, first: Path, epoch: str, command: Sequence[str] = ("
         )
 
 
-def install(wheels: Path, python: str, environment: Path, packages: Sequence[str] = (APP,)) -> Path:
+def install(
+    wheels: Path, python: str, environment: Path, packages: Sequence[str] = (APP,), *, pip: bool = False
+) -> Path:
     """A fresh environment with packages from ``wheels``; their other needs come from the index.
+
+    ``pip``: by the interpreter's own venv and pip, as most people have it, and not by uv.
 
     Returns:
         The folder of its programmes.
@@ -95,38 +106,141 @@ def install(wheels: Path, python: str, environment: Path, packages: Sequence[str
     Raises:
         BuildError: the environment cannot be made.
     """
-    run(["uv", "venv", "--quiet", "--python", python, environment], wheels)
     binaries = environment / "bin"
-    # uv keeps wheels by name and version: an earlier build must not be taken for this one
-    names = sorted({path.name.split("-")[0].replace("_", "-") for path in wheels.glob("*.whl")})
-    fresh: list[str] = [part for name in names for part in ("--refresh-package", name)]
-    source = ["--find-links", str(wheels), "--python", str(binaries / "python")]
-    run(["uv", "pip", "install", "--quiet", *fresh, *source, *packages], wheels)
+    if pip:
+        run([interpreter(python), "-m", "venv", environment], wheels)
+        command: list[str | Path] = [binaries / "python", "-m", "pip", "install", "--quiet"]
+    else:
+        run(["uv", "venv", "--quiet", "--python", python, environment], wheels)
+        command = ["uv", "pip", "install", "--quiet", *_fresh(wheels), "--python", binaries / "python"]
+    run([*command, "--find-links", wheels, *packages], wheels)
     return binaries
 
 
-def try_wheels(wheels: Path, python: str) -> float:
-    """Install the app from ``wheels`` with an interpreter, and run ``sdc demo`` in an empty folder.
+def _fresh(wheels: Path) -> list[str]:
+    """For uv, which keeps wheels by name and version: an earlier build must not be taken for this one."""
+    names = sorted({path.name.split("-")[0].replace("_", "-") for path in wheels.glob("*.whl")})
+    return [part for name in names for part in ("--refresh-package", name)]
 
-    Returns:
-        The seconds that the demo took.
+
+def interpreter(python: str) -> str:
+    """The path of the interpreter that uv knows by this name.
 
     Raises:
-        BuildError: it does not install, or does not run.
+        BuildError: there is none.
+    """
+    command = ["uv", "python", "find", python]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"expected a Python {python}, got: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def try_wheels(wheels: Path, python: str, *, pip: bool = False) -> float:
+    """Install the app from ``wheels`` with an interpreter, and do in an empty home what a stranger does.
+
+    Returns:
+        The seconds that it took once it was installed.
+
+    Raises:
+        BuildError: it does not install, or does not do what it says.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        binaries = install(wheels.resolve(), python, Path(scratch) / "environment")
-        home, began = Path(scratch) / "home", time.perf_counter()
+        binaries = install(wheels.resolve(), python, Path(scratch) / "environment", pip=pip)
+        home = Path(scratch) / "home"
         home.mkdir()
-        clean = {"XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": ""}
-        run([binaries / APP, "--version"], home, **clean)
-        demo: list[str | Path] = [binaries / "sdc", "demo", "--pictures", "4", "--num-inference-steps", "4"]
-        run(demo, home, **clean)
-        if not (home / "sdc-demo" / "demo.png").is_file():
-            raise BuildError(
-                f"expected sdc demo to write sdc-demo/demo.png with Python {python}, got no file"
-            )
+        began = time.perf_counter()
+        try_programmes(binaries, home)
+        try_uvx(wheels.resolve(), python, home)
         return time.perf_counter() - began
+
+
+def try_programmes(binaries: Path, home: Path) -> None:
+    """Both names of the app, its doctor, the completion of each shell, and the demo.
+
+    Raises:
+        BuildError: one fails, or leaves no file where it should.
+    """
+    clean = {
+        "HOME": str(home),
+        "PYTHONPATH": "",
+        "XDG_CACHE_HOME": "",
+        "XDG_CONFIG_HOME": "",
+        "XDG_DATA_HOME": "",
+    }
+    run([binaries / APP, "--version"], home, **clean)
+    run([binaries / "sdc", "doctor", "--imports"], home, **clean)
+    for shell in ("bash", "zsh", "fish"):
+        before = set(home.rglob("*"))
+        run([binaries / "sdc", "completion", shell, "--install"], home, **clean)
+        if not any(path.is_file() for path in set(home.rglob("*")) - before):
+            raise BuildError(f"expected sdc completion {shell} --install to write a file, got none in {home}")
+    run([binaries / "sdc", "demo", *_SHORT], home, **clean)
+    _check_demo(home)
+
+
+def try_uvx(wheels: Path, python: str, home: Path) -> None:
+    """``uvx --from WHEEL sdc demo``, and the second name, for which no ``--from`` is needed.
+
+    Raises:
+        BuildError: one fails, or leaves no picture.
+    """
+    (wheel,) = wheels.glob(f"{APP.replace('-', '_')}-*.whl")
+    folder = home / "uvx"
+    folder.mkdir()
+    uvx: list[str | Path] = ["uvx", "--quiet", "--isolated", "--python", python, *_fresh(wheels)]
+    uvx += ["--find-links", wheels]
+    run([*uvx, "--from", wheel, "sdc", "demo", *_SHORT], folder)
+    _check_demo(folder)
+    run([*uvx, APP, "--version"], folder)
+
+
+def _check_demo(folder: Path) -> None:
+    if not (folder / "sdc-demo" / "demo.png").is_file():
+        raise BuildError(f"expected sdc demo to write sdc-demo/demo.png, got no file in {folder}")
+
+
+def sbom(root: Path, path: Path) -> int:
+    """Write a CycloneDX bill of materials of all that the app installs, as the lock file has it.
+
+    Returns:
+        How many components there are.
+
+    Raises:
+        BuildError: it is no bill, or one of our own packages or its version is not in it.
+    """
+    command = ["uv", "export", "--quiet", "--preview-features", "sbom-export", "--format", "cyclonedx1.5"]
+    run([*command, "--frozen", "--no-dev", "--package", APP, "--output-file", path.resolve()], root)
+    bill = json.loads(path.read_text(encoding="utf-8"))
+    components = {one["name"]: one.get("version") for one in bill.get("components", ())}
+    ours = {one.parent.name for one in root.glob("packages/*/pyproject.toml")}
+    if bill.get("bomFormat") != "CycloneDX" or not ours <= components.keys() or None in components.values():
+        raise BuildError(
+            f"expected a CycloneDX bill with versions of {sorted(ours)}, got {sorted(components)}"
+        )
+    return len(components)
+
+
+def try_sdists(distributions: Path, python: str) -> None:
+    """Install the packages of ``SUITES`` from their sdists, and run their tests against what that gave.
+
+    Raises:
+        BuildError: one does not build, or a test fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = Path(scratch) / "environment"
+        from_source: list[str] = [part for name in SUITES for part in ("--no-binary", name)]
+        binaries = install(distributions.resolve(), python, environment, (*from_source, *SUITES))
+        tests: list[str | Path] = ["uv", "pip", "install", "--quiet", "--python", binaries / "python"]
+        run([*tests, "pytest>=8.3", "pytest-xdist>=3.7", "hypothesis"], ROOT)
+        for name in SUITES:
+            module = name.replace("-", "_")
+            installed = (
+                f"import {module}; assert {str(environment)!r} in {module}.__file__, {module}.__file__"
+            )
+            run([binaries / "python", "-c", installed], ROOT, PYTHONPATH="")
+            suite = ["-m", "pytest", "-n", "0", "-p", "no:cacheprovider", f"packages/{name}/tests"]
+            run([binaries / "python", *suite], ROOT, PYTHONPATH="")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -137,17 +251,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--twice", action="store_true", help="build a second time, and compare")
     parser.add_argument("--try", dest="pythons", action="append", default=[], metavar="PYTHON")
+    parser.add_argument("--no-build", action="store_true", help="take what is in the folder")
+    parser.add_argument("--sbom", type=Path, metavar="FILE", help="CycloneDX of all that the app installs")
+    parser.add_argument("--pip", action="store_true", help="try with venv and pip, and not with uv's")
+    parser.add_argument("--suite", metavar="PYTHON", help="install from sdists, and run tests against that")
     options = parser.parse_args(arguments)
     epoch = commit_time(ROOT)
     try:
-        build(ROOT, options.output.resolve(), epoch)
+        if not options.no_build:
+            build(ROOT, options.output.resolve(), epoch)
         for name, digest in hashes(options.output).items():
             print(f"{digest}  {name}")
         if options.twice:
             check_twice(ROOT, options.output, epoch)
             print("a second build has equal hashes")
+        if options.sbom:
+            print(f"{options.sbom}: {sbom(ROOT, options.sbom)} components")
         for python in options.pythons:
-            print(f"Python {python}: sdc demo ran, {try_wheels(options.output, python):.0f} s", flush=True)
+            seconds = try_wheels(options.output, python, pip=options.pip)
+            print(f"Python {python}: a stranger gets along, {seconds:.0f} s", flush=True)
+        if options.suite:
+            try_sdists(options.output, options.suite)
+            print(f"the suites of {', '.join(SUITES)} pass against their sdists", flush=True)
     except BuildError as error:
         print(f"wheels: {error}", file=sys.stderr)
         return 1

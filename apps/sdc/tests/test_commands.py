@@ -178,8 +178,12 @@ def test_demo_does_the_whole_job(sdc, tmp_path):
     assert done.status == 0, done.err
     assert "prompt accuracy" in done.out
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"bundle", "demo.png"}
-    again = sdc("demo", "-o", tmp_path / "d", "--pictures", 1, "--num-inference-steps", 1)
+    again = sdc("demo", "-o", tmp_path / "d", "--pictures", 1, "--num-inference-steps", 1, "--json")
     assert again.status == 0, again.err
+    facts = json.loads(again.out)
+    assert facts["verification"]["passed"]
+    assert len(facts["pictures"]) == 1
+    assert {part["name"] for part in facts["components"]} >= {"unet", "vae_decoder", "text_encoder"}
 
 
 def test_inspect_says_what_was_merged_and_how_it_was_compressed(sdc, bundle):

@@ -3,6 +3,7 @@
 Each case that could corrupt memory runs in a child process, so that a crash is a failure and not the end.
 """
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -115,6 +116,20 @@ def test_far_out_of_range(kind):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
     )
     assert (child.returncode, child.stdout.strip()) == (0, "same"), child.stderr[-500:]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind][2]])
+@pytest.mark.parametrize("mode", ["add", "mul", "max", "update"])
+def test_updates_of_too_many_axes(kind, mode):
+    """numpy's ufunc.at ends the process when updates have more axes than what they update."""
+    made, arrays = indexed(kind, np.zeros(KINDS[kind][1], np.int32), constant=True)
+    (operation,) = made.main.body.operations
+    inputs = {"x": ("fp32", 4, 4), "u": ("fp32", 3, 5, 3, 4, 3)}
+    parameters = operation.inputs | {"mode": (graphs.tensor(mode),)}
+    made = graphs.program(inputs, [dataclasses.replace(operation, inputs=parameters)], ["y"])
+    slow, fast = results(made, arrays | {"u": np.ones((3, 5, 3, 4, 3), np.float32)})
+    assert isinstance(slow, PackageError)
+    assert isinstance(fast, PackageError)
 
 
 @pytest.mark.parametrize("reps", [(-2, -64), (2, -1), (65536, 65536)])

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import coremltools_makes as made
 import numpy as np
 import pytest
 from sd_mil import Constant, Function, Program, UnsupportedModelError, read_package, write_package
@@ -57,158 +58,7 @@ def test_the_packages_of_apples_converter(reference_packages, tmp_path, name):
     check_same(reference_packages / f"{name}.mlpackage", tmp_path / "again.mlpackage")
 
 
-def convolved(**more):
-    """A small network by coremltools, with weights in the file."""
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    target = more.pop("minimum_deployment_target", ct.target.iOS18)
-    rng = np.random.default_rng(0)
-
-    @mb.program(input_specs=[mb.TensorSpec((1, 3, *more.pop("size", (16, 16))))], opset_version=target)
-    def network(x):
-        weight = rng.standard_normal((32, 3, 3, 3)).astype(np.float32)
-        x = mb.conv(x=x, weight=weight, pad_type="same", name="conv")
-        return mb.relu(x=x, name="y")
-
-    return ct.convert(
-        network, minimum_deployment_target=target, compute_units=ct.ComputeUnit.CPU_ONLY, **more
-    )
-
-
-def plain():
-    return convolved()
-
-
-def of_ios15():
-    import coremltools as ct
-
-    return convolved(minimum_deployment_target=ct.target.iOS15)
-
-
-def with_an_image():
-    import coremltools as ct
-
-    image = ct.ImageType(name="x", shape=(1, 3, 16, 16), color_layout="BGR", scale=1 / 255)
-    return convolved(inputs=[image])
-
-
-def with_enumerated_shapes():
-    import coremltools as ct
-
-    shapes = ct.EnumeratedShapes([(1, 3, 16, 16), (1, 3, 8, 8)])
-    return convolved(size=(ct.converters.mil.mil.get_new_symbol(), 16), inputs=[ct.TensorType("x", shapes)])
-
-
-def with_ranges():
-    import coremltools as ct
-
-    shape = ct.Shape((1, 3, ct.RangeDim(4, 32, default=8), 16))
-    return convolved(size=(ct.converters.mil.mil.get_new_symbol(), 16), inputs=[ct.TensorType("x", shape)])
-
-
-def with_a_classifier():
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    @mb.program(input_specs=[mb.TensorSpec((1, 3))], opset_version=ct.target.iOS16)
-    def network(x):
-        return mb.softmax(x=x, name="p")
-
-    return ct.convert(
-        network,
-        minimum_deployment_target=ct.target.iOS16,
-        classifier_config=ct.ClassifierConfig(["cat", "dog", "cow"]),
-    )
-
-
-def with_a_state():
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    specs = [mb.TensorSpec((2, 3)), mb.StateTensorSpec((2, 3), dtype=ct.converters.mil.mil.types.fp16)]
-
-    @mb.program(input_specs=specs, opset_version=ct.target.iOS18)
-    def network(x, held):
-        x = mb.cast(x=x, dtype="fp16")
-        total = mb.add(x=x, y=mb.read_state(input=held))
-        mb.coreml_update_state(state=held, value=total)
-        return mb.cast(x=total, dtype="fp32", name="y")
-
-    return ct.convert(network, minimum_deployment_target=ct.target.iOS18)
-
-
-def palettized():
-    import coremltools.optimize.coreml as cto
-
-    config = cto.OpPalettizerConfig(mode="uniform", nbits=3, weight_threshold=0)
-    return cto.palettize_weights(plain(), cto.OptimizationConfig(config))
-
-
-def in_four_bits():
-    import coremltools.optimize.coreml as cto
-
-    config = cto.OpLinearQuantizerConfig(
-        dtype="int4", granularity="per_block", block_size=1, weight_threshold=0
-    )
-    return cto.linear_quantize_weights(plain(), cto.OptimizationConfig(config))
-
-
-def pruned():
-    import coremltools.optimize.coreml as cto
-
-    config = cto.OpMagnitudePrunerConfig(target_sparsity=0.5, weight_threshold=0)
-    return cto.prune_weights(plain(), cto.OptimizationConfig(config))
-
-
-def with_a_default():
-    import coremltools as ct
-
-    given = ct.TensorType(
-        "x", ct.Shape((1, 3, 16, 16)), default_value=np.full((1, 3, 16, 16), 0.5, np.float32)
-    )
-    return convolved(inputs=[given])
-
-
-def of_unknown_rank():
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    length = ct.converters.mil.mil.get_new_symbol()
-    specs = [mb.TensorSpec((length,), dtype=ct.converters.mil.mil.types.int32)]
-
-    @mb.program(input_specs=specs, opset_version=ct.target.iOS16)
-    def network(x):
-        return mb.fill(shape=x, value=2.0, name="y")
-
-    given = ct.TensorType("x", (ct.RangeDim(1, 4, default=2),), dtype=np.int32)
-    return ct.convert(network, minimum_deployment_target=ct.target.iOS16, inputs=[given])
-
-
-def with_a_loop():
-    import coremltools as ct
-    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
-
-    @mb.program(input_specs=[mb.TensorSpec((2, 3))], opset_version=ct.target.iOS16)
-    def network(x):
-        counted = mb.while_loop(
-            _cond=lambda count, _: mb.less(x=count, y=3),
-            _body=lambda count, value: (mb.add(x=count, y=1), mb.mul(x=value, y=2.0)),
-            loop_vars=(mb.const(val=0), x),
-        )
-        return mb.identity(x=counted[1], name="y")
-
-    return ct.convert(network, minimum_deployment_target=ct.target.iOS16)
-
-
-MADE = [
-    with_a_default, of_unknown_rank, with_a_loop,
-    plain, of_ios15, with_an_image, with_enumerated_shapes, with_ranges, with_a_classifier, with_a_state,
-    palettized, in_four_bits, pruned,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("make", MADE, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", made.MADE, ids=lambda make: make.__name__)
 def test_packages_by_coremltools(tmp_path, make):
     model = make()
     model.short_description, model.user_defined_metadata["key"] = "what it is", "value"
@@ -217,21 +67,13 @@ def test_packages_by_coremltools(tmp_path, make):
 
 
 def test_several_functions(tmp_path):
-    from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
-
-    plain().save(str(tmp_path / "one.mlpackage"))
-    described = MultiFunctionDescriptor()
-    for name in ("first", "second"):
-        described.add_function(str(tmp_path / "one.mlpackage"), "main", name)
-    described.default_function_name = "second"
-    save_multifunction(described, str(tmp_path / "model.mlpackage"))
-    check_same(tmp_path / "model.mlpackage", tmp_path / "again.mlpackage")
+    check_same(made.with_several_functions(tmp_path), tmp_path / "again.mlpackage")
 
 
 @pytest.fixture
 def package(tmp_path):
     """Of coremltools: an image goes in, and there is metadata."""
-    model = with_an_image()
+    model = made.with_an_image()
     model.short_description, model.user_defined_metadata["key"] = "what it is", "value"
     model.save(str(tmp_path / "model.mlpackage"))
     return tmp_path / "model.mlpackage"

@@ -42,11 +42,11 @@ def test_ports_read_like_a_mapping(model):
         ({}, r"expected inputs \['x'\]; missing: \['x'\]; unexpected: \[\]"),
         ({"x": X, "z": X}, r"missing: \[\]; unexpected: \['z'\]"),
         (
-            {"x": X.astype(np.float32)},
-            r"expected float16\[2, 3\], got float32\[2, 3\] for input 'x'; cast it with .astype\('float16'\)",
+            {"x": X.astype(np.float32) * 20_000},
+            r"expected float16\[2, 3\], got float32\[2, 3\] for input 'x' with 80000\.0, which float16 does",
         ),
         ({"x": X.T}, r"expected float16\[2, 3\], got float16\[3, 2\] for input 'x'$"),
-        ({"x": X.tolist()}, r"expected float16\[2, 3\], got list for input 'x'"),
+        ({"x": "text"}, r"expected float16\[2, 3\], got str for input 'x'"),
     ],
 )
 def test_misfits_say_expected_and_got(model, data, message):

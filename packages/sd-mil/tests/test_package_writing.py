@@ -2,11 +2,13 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import mil_graphs as graphs
 import numpy as np
 import pytest
 from sd_mil import Description, MLModel, Port, read_package, write_package
+from sd_mil.format.appearing import appearing
 
 
 def test_metadata_survives(tmp_path):
@@ -65,7 +67,21 @@ write_package(sys.argv[1], made, graphs.description(made), check=kill)
     killed = subprocess.run([sys.executable, "-c", script, target], cwd=tests, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not target.exists()
+    assert len(list(tmp_path.iterdir())) == 1
     assert read_package(graphs.write(tmp_path)).program.main.outputs == ("y",)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    """Two at once: the second to end finds the first's package, and neither takes the other's folder."""
+    target = tmp_path / "model.mlpackage"
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(FileExistsError))
+        slow = stack.enter_context(appearing(target))
+        with appearing(target) as quick:
+            (quick / "a").touch()
+        assert slow.is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model.mlpackage", "a"]
 
 
 def test_coremltools_reads_what_is_written(tmp_path):

@@ -185,6 +185,16 @@ def test_sizes_that_depend_on_the_data():
         agree(made, compiled, {"x": np.float32(values)})
 
 
+def test_linear_with_a_weight_of_unknown_size():
+    """OpenVINO, left alone, fuses the bias with a weight that it takes to have no rows."""
+    inputs = {"x": ("fp32", 4, 4, 1), "w": ("fp32", None, 1)}
+    operation = call("linear", "y", ("fp32", None, None, None), x="x", weight="w", bias=tensor(normal(8)))
+    made = program(inputs, [operation], ["y"])
+    arrays = {"x": normal(4, 4, 1), "w": normal(8, 1)}
+    expected = reference.compile_program(made).run(arrays)["y"]
+    np.testing.assert_allclose(compile_program(made).run(arrays)["y"], expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("axes", [(1, 2), (0, 2), (-1,)])
 def test_layer_norm_over_unknown_sizes(axes):
     x = normal(3, 4, 5)

@@ -60,7 +60,9 @@ def test_ids_are_those_of_transformers(declared: str, prompt: str, tmp_path: Pat
     transformers = pytest.importorskip("transformers")
     ours = ClipTokenizer.from_folder(write(tmp_path, ADDED, declared=declared))
     (tmp_path / "plain").mkdir()
-    theirs = transformers.CLIPTokenizer.from_pretrained(str(write(tmp_path / "plain", {})))
+    # before release 5, CLIPTokenizer was the slow one, which does not normalise what it finds added tokens in
+    fast = getattr(transformers, "CLIPTokenizerFast", transformers.CLIPTokenizer)
+    theirs = fast.from_pretrained(str(write(tmp_path / "plain", {})))
     assert theirs.add_tokens(list(ADDED)) == len(ADDED)
     expected = theirs(prompt, padding="max_length", max_length=77, truncation=True).input_ids
     assert list(ours.encode(prompt).ids) == expected

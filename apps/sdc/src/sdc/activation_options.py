@@ -113,6 +113,13 @@ def with_activations(recipe: Recipe) -> Iterator[str]:
             yield name
 
 
+def activation_facts(fitted: Fitted) -> dict[str, Any]:
+    """For ``--json``: dB at the output of each layer whose inputs are int8 now, and why others are not."""
+    from sdc.json_output import finite
+
+    return {"snr": {one.weight: finite(one.snr) for one in fitted.noises}, "left": dict(fitted.left)}
+
+
 def print_activations(fitted: Fitted) -> None:
     """How many layers have int8 inputs, which of them costs most, and which stay as they are."""
     from sd_compress import AS_ASKED

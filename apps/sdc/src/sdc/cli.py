@@ -78,7 +78,16 @@ class _Commands(click.Group):
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show Python's traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, *, show_traceback: bool) -> None:
-    """Stable Diffusion for Core ML, from any machine: convert, prove, draw."""
+    """Stable Diffusion for Core ML, from any machine: convert, prove, draw.
+
+    \b
+    Exit status:
+      0         done, and what was to be proved is proved
+      1         an error, or something is not proved
+      2         the command line is wrong
+      3, 4      lint: the gravest finding is a warning, an error
+      130, 143  interrupted, or asked to end
+    """
     ctx.obj = {"traceback": show_traceback}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from sd_convert.lowering import lowered_operations
+from sd_convert.lowering.registry import lowered_operations
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sd_convert import LoweringError, WeightsMismatchError, checkpoint_tensors
+from sd_convert import LoweringError, WeightsMismatchError
 from sd_convert.components.component import Component
 from sd_convert.conversion.write import lower_component
 from sd_convert.coreml import import_coremltools
-from sd_convert.lowering import graph
+from sd_convert.lowering import checkpoint_tensors, graph
 from sd_convert.lowering.checkpoint_tensors import CheckpointTensor
 from sd_mil.format import encode_model, layout_of
 from torch import nn

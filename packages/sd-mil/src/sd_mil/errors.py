@@ -7,6 +7,7 @@ SdMilError
 ├── EngineError           the engine asked for does not exist, or cannot do what is asked on this machine
 │   └── MissingEngineError  ... because its library is not installed (an ImportError, too)
 ├── PredictionError       the arrays given to ``predict`` do not fit the model's ports
+├── MetadataError         text of a model's metadata that it does not have (a KeyError, too), or no text
 ├── LintError             no such device, system or rule
 └── ComparisonError       outputs that cannot be compared, or that have no counterpart
 
@@ -77,6 +78,12 @@ class PredictionError(SdMilError):
 
 class ComparisonError(SdMilError):
     """Outputs of two models that cannot be held against each other."""
+
+
+class MetadataError(SdMilError, KeyError):
+    """No such input, output or metadata, or something else than a text for it."""
+
+    __str__ = Exception.__str__  # KeyError quotes it
 
 
 class LintError(SdMilError):

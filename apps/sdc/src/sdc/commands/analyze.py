@@ -13,6 +13,7 @@ import click
 
 from sdc.console import printable
 from sdc.engines import engine_options
+from sdc.json_output import json_option
 
 if TYPE_CHECKING:
     from sd_compress.report import Candidate, Part, Report
@@ -63,7 +64,7 @@ def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write a page (HTML), for people."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, without pictures, instead of a table.")
+@json_option
 @click.option(
     "--bits",
     callback=_widths,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from sdc.apple_options import compute_unit_option, engine_on
 from sdc.engines import engine_options
+from sdc.json_output import json_as, print_json
 from sdc.sampling_options import NameOf, schedulers
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How to print it.",
 )
+@json_as("form")
 @compute_unit_option
 @engine_options("auto")
 def command(
@@ -74,7 +75,7 @@ def command(
         )
     if form == "json":
         facts = {**asdict(found), "latency": found.latency, "rate": found.rate}
-        click.echo(json.dumps(facts, indent=2))
+        print_json(facts)
     elif form == "markdown":
         click.echo(in_markdown(found))
     else:

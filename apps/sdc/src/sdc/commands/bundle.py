@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from sdc.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from sd_bundle import ImageSize
@@ -34,7 +37,8 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @click.option(
     "--license", "license_id", help="The checkpoint's, in the Hub's words; for hub. [default: other]"
 )
-def command(*, bundles: tuple[Path, ...], target: str, output: Path, **asked: Any) -> None:
+@json_option
+def command(*, bundles: tuple[Path, ...], target: str, output: Path, as_json: bool, **asked: Any) -> None:
     """Compile the networks of BUNDLE and write them as others look for them.
 
     For swift: the Resources folder of Apple's Swift package, which Mochi Diffusion and other apps read. For
@@ -49,14 +53,19 @@ def command(*, bundles: tuple[Path, ...], target: str, output: Path, **asked: An
     others = {"swift": ("name", "license_id"), "hub": ("size", "refiner", "controlled", "controlnet")}
     if given := [name for name in others[target] if asked[name]]:
         raise click.UsageError(f"--{given[0].removesuffix('_id')}: not an option for {target}")
-    if target == "swift":
-        _swift(bundles, output, asked)
-    else:
-        _hub(bundles, output, asked)
-    _say_what_it_took(output, time.perf_counter() - began)
+    made = _swift(bundles, output, asked) if target == "swift" else _hub(bundles, output, asked)
+    seconds = time.perf_counter() - began
+    if as_json:
+        from sdc.console import peak_memory
+
+        facts = asdict(made) | {"path": str(output), "seconds": seconds, "peak_memory": peak_memory()}
+        print_json({"for": target, **facts})
+        return
+    _print_made(made)
+    _say_what_it_took(output, seconds)
 
 
-def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None:
+def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> Resources:
     from sd_bundle import open_bundle
 
     from sdc.resources import write_resources
@@ -64,7 +73,7 @@ def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> No
     if len(bundles) > 1:
         raise click.UsageError("expected one BUNDLE for swift, got several")
     with _bar() as show:
-        made = write_resources(
+        return write_resources(
             open_bundle(bundles[0]),
             output,
             _compile,
@@ -74,16 +83,15 @@ def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> No
             controlnets=asked["controlnet"],
             progress=show,
         )
-    _print_resources(made)
 
 
-def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None:
+def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> HubRepository:
     from sd_bundle import open_bundle
 
     from sdc.resources import write_hub_repository
 
     with _bar() as show:
-        made = write_hub_repository(
+        return write_hub_repository(
             [open_bundle(path) for path in bundles],
             output,
             _compile,
@@ -91,7 +99,6 @@ def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> None
             license_id=asked["license_id"] or "other",
             progress=show,
         )
-    _print_repository(made)
 
 
 def _compile(package: Path, compiled: Path) -> None:
@@ -120,6 +127,12 @@ def _bar() -> Iterator[Callable[[str], None]]:
     with progress() as bar:
         task = bar.add_task("reading", total=None)
         yield lambda what: bar.update(task, description=what)
+
+
+def _print_made(made: Resources | HubRepository) -> None:
+    from sdc.resources import Resources
+
+    _print_resources(made) if isinstance(made, Resources) else _print_repository(made)
 
 
 def _print_resources(made: Resources) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sdc.compilers import CHOICES
+from sdc.json_output import json_option, print_json
 
 
 @click.command("compile", short_help="Write a package's compiled model (.mlmodelc) on any machine.")
@@ -26,7 +27,10 @@ from sdc.compilers import CHOICES
     metavar="KEY=VALUE",
     help="What model.mil says of its compiler; repeatable; sdc's own compiler alone.",
 )
-def command(*, package: Path, output: Path, compiler: str, build_info: tuple[str, ...]) -> None:
+@json_option
+def command(
+    *, package: Path, output: Path, compiler: str, build_info: tuple[str, ...], as_json: bool
+) -> None:
     """Compile PACKAGE, an .mlpackage or an .mlmodel that holds an ML Program.
 
     \b
@@ -42,6 +46,9 @@ def command(*, package: Path, output: Path, compiler: str, build_info: tuple[str
     used = compile_package(package, output, compiler=compiler, build_info=_pairs(build_info))
     seconds = time.perf_counter() - began
     written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    if as_json:
+        print_json({"output": str(output), "bytes": written, "seconds": seconds, "compiler": used})
+        return
     rows = table("compiled model", "size", "s", "compiler")
     rows.add_row(str(output), size(written), f"{seconds:.1f}", used)
     console().print(rows)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from sdc.activation_options import print_activations
+from sdc.activation_options import activation_facts, print_activations
 from sdc.calibration_options import Prepared, Wanted, Work, calibration_options
+from sdc.json_output import finite, json_option, print_json
 from sdc.schemes import scheme_asked, scheme_options, schemes_by_pattern
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     from sdc.calibrating import Calibration
 
-#: The heading, and how far the outputs of a package are from those of another in dB, as text.
-Meter: TypeAlias = tuple[str, Callable[[Path, Path], str]]
+#: The measure, ``psnr`` or ``snr``, and how far the outputs of a package are from those of another by it: dB,
+#: or None where there is no engine.
+Meter: TypeAlias = tuple[str, Callable[[Path, Path], float | None]]
+_HEADINGS = {"psnr": "PSNR, dB", "snr": "SNR, dB"}
 _EXISTING = click.Path(exists=True, path_type=Path)
 
 
@@ -58,6 +61,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 )
 @click.option("--seed", default=0, show_default=True, help="Of those inputs.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, once the new one is complete.")
+@json_option
 def command(
     *,
     model: Path,
@@ -74,6 +78,7 @@ def command(
     measure: bool,
     seed: int,
     overwrite: bool,
+    as_json: bool,
     **asked: Any,
 ) -> None:
     """Compress the weights of MODEL, a bundle, or an .mlpackage, .mlmodelc or .mlmodel.
@@ -87,6 +92,8 @@ def command(
     from sd_bundle import open_bundle
     from sd_compress import check_patterns, chosen_components, compress_bundle, compress_package
     from sd_mil import read_package
+
+    from sdc.console import peak_memory
 
     selection = {"select": select, "exclude": exclude, "op_types": op_types, "min_elements": min_elements}
     is_bundle = (model / "manifest.json").is_file()
@@ -124,8 +131,13 @@ def command(
             if bundle is None
             else compress_bundle(model, output, prepared.recipe, components=names, **given)
         )
-        meter = _meter(prepared, seed) if measure else None
-        print_compression(model, output, report, time.perf_counter() - began, meter)
+        seconds, peak = time.perf_counter() - began, peak_memory()
+        facts = _facts(model, output, report, _meter(prepared, seed) if measure else None)
+    facts |= {"output": str(output), "seconds": seconds, "peak_memory": peak}
+    if as_json:
+        print_json(facts | _calibration_facts(prepared))
+        return
+    print_compression(facts)
     for plan in prepared.plans:
         print_plan(plan)
     if prepared.fitted is not None:
@@ -254,17 +266,12 @@ def print_plan(plan: Plan) -> None:
     )
 
 
-def print_compression(
-    model: Path, output: Path, report: BundleReport | PackageReport, seconds: float, meter: Meter | None
-) -> None:
-    """A row for each package, what was left as it is, and what it took."""
+def _facts(
+    model: Path, output: Path, report: BundleReport | PackageReport, meter: Meter | None
+) -> dict[str, Any]:
+    """What became of each package; a measure of null is infinite, and is left out where nothing measured."""
     from sd_compress import BundleReport
 
-    from sdc.console import console, peak_memory, size, table
-
-    peak = peak_memory()
-    heading, measured = meter or ("dB", lambda *_: "")
-    rows = table("component", "bits", "before", "after", heading, "s")
     packages = (
         [(report.name, model, output, report)]
         if not isinstance(report, BundleReport)
@@ -274,45 +281,83 @@ def print_compression(
             for one in several
         ]
     )
-    for name, before, after, one in packages:
+    rows = [
+        {
+            "component": name,
+            "package": one.name,
+            "bits_before": one.before.total.bits_per_weight,
+            "bits_after": one.bits_per_weight,
+            "bytes_before": one.bytes_before,
+            "bytes_after": one.bytes_after,
+            "seconds": one.seconds,
+            "kept": {weight.name: weight.kept for weight in one.weights if weight.kept},
+            **({} if meter is None else _measured(meter, before, after)),
+        }
+        for name, before, after, one in packages
+    ]
+    return {"measure": None if meter is None else meter[0], "packages": rows}
+
+
+def _measured(meter: Meter, before: Path, after: Path) -> dict[str, float | None]:
+    measure, measured = meter
+    found = measured(before, after)
+    return {} if found is None else {measure: finite(found)}
+
+
+def _calibration_facts(prepared: Prepared) -> dict[str, Any]:
+    """What was planned and which activations were quantized, where that was asked."""
+    plans = [
+        {"weights": len(plan.schemes), "bits_per_weight": plan.bits_per_weight, "gap": plan.gap}
+        for plan in prepared.plans
+    ]
+    return {
+        "plans": plans,
+        "activations": None if prepared.fitted is None else activation_facts(prepared.fitted),
+    }
+
+
+def print_compression(facts: dict[str, Any]) -> None:
+    """A row for each package, what was left as it is, and what it took."""
+    from sdc.console import console, decibels, size, table
+
+    measure = facts["measure"]
+    rows = table("component", "bits", "before", "after", _HEADINGS.get(measure, "dB"), "s")
+    for one in facts["packages"]:
+        unmeasured = "" if measure is None else "no engine"
         rows.add_row(
-            name,
-            f"{one.before.total.bits_per_weight:.2f} to {one.bits_per_weight:.2f}",
-            size(one.bytes_before),
-            size(one.bytes_after),
-            measured(before, after),
-            f"{one.seconds:.1f}",
+            one["component"],
+            f"{one['bits_before']:.2f} to {one['bits_after']:.2f}",
+            size(one["bytes_before"]),
+            size(one["bytes_after"]),
+            decibels(one[measure]) if measure in one else unmeasured,
+            f"{one['seconds']:.1f}",
         )
     out = console()
     out.print(rows)
-    for *_, one in packages:
-        for weight in one.weights:
-            if weight.kept:
-                out.print(f"kept as it is: {weight.name}: {weight.kept}")
-    out.print(f"{output}: {seconds:.1f} s, peak memory {size(peak)}")
+    for one in facts["packages"]:
+        for name, why in one["kept"].items():
+            out.print(f"kept as it is: {name}: {why}")
+    out.print(f"{facts['output']}: {facts['seconds']:.1f} s, peak memory {size(facts['peak_memory'])}")
 
 
 def _meter(prepared: Prepared, seed: int) -> Meter:
     """Signal to noise of pictures that calibration had not, else peak signal to noise of random inputs."""
     if prepared.calibration is None:
-        return "PSNR, dB", partial(_on_random_inputs, seed=seed)
-    return "SNR, dB", partial(_on_other_pictures, prepared.calibration)
+        return "psnr", partial(_on_random_inputs, seed=seed)
+    return "snr", partial(_on_other_pictures, prepared.calibration)
 
 
-def _on_other_pictures(calibration: Calibration, before: Path, after: Path) -> str:
+def _on_other_pictures(calibration: Calibration, before: Path, after: Path) -> float:
     from sd_mil import read_package
 
-    from sdc.console import decibels
-
     programs = (read_package(path).program for path in (before, after))
-    return decibels(calibration.signal_to_noise(before.name, *programs))
+    return calibration.signal_to_noise(before.name, *programs)
 
 
-def _on_random_inputs(before: Path, after: Path, seed: int) -> str:
+def _on_random_inputs(before: Path, after: Path, seed: int) -> float | None:
     """The output that is worst."""
     from sd_mil import MissingEngineError, MLModel, compare_outputs
 
-    from sdc.console import decibels
     from sdc.inputs import assemble
 
     try:
@@ -323,5 +368,5 @@ def _on_random_inputs(before: Path, after: Path, seed: int) -> str:
         other = MLModel(after, "portable")
         got = other.predict(values, other.make_state() if other.states else None)
     except MissingEngineError:
-        return "no engine"
-    return decibels(compare_outputs(expected, got).worst.psnr)
+        return None
+    return compare_outputs(expected, got).worst.psnr

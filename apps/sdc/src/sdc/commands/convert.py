@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
 from sdc.several import TakesSeveral
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
         ConversionOptions,
         ConversionReport,
         Likeness,
+        Plan,
         Transform,
+        VerificationReport,
     )
 
 
@@ -93,6 +97,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists, once the new one is complete.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -121,13 +126,16 @@ def command(
     check_output_correctness: bool,
     dry_run: bool,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Convert CHECKPOINT to a bundle of Core ML packages.
 
     CHECKPOINT is a diffusers folder, a single .safetensors file, or a hub id (ORGANISATION/NAME, for a
     single file ORGANISATION/NAME/FILE.safetensors).
     """
-    from sd_convert import ConversionCache, ConversionOptions, Likeness, verify
+    from sd_convert import ConversionCache, ConversionOptions, Likeness, plan, verify
+
+    from sdc.commands.verify import print_report
 
     if like is not None:
         _refuse_beside_like(ctx)
@@ -163,15 +171,18 @@ def command(
     )
     cache = None if no_cache else ConversionCache()
     if dry_run:
-        _print_plan(opened, options, output, cache, kinds)
+        planned = plan(opened, options, cache=cache, kinds=kinds)
+        print_json(_plan_facts(planned)) if as_json else _print_plan(planned, options, output)
         return
-    print_conversion(run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds))
-    if check_output_correctness:
-        from sdc.commands.verify import print_report
-
-        report = verify(output, opened, kinds=kinds)
-        print_report(report)
-        ctx.exit(0 if report.passed else 1)
+    conversion = run_conversion(opened, output, options, cache, transform, likeness, kinds=kinds)
+    report = verify(output, opened, kinds=kinds) if check_output_correctness else None
+    if as_json:
+        print_json(conversion_facts(conversion, report))
+    else:
+        print_conversion(conversion)
+        if report is not None:
+            print_report(report)
+    ctx.exit(0 if report is None or report.passed else 1)
 
 
 def run_conversion(
@@ -238,6 +249,20 @@ def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> N
         )
 
 
+def conversion_facts(report: ConversionReport, proof: VerificationReport | None) -> dict[str, Any]:
+    """For ``--json``: the conversion, and how far its outputs are from torch's if that was asked."""
+    from sdc.commands.verify import report_facts
+    from sdc.console import peak_memory
+
+    return {
+        **asdict(report),
+        "bundle": str(report.bundle),
+        "bytes": sum(part.bytes for part in report.components),
+        "peak_memory": peak_memory(),
+        "verification": None if proof is None else report_facts(proof),
+    }
+
+
 def print_conversion(report: ConversionReport) -> None:
     """A row for each component, then the sum."""
     from sdc.console import console, peak_memory, size, table
@@ -263,18 +288,33 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
-def _print_plan(
-    checkpoint: Checkpoint,
-    options: ConversionOptions,
-    output: Path,
-    cache: ConversionCache | None,
-    kinds: Iterable[ComponentKind],
-) -> None:
-    from sd_convert import plan
+def _plan_facts(planned: Plan) -> dict[str, Any]:
+    """For ``--json``; nothing is written."""
+    return {
+        "components": [
+            {
+                "name": part.name,
+                "package": part.package,
+                "bytes": part.package_bytes,
+                "precision": part.precision,
+                "is_reused": part.is_reused,
+                **{
+                    side: [
+                        {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)} for port in ports
+                    ]
+                    for side, ports in (("inputs", part.inputs), ("outputs", part.outputs))
+                },
+            }
+            for part in planned.components
+        ],
+        "disk_bytes": planned.disk_bytes,
+        "memory_bytes": planned.memory_bytes,
+    }
 
+
+def _print_plan(planned: Plan, options: ConversionOptions, output: Path) -> None:
     from sdc.console import console, size, table
 
-    planned = plan(checkpoint, options, cache=cache, kinds=kinds)
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from sdc.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,9 +40,16 @@ _SEED = 93
     type=click.Path(path_type=Path),
     help="Only write the checkpoint, a diffusers folder, to this new place: to try other commands on.",
 )
+@json_option
 @click.pass_context
 def command(
-    ctx: click.Context, *, output: Path, pictures: int, num_inference_steps: int, copy: Path | None
+    ctx: click.Context,
+    *,
+    output: Path,
+    pictures: int,
+    num_inference_steps: int,
+    copy: Path | None,
+    as_json: bool,
 ) -> None:
     """Convert the demo checkpoint, hold every output against torch, and draw a contact sheet.
 
@@ -49,14 +58,14 @@ def command(
     """
     from sd_convert import ConversionOptions, open_checkpoint, verify
 
-    from sdc.commands.convert import run_conversion
-    from sdc.console import console, peak_memory, size
-    from sdc.demo.sheet import accuracy, contact_sheet
+    from sdc.commands.convert import conversion_facts, run_conversion
+    from sdc.console import console
+    from sdc.demo.sheet import contact_sheet
     from sdc.demo.shipped import demo_checkpoint
 
     if copy is not None:
         write_checkpoint(copy)
-        console().print(f"wrote {copy}", soft_wrap=True)
+        print_json({"checkpoint": str(copy)}) if as_json else console().print(f"wrote {copy}", soft_wrap=True)
         return
     began = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
@@ -68,6 +77,33 @@ def command(
             verification = verify(output / "bundle", checkpoint)
     exhibits = draw_all(output / "bundle", demo_captions(pictures), num_inference_steps=num_inference_steps)
     save_atomically(contact_sheet(exhibits), output / "demo.png")
+    seconds = time.perf_counter() - began
+    if as_json:
+        facts = conversion_facts(conversion, verification)
+        print_json(facts | _exhibited(exhibits, output / "demo.png") | {"seconds": seconds})
+    else:
+        _print(conversion, verification, exhibits, output, seconds)
+    ctx.exit(0 if verification.passed else 1)
+
+
+def _exhibited(exhibits: list[Exhibit], sheet: Path) -> dict[str, Any]:
+    """For ``--json``: what each picture shows, as far as the judge can see it."""
+    pictures = [
+        {"caption": str(one.caption), "seen": str(one.verdict), "right": one.right, "in_training": one.seen}
+        for one in exhibits
+    ]
+    return {"sheet": str(sheet), "pictures": pictures}
+
+
+def _print(
+    conversion: ConversionReport,
+    verification: VerificationReport,
+    exhibits: list[Exhibit],
+    output: Path,
+    seconds: float,
+) -> None:
+    from sdc.console import console, peak_memory, size
+    from sdc.demo.sheet import accuracy
 
     console().print(_summary(conversion, verification))
     console().print(f"arithmetic: {verification.arithmetic}", soft_wrap=True)
@@ -77,11 +113,10 @@ def command(
         if not exhibit.right:
             console().print(f"  asked for {exhibit.caption}; the judge sees {exhibit.verdict}")
     console().print(
-        f"wrote {output / 'bundle'} and {output / 'demo.png'} in {time.perf_counter() - began:.0f} s, "
+        f"wrote {output / 'bundle'} and {output / 'demo.png'} in {seconds:.0f} s, "
         f"peak memory {size(peak_memory())}",
         soft_wrap=True,
     )
-    ctx.exit(0 if verification.passed else 1)
 
 
 def write_checkpoint(path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from sdc.console import printable_json
+from sdc.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from sdc.doctor import Finding
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("doctor", short_help="What is installed, what would fail, and why.")
 @click.option("--imports", is_flag=True, help="Also import what conversion needs; half a minute.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a page.")
+@json_option
 @click.pass_context
 def command(ctx: click.Context, *, imports: bool, as_json: bool) -> None:
     """Look at releases, engines, memory, disk and caches, on one page to paste into an issue.
@@ -27,7 +26,7 @@ def command(ctx: click.Context, *, imports: bool, as_json: bool) -> None:
 
     findings = list(examine(imports=imports))
     if as_json:
-        click.echo(printable_json(json.dumps(facts(findings), indent=2, ensure_ascii=False)))
+        print_json(facts(findings))
     else:
         _print(findings)
     ctx.exit(0 if healthy(findings) else 1)

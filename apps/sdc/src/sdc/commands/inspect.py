@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdc.console import printable_json
+from sdc.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.command("inspect", short_help="Show ports, operations, weights and metadata.")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@json_option
 def command(path: Path, *, as_json: bool) -> None:
     """Show what is in PATH: a bundle, an .mlpackage, .mlmodelc or .mlmodel; nothing is executed."""
     facts = bundle_facts(path) if _is_bundle(path) else model_facts(path)
     if as_json:
-        click.echo(printable_json(json.dumps(facts, indent=2, ensure_ascii=False)))
+        print_json(facts)
     else:
         _print(facts)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from sdc.console import printable_json
+from sdc.json_output import json_option, print_json
 from sdc.linting import lint_options
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _STATUS: Final = {"warning": 3, "error": 4}
 @click.command("lint", short_help="Find what a device or a system is known not to run.")
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
 @lint_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@json_option
 @click.option(
     "--sarif",
     "sarif_file",
@@ -96,7 +96,7 @@ def _print_json(report: LintReport) -> None:
         "worst": report.worst,
         "findings": [finding_facts(finding) for finding in report.findings],
     }
-    click.echo(printable_json(json.dumps(facts, indent=2, ensure_ascii=False)))
+    print_json(facts)
 
 
 def _print(report: LintReport, seconds: float) -> None:

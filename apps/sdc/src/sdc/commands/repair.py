@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdc.json_output import finite, json_option, print_json
 from sdc.linting import lint_options
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     help="In dB: nothing is written if an output is further from what it was.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs that it is proved on.")
+@json_option
 def command(
     *,
     model: Path,
@@ -43,6 +45,7 @@ def command(
     rules: tuple[str, ...],
     min_psnr: float,
     seed: int,
+    as_json: bool,
 ) -> None:
     """Mend MODEL, a bundle, or an .mlpackage, .mlmodelc or .mlmodel, and prove that its outputs are the same.
 
@@ -64,7 +67,11 @@ def command(
     wanted = Wanted(device, system, rules, min_psnr, seed)
     bundle = bundle_at(model)
     results = [_package(model, output, wanted)] if bundle is None else repair_bundle(bundle, output, wanted)
-    _print(results, output, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    if as_json:
+        print_json(_facts(results, output, seconds))
+    else:
+        _print(results, output, seconds)
 
 
 def _check_rules(rules: tuple[str, ...]) -> None:
@@ -92,6 +99,36 @@ def _package(model: Path, output: Path, wanted: Wanted) -> Mended:
         if result.proofs:
             (draft / place.name).rename(place)
     return result
+
+
+def _facts(results: list[Mended], output: Path, seconds: float) -> dict[str, Any]:
+    """For ``--json``; nothing was written where ``output`` is null."""
+    from sdc.console import peak_memory
+    from sdc.linting import finding_facts
+
+    is_written = any(result.proofs for result in results)
+    return {
+        "output": str(output) if is_written else None,
+        "bytes": _bytes(output) if is_written else 0,
+        "seconds": seconds,
+        "peak_memory": peak_memory(),
+        "packages": [
+            {
+                "package": result.name,
+                "mended": [finding_facts(finding) for finding in result.mended],
+                "left": [finding_facts(finding) | {"why": why} for finding, why in result.left],
+                "functions": [
+                    {
+                        "function": function,
+                        "psnr": finite(proof.worst.psnr),
+                        "max_error": proof.worst.max_error,
+                    }
+                    for function, proof in result.proofs.items()
+                ],
+            }
+            for result in results
+        ],
+    }
 
 
 def _print(results: list[Mended], output: Path, seconds: float) -> None:

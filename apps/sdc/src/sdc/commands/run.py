@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from sdc.engines import engine_options
+from sdc.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 )
 @click.option("--threshold", default=40.0, show_default=True, help="… by fewer dB than this.")
 @click.option("--overflow", is_flag=True, help="Name the operations whose results fp16 cannot hold.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@json_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -105,7 +105,7 @@ def command(
         facts["overflow"] = str(_overflow(made, values))
     if output is not None:
         facts["files"] = save(results, output)
-    click.echo(json.dumps(facts, indent=2, allow_nan=False)) if as_json else _print(facts)
+    print_json(facts) if as_json else _print(facts)
     ctx.exit(0 if comparison is None or comparison.passed(min_psnr) else 1)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +10,7 @@ import click
 
 from sdc.console import printable
 from sdc.engines import engine_options
+from sdc.json_output import finite, in_json, json_option, print_json
 from sdc.networks import OPTIONS, network_options, open_with_networks
 from sdc.several import TakesSeveral
 from sdc.sources import source_options
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 @source_options
 @click.option("--min-psnr", default=35.0, show_default=True, help="In dB; below it the exit status is 1.")
 @engine_options("portable")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@json_option
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON to this file, too."
 )
@@ -76,14 +75,14 @@ def command(
             "image_projection": ip_adapter,
         }
         found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
-    facts = json.dumps(report_facts(found), indent=2, allow_nan=False)
+    facts = report_facts(found)
     if report is not None:
         from sd_bundle.drafts import replacing
 
         with replacing(report) as draft:
-            draft.write_text(f"{facts}\n", encoding="utf-8")
+            draft.write_text(f"{in_json(facts)}\n", encoding="utf-8")
     if as_json:
-        click.echo(facts)
+        print_json(facts)
     else:
         print_report(found)
     ctx.exit(0 if found.passed else 1)
@@ -131,7 +130,7 @@ def report_facts(report: VerificationReport) -> dict[str, Any]:
 
     from sdc.benchmarking import device
 
-    rows = [asdict(row) | {"psnr": row.psnr if math.isfinite(row.psnr) else None} for row in report.rows]
+    rows = [asdict(row) | {"psnr": finite(row.psnr)} for row in report.rows]
     return {
         "bundle": str(report.bundle),
         "checkpoint": report.checkpoint,

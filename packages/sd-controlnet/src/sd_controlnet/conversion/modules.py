@@ -59,7 +59,8 @@ class UnionPorts(ControlNetPorts):
         del controlnet.task_embedding
         controlnet.task_embedding = _Rows(table)  # which is asked for a row that only the input knows
         self.names = {"task_embedding": "task_embedding.table"}
-        for layer in controlnet.transformer_layes:  # diffusers' spelling
+        layers: Any = controlnet.transformer_layes
+        for layer in layers:  # diffusers' spelling
             layer.attn = _LoneAttention(layer.attn)
 
     def _hinted(self, named: Mapping[str, Tensor], hint: Tensor) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class _Rows(nn.Module):
         self.table = table
 
     def __getitem__(self, places: Tensor) -> Tensor:
-        return places @ self.table
+        return torch.matmul(places, self.table)
 
 
 class AdapterPorts(nn.Module):

@@ -75,8 +75,8 @@ def lower_component(
     chosen = target_named(target)
     check_attention(attention, target)
     import_coremltools()
-    from sd_convert.lowering import lower
     from sd_convert.lowering.export import export
+    from sd_convert.lowering.graph import lower
     from sd_convert.lowering.rewrite import rewrite_attention
 
     watched = _WatchedWeights(component.weights)

@@ -20,12 +20,14 @@ class CoreML:
     """``coremltools.models.MLModel`` on the file that a model was read from.
 
     ``compute_unit``: where Core ML may run it; None leaves that to who opens the model, and is ``"ALL"``.
+    ``optimization_hints`` are those of coremltools' ``MLModel``.
 
     Raises:
         EngineError: another compute unit, or this is no Mac.
     """
 
     compute_unit: ComputeUnit | None = None
+    optimization_hints: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check the compute unit and the system."""
@@ -46,19 +48,36 @@ class CoreML:
             EngineError: Core ML refuses the model.
             MissingEngineError: coremltools is not installed.
         """
-        try:
-            coremltools: Any = importlib.import_module("coremltools")
-        except ModuleNotFoundError as error:
-            raise MissingEngineError("coreml needs coremltools: pip install coremltools") from error
+        coremltools = _coremltools()
         unit = self.compute_unit or "ALL"
         is_compiled = model.path.rstrip("/").endswith(".mlmodelc")
         kind = coremltools.models.CompiledMLModel if is_compiled else coremltools.models.MLModel
-        named = {} if function is None else {"function_name": function}
+        named: dict[str, Any] = {} if function is None else {"function_name": function}
+        if self.optimization_hints is not None:
+            named["optimization_hints"] = dict(self.optimization_hints)
         try:
             made = kind(model.path, compute_units=coremltools.ComputeUnit[unit], **named)
         except Exception as error:  # Core ML's come as RuntimeError, those of coremltools as anything
             raise EngineError(f"{model.path}: expected a model that Core ML loads, got: {error}") from error
         return CoreMLModel(made, f"Core ML by coremltools {coremltools.__version__}, {unit}")
+
+
+def compute_devices() -> list[Any]:
+    """The devices that Core ML can run models on, as coremltools names them.
+
+    Raises:
+        EngineError: this is no Mac.
+        MissingEngineError: coremltools is not installed.
+    """
+    CoreML()
+    return list(_coremltools().models.MLModel.get_available_compute_devices())
+
+
+def _coremltools() -> Any:
+    try:
+        return importlib.import_module("coremltools")
+    except ModuleNotFoundError as error:
+        raise MissingEngineError("coreml needs coremltools: pip install coremltools") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,13 @@ ENGINES: dict[str, Callable[..., Engine]] = {
 AUTO = "auto"
 
 
+def meant(name: str) -> str:
+    """The name itself, or that of the engine which ``auto`` is on this machine."""
+    if name != AUTO:
+        return name
+    return "coreml" if platform.system() == "Darwin" else "portable"
+
+
 def engine_named(name: str | Engine, **options: Any) -> Engine:
     """The engine of a name, with those ``options`` that are not None; an engine is returned as it is.
 
@@ -40,8 +47,7 @@ def engine_named(name: str | Engine, **options: Any) -> Engine:
         if chosen:
             raise EngineError(f"expected {', '.join(chosen)} to be given to the engine itself, got an engine")
         return name
-    if name == AUTO:
-        name = "coreml" if platform.system() == "Darwin" else "portable"
+    name = meant(name)
     if name not in ENGINES:
         raise EngineError(f"expected engine to be one of {', '.join([AUTO, *ENGINES])}, got {name!r}")
     known = inspect.signature(ENGINES[name]).parameters

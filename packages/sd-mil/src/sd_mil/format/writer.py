@@ -8,17 +8,15 @@ Source of the layout: coremltools' modelpackage/src/ModelPackage.cpp.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sd_mil.format.appearing import appearing
 from sd_mil.format.blob_writer import BlobLayout, Check
 from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field, integer
@@ -88,30 +86,6 @@ def write_encoded(
         weights = layout.write(folder / _WEIGHTS, check)
     hashes = {relative: hashlib.sha256(content).hexdigest() for relative, content in small.items()}
     return WrittenPackage(root, {**hashes, _WEIGHTS: weights}, package_bytes(small.values(), layout))
-
-
-@contextmanager
-def appearing(root: Path) -> Iterator[Path]:
-    """A folder beside ``root``, of a name that is short and nobody else's, which becomes it at the end.
-
-    Raises:
-        FileExistsError: there is something at ``root``, before or after.
-    """
-    _refuse_existing(root)
-    folder = root.with_name(f".{uuid.uuid4().hex[:12]}.partial")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        _refuse_existing(root)
-        folder.rename(root)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def package_bytes(small: Iterable[bytes], layout: BlobLayout) -> int:

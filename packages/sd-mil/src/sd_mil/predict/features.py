@@ -52,9 +52,7 @@ def taken(data: Mapping[str, Any], port: Port, shape: tuple[int | None, ...], dt
         return image_tensor(value, port)
     if port.kind in ("int64", "double"):
         return np.full([1 if size is None else size for size in shape], number(value, port), dtype)
-    _check_array(value, port)
-    array: Array = value
-    return array
+    return as_array(value, port)
 
 
 def default(port: Port) -> Array:
@@ -83,15 +81,56 @@ def number(value: object, port: Port) -> Any:
     return array.reshape(())
 
 
-def _check_array(array: object, port: Port) -> None:
-    if not isinstance(array, np.ndarray):
-        raise PredictionError(f"expected {port.expected}, got {type(array).__name__} for input {port.name!r}")
-    fits = port.allows(array.shape)
-    if fits and array.dtype == port.dtype:
-        return
-    got = f"{array.dtype}{list(array.shape)}"
-    advice = f"; cast it with .astype({port.dtype!r})" if fits else ""
-    raise PredictionError(f"expected {port.expected}, got {got} for input {port.name!r}{advice}")
+def as_array(value: object, port: Port) -> Array:
+    """An array of the port's shape and dtype, from one, from a tensor of torch, or from lists of numbers.
+
+    Floats of another width, and integers, are converted as Core ML does, if the port's dtype has a value for
+    each: floats are rounded, none becomes infinite, and none is cut to an integer.
+
+    Raises:
+        PredictionError: another shape, something else than numbers, or numbers that the dtype cannot hold.
+    """
+    array = _numbers(value, port)
+    if not port.allows(array.shape):
+        raise PredictionError(_misfit(array, port))
+    return array if array.dtype == port.dtype else _converted(array, port)
+
+
+def _numbers(value: object, port: Port) -> Array:
+    if isinstance(value, np.ndarray):
+        return value
+    detached = getattr(
+        value, "detach", None
+    )  # of a tensor of torch, which numpy refuses while it has a gradient
+    try:
+        array = np.asarray(value if detached is None else detached().cpu())
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = type(value).__name__
+        raise PredictionError(
+            f"expected {port.expected}, got {kind} for input {port.name!r}: {error}"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        kind = type(value).__name__
+        raise PredictionError(f"expected {port.expected}, got {kind} for input {port.name!r}")
+    return array
+
+
+def _converted(array: Array, port: Port) -> Array:
+    if array.dtype.kind not in ("fiub" if np.dtype(port.dtype).kind == "f" else "iub"):
+        raise PredictionError(f"{_misfit(array, port)}; cast it with .astype({port.dtype!r})")
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(port.dtype)
+        changed = (
+            converted != array if converted.dtype.kind in "iu" else np.isinf(converted) & ~np.isinf(array)
+        )
+    if changed.any():
+        lost = array[changed].ravel()[0]
+        raise PredictionError(f"{_misfit(array, port)} with {lost!s}, which {port.dtype} does not hold")
+    return converted
+
+
+def _misfit(array: Array, port: Port) -> str:
+    return f"expected {port.expected}, got {array.dtype}{list(array.shape)} for input {port.name!r}"
 
 
 def given(array: Array, port: Port) -> Any:

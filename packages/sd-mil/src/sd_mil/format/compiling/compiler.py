@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sd_mil.errors import PackageError, UnsupportedModelError
+from sd_mil.format.appearing import appearing
 from sd_mil.format.compiled import is_compiled
 from sd_mil.format.compiling.data import analytics_data
 from sd_mil.format.compiling.metadata import metadata_json
@@ -19,7 +20,6 @@ from sd_mil.format.compiling.parts import pipeline_files, program_files, program
 from sd_mil.format.files import MODEL_PATH, inside, manifest_model, message_bytes
 from sd_mil.format.package import read_model
 from sd_mil.format.wire import Message
-from sd_mil.format.writer import appearing
 from sd_mil.ir.program import Package, Pipeline
 from sd_mil.ir.uses import constants_in
 

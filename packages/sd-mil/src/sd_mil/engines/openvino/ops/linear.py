@@ -16,9 +16,11 @@ from sd_mil.engines.openvino.scope import int_list
 @translate("linear")
 def linear(call: Call) -> Output:
     """``x · weightᵀ + bias``; ``weight`` is [out, in], ``bias`` [out] or absent."""
-    x, *others = _of_one_type(call, "x", "weight", *(["bias"] if "bias" in call else []))
-    product = ov.matmul(x, others[0], False, True)
-    return _as_declared(call, ov.add(product, others[1]) if "bias" in call else product)
+    x, weight, *bias = _of_one_type(call, "x", "weight", *(["bias"] if "bias" in call else []))
+    if bias:
+        weight = _as_many_rows(weight, bias[0])
+    product = ov.matmul(x, weight, False, True)
+    return _as_declared(call, ov.add(product, bias[0]) if bias else product)
 
 
 @translate("matmul")
@@ -26,6 +28,14 @@ def matmul(call: Call) -> Output:
     """Batched ``x · y``, either one transposed in its last two axes first."""
     transposes = call.flag("transpose_x"), call.flag("transpose_y")
     return _as_declared(call, ov.matmul(*_of_one_type(call, "x", "y"), *transposes))
+
+
+def _as_many_rows(weight: Output, bias: Output) -> Output:
+    """``weight`` with as many rows as ``bias`` has elements: OpenVINO fuses unknown rows as none."""
+    rows, sizes = weight.get_partial_shape()[0], bias.get_partial_shape()
+    if rows.is_static or sizes.is_dynamic or sizes[0].get_length() == 1:
+        return weight
+    return ov.reshape(weight, int_list([sizes[0].get_length(), -1]), False).output(0)
 
 
 def _of_one_type(call: Call, *parameters: str) -> list[Output]:

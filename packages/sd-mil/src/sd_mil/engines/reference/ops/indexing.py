@@ -103,8 +103,10 @@ def scatter_along_axis(
 
 
 def _updated(data: Array, index: tuple[Any, ...], updates: Array, mode: str) -> Array:
+    # numpy's ufunc.at leaves its memory when there are more axes of updates than of what they update
+    places = np.broadcast_to(np.False_, data.shape)[index].shape
     result = data.copy()
-    _UPDATES[mode](result, index, updates)
+    _UPDATES[mode](result, index, np.broadcast_to(updates, places))
     return result
 
 
