@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,31 @@ def make_controlnet(unet: Any, *, seed: int, **config: Any) -> Any:
     return made.half().float().eval()
 
 
+def make_union(unet: Any, *, seed: int) -> Any:
+    """A union ControlNet of four kinds of hints for SDXL's ``unet``, with numbers everywhere."""
+    from diffusers import ControlNetUnionModel
+
+    torch.manual_seed(seed)
+    names = (
+        "block_out_channels down_block_types layers_per_block cross_attention_dim attention_head_dim "
+        "norm_num_groups transformer_layers_per_block use_linear_projection addition_embed_type "
+        "addition_time_embed_dim projection_class_embeddings_input_dim"
+    )
+    width = unet.config.block_out_channels[0]
+    made = ControlNetUnionModel(
+        **{name: unet.config[name] for name in names.split()},
+        conditioning_embedding_out_channels=(8, 16),
+        num_control_type=4,
+        num_trans_channel=width,
+        num_trans_head=2,
+        num_proj_channel=width,
+    )
+    for parameter in made.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made.half().float().eval()
+
+
 def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     from diffusers import T2IAdapter
 
@@ -74,6 +99,60 @@ def make_adapter(*, xl: bool = False, seed: int, channels: int = 3) -> Any:
     made = T2IAdapter(in_channels=channels, num_res_blocks=1, **(own if xl else sd))
     made.adapter.conv_in.weight.data *= 100  # or nobody would see it
     return made.half().float().eval()
+
+
+def make_image_encoder(*, seed: int = 3, **config: Any) -> Any:
+    """Of 32x32 pixels in patches of 8: 17 hidden states."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(seed)
+    own = {"hidden_size": 40, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes = {"image_size": 32, "patch_size": 8, "projection_dim": PROJECTED}
+    made = CLIPVisionModelWithProjection(CLIPVisionConfig(**own | sizes | {"hidden_act": "gelu"} | config))
+    return made.half().float().eval()
+
+
+def ip_adapter_tensors(unet: Any, kind: str, *, seed: int, image_width: int) -> dict[str, Any]:
+    """What a file of an IP-Adapter of that kind (plain, plus, full) for ``unet`` holds."""
+    generator = torch.Generator().manual_seed(seed)
+    width, hidden, tokens = unet.config.cross_attention_dim, 24, 5
+
+    def drawn(*shape: int, std: float = 0.3) -> Any:
+        return (torch.randn(*shape, generator=generator) * std).half().float()
+
+    def norm(name: str, size: int) -> dict[str, Any]:
+        return {f"{name}.weight": 1 + drawn(size, std=0.1), f"{name}.bias": drawn(size, std=0.1)}
+
+    def linear(name: str, rows: int, columns: int) -> dict[str, Any]:
+        return {f"{name}.weight": drawn(rows, columns), f"{name}.bias": drawn(rows)}
+
+    if kind == "plain":
+        projection = linear("proj", 4 * width, image_width) | norm("norm", width)
+    elif kind == "full":
+        projection = linear("proj.0", image_width, image_width) | linear("proj.2", width, image_width)
+        projection |= norm("proj.3", width)
+    else:
+        projection = {"latents": drawn(1, tokens, hidden), **linear("proj_in", hidden, image_width)}
+        projection |= linear("proj_out", width, hidden) | norm("norm_out", width)
+        for layer in (f"layers.{number}" for number in range(4)):
+            projection |= norm(f"{layer}.0.norm1", hidden) | norm(f"{layer}.0.norm2", hidden)
+            projection |= norm(f"{layer}.1.0", hidden)
+            projection |= {
+                f"{layer}.0.to_q.weight": drawn(128, hidden),
+                f"{layer}.0.to_kv.weight": drawn(256, hidden),
+                f"{layer}.0.to_out.weight": drawn(hidden, 128),
+                f"{layer}.1.1.weight": drawn(4 * hidden, hidden),
+                f"{layer}.1.3.weight": drawn(hidden, 4 * hidden),
+            }
+    attentions = [name.removesuffix(".processor") for name in unet.attn_processors if "attn2" in name]
+    keys = {
+        f"{2 * number + 1}.to_{letter}_ip.weight": drawn(unet.get_submodule(name).to_q.out_features, width)
+        for number, name in enumerate(attentions)
+        for letter in "kv"
+    }
+    return {f"image_proj.{name}": each for name, each in projection.items()} | {
+        f"ip_adapter.{name}": each for name, each in keys.items()
+    }
 
 
 def make_vae() -> Any:
@@ -172,6 +251,9 @@ class Families:
     torch = torch
     controlnet = staticmethod(make_controlnet)
     adapter = staticmethod(make_adapter)
+    union = staticmethod(make_union)
+    image_encoder = staticmethod(make_image_encoder)
+    ip_adapter_tensors = staticmethod(ip_adapter_tensors)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -264,10 +346,17 @@ class Families:
         return self.steered_bundle(pipeline, {}, {}, **options)
 
     def steered_bundle(
-        self, pipeline: Any, controlnets: dict[str, Any], adapters: dict[str, Any], **options: Any
+        self,
+        pipeline: Any,
+        controlnets: dict[str, Any],
+        adapters: dict[str, Any],
+        *,
+        ip_adapters: Sequence[Path] = (),
+        image_encoder: Path | None = None,
+        **options: Any,
     ) -> Path:
-        """The same with ControlNets and adapters of these names."""
-        from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+        """The same with ControlNets and adapters of these names, and IP-Adapters of these files."""
+        from sd_controlnet.conversion import with_controlnets, with_ip_adapters, with_t2i_adapters
         from sd_convert import KINDS, ConversionOptions, convert, open_checkpoint
 
         for name, network in (*controlnets.items(), *adapters.items()):
@@ -280,7 +369,8 @@ class Families:
         opened = open_checkpoint(self.folder / "checkpoint")
         opened, kinds = with_controlnets(opened, [self.folder / name for name in controlnets])
         opened, more = with_t2i_adapters(opened, [self.folder / name for name in adapters])
-        convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more))
+        opened, images = with_ip_adapters(opened, ip_adapters, image_encoder)
+        convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more, *images))
         return self.folder / "bundle"
 
     def again(self, name: str, **options: Any) -> Path:

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
 
-from sd_controlnet import Control, Steering  # noqa: E402
+from sd_controlnet import Control, ControlNetError, Steering  # noqa: E402
 from sd_runtime import Pipeline  # noqa: E402
 
 WIDTH, HEIGHT = 24, 16
@@ -103,6 +103,8 @@ def steered(families: Any, networks: Any, *, xl: bool = False) -> Steered:
         "first": families.controlnet(networks.unet, seed=5),
         "second": families.controlnet(networks.unet, seed=6, controlnet_conditioning_channel_order="bgr"),
     }
+    if xl:
+        controlnets["union"] = families.union(networks.unet, seed=7)
     adapter = families.adapter(xl=xl, seed=8)
     path = families.steered_bundle(
         networks,
@@ -182,6 +184,41 @@ def test_xl_one_row_at_a_time_like_diffusers(xl: Steered, pictures: dict[str, An
     assert psnr(xl.ours(*names, image=image, mask=mask, strength=0.99), expected) >= 35
 
 
+def test_a_union_controlnet_is_told_the_kind_of_hint(xl: Steered, pictures: dict[str, Any]) -> None:
+    fitted = HINTS["first"].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+
+    def ours(mode: int | None, **options: Any) -> np.ndarray:
+        steer = Steering(xl.pipeline, [Control("union", HINTS["first"], 0.8, mode=mode)])
+        (drawn,) = xl.pipeline.generate(**SAMPLING, seed=11, rng="torch", steer=steer, **options)
+        assert drawn.settings.controls is not None
+        assert drawn.settings.controls[0].mode == mode
+        return np.asarray(drawn.image, dtype=np.float64)
+
+    def by_diffusers(kind: str, mode: int, **options: Any) -> np.ndarray:
+        pipeline = xl._pipeline(kind, controlnet=xl.controlnets["union"])
+        return xl._drawn(
+            pipeline,
+            control_image=[fitted],
+            control_mode=[mode],
+            controlnet_conditioning_scale=0.8,
+            **options,
+        )
+
+    expected = by_diffusers("StableDiffusionXLControlNetUnionPipeline", 3)
+    assert psnr(xl.ours(), expected) < 30
+    assert psnr(ours(1), expected) < 35
+    assert psnr(ours(3), expected) >= 35
+    image = pictures["image"]
+    expected = by_diffusers("StableDiffusionXLControlNetUnionImg2ImgPipeline", 1, image=image, strength=0.8)
+    assert psnr(ours(1, image=image, strength=0.8), expected) >= 35
+    with pytest.raises(ControlNetError, match="a mode from 0 to 3 for the union ControlNet union, got 4"):
+        ours(4)
+    with pytest.raises(ControlNetError, match="got None"):
+        ours(None)
+    with pytest.raises(ControlNetError, match="got 1 for first, which is none"):
+        Steering(xl.pipeline, [Control("first", fitted, mode=1)])
+
+
 def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
     kinds = {"StableDiffusionAdapterPipeline": sd, "StableDiffusionXLAdapterPipeline": xl}
     for kind, steered in kinds.items():
@@ -227,6 +264,24 @@ def test_from_the_command_line(sd: Steered, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(drawn, float), sd.ours("first", "second"))
         assert "ControlNet 0:" in drawn.text["parameters"]  # type: ignore[attr-defined]
     assert [control.scale for control in read_settings(tmp_path / "x.png").controls or ()] == [0.8, 0.5]
+
+
+def test_in_six_bits_they_steer_alike(sd: Steered, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+    from sdc.cli import cli
+
+    command = ["compress", sd.pipeline.bundle.path, "-o", tmp_path / "small", "--nbits", 6, "--no-measure"]
+    done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    small = Steered(sd.networks, sd.controlnets, sd.adapter, Pipeline.open(tmp_path / "small"))
+    for name in ("unet", "first", "second", "sketch"):
+        compression = small.pipeline.bundle.component(name).compression
+        assert compression is not None
+        assert compression.bits_per_weight < 10
+    for names in (("first", "second"), ("sketch",)):
+        expected = sd.ours(*names)
+        assert psnr(small.ours(*names), expected) >= 25
+        assert psnr(small.ours(*names), expected) > psnr(small.ours(), expected) + 6
 
 
 def test_a_controlnet_of_another_base_is_refused(sd: Steered, xl: Steered, tmp_path: Path) -> None:

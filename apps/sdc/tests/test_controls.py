@@ -12,9 +12,11 @@ from sdc.control_options import control_options, steering
 from sdc.several import SeveralValues, TakesSeveral
 
 NOTHING = {
-    **{f"controlnet_{name}": () for name in ("inputs", "scale", "start", "end", "mask")},
+    **{f"controlnet_{name}": () for name in ("inputs", "scale", "start", "end", "mask", "mode")},
     "controlnet": (),
     "controlnet_guess_mode": False,
+    **{f"ip_adapter_{name}": () for name in ("image", "scale", "start", "end")},
+    "ip_adapter": (),
 }
 
 
@@ -54,6 +56,12 @@ def test_one_option_takes_several_values(
         ({"controlnet_inputs": ("a.png",)}, "expected --controlnet with --controlnet-inputs"),
         ({"controlnet_guess_mode": True}, "expected --controlnet with --controlnet-guess-mode"),
         ({"controlnet": ("a",), "controlnet_inputs": ("a.png", "b.png")}, r"each --controlnet \(1\), got 2"),
+        ({"ip_adapter_scale": (0.5,)}, "expected --ip-adapter-image with --ip-adapter-scale"),
+        ({"ip_adapter": ("a",)}, "expected --ip-adapter-image with --ip-adapter, got none"),
+        (
+            {"ip_adapter_image": ("a.png",), "ip_adapter": ("a", "b")},
+            r"each --ip-adapter-image \(1\), or none, got 2",
+        ),
         (
             {
                 "controlnet": ("a", "b", "c"),

@@ -15,6 +15,7 @@ from sd_attention import (
     linear_to_conv,
     on_bsc,
     opaque,
+    projected_attention,
     rewrite,
     split_einsum_v2,
 )
@@ -89,8 +90,34 @@ def vae():
     return model, [{"sample": torch.randn(2, 3, 6, 10)}]
 
 
+def with_ip_adapters():
+    """A UNet that attends to the tokens of two images with one adapter, and to one image with another."""
+    model, (inputs, _) = unet()
+    projections = [
+        {"proj.weight": torch.randn(4 * 12, 6), "proj.bias": torch.randn(48), "norm.weight": torch.ones(12)}
+        | {"norm.bias": torch.zeros(12)}
+        for _ in range(2)
+    ]
+    attentions = [name for name in model.attn_processors if "attn2" in name]
+    widths = {name: dict(model.named_modules())[name.removesuffix(".processor")] for name in attentions}
+    keys = {
+        f"{2 * place + 1}.to_{kind}_ip.weight": torch.randn(widths[name].to_q.out_features, 12)
+        for place, name in enumerate(attentions)
+        for kind in "kv"
+    }
+    model._load_ip_adapter_weights(
+        [{"image_proj": projection, "ip_adapter": keys} for projection in projections],
+        low_cpu_mem_usage=False,
+    )
+    for processor in (model.attn_processors[name] for name in attentions):
+        processor.scale = [0.4, 1.3]
+    images = [torch.randn(2, 2, 6), torch.randn(2, 1, 6)]
+    return model, [inputs | {"added_cond_kwargs": {"image_embeds": images}}]
+
+
 #: What makes a model and its inputs, and how many attentions it has.
 MODELS = {"unet": (unet, 8), "controlnet": (controlnet, 4), "sd3": (sd3, 4), "vae": (vae, 2)}
+MODELS["ip_adapters"] = (with_ip_adapters, 8)
 
 
 def model_called(name):
@@ -128,6 +155,31 @@ def test_state_dicts_go_both_ways_and_every_rule_at_once_is_exact(name):
     assert list(ours.state_dict()) == list(model.state_dict())
     copy.deepcopy(ours).load_state_dict(model.state_dict(), strict=True)
     copy.deepcopy(model).load_state_dict(ours.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("attend", ["SPLIT_EINSUM", "opaque"])
+def test_projections_of_image_tokens_are_rewritten_with_those_of_the_text(attend):
+    model, (inputs,) = model_called("ip_adapters")
+    report = rewrite(model, [projected_attention(ATTENTIONS[attend])])
+    assert (len(report.replaced), report.kept) == (8, ())
+    assert list(report.module.state_dict()) == list(model.state_dict())
+    expected = outputs(model, inputs)
+    torch.testing.assert_close(outputs(report.module, inputs), expected, rtol=1e-4, atol=1e-4)
+    again = rewrite(report.module, [projected_attention(ATTENTIONS["SPLIT_EINSUM_V2"])]).module
+    torch.testing.assert_close(outputs(again, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_each_row_of_a_batch_may_have_its_own_scales():
+    model, _ = model_called("ip_adapters")
+    module = next(each for name, each in model.named_modules() if name.endswith("attn2"))
+    ours = rewrite(module, [projected_attention(ATTENTIONS["SPLIT_EINSUM"])]).module
+    x, text = torch.randn(2, 5, module.to_q.in_features), torch.randn(2, 7, 12)
+    tokens, scales = [torch.randn(2, 4, 12), torch.randn(2, 3, 12)], torch.tensor([[0.5, 0.0], [0.0, 2.0]])
+    found = ours(x, (text, tokens, scales))
+    for row in range(2):
+        module.processor.scale = scales[row].tolist()
+        expected = module(x, (text, [each[:, None] for each in tokens]))[row]
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unfused_processor_is_refused_with_what_to_do():

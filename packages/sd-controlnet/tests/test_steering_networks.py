@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sd_controlnet import BaseModelError, Control, ControlNetError, HintError, Steering
+from sd_controlnet import BaseModelError, Control, ControlNetError, HintError, ImagePrompt, Steering
 from sd_runtime import (
     BundleComponent,
     ConditioningFacts,
@@ -42,6 +42,7 @@ FACTS = ModelFacts(
     conditioning=ConditioningFacts("none", zero_empty_negative=False, guidance_embedding=False),
 )
 SHAPES = {"additional_residual_0": (8, 4, 6), "additional_residual_1": (16, 2, 3)}
+IMAGES = {"ip_hidden_states_0": (8, 1, 4), "ip_hidden_states_1": (8, 1, 2), "ip_adapter_scale": (2,)}
 ADAPTER = {"adapter_res_samples_00": (8, 4, 6)}
 HINT = Image.new("RGB", (10, 10), (255, 0, 0))
 
@@ -104,6 +105,24 @@ class Toy:
             controlnet("depth", batch=2),
             controlnet("pooled", pooled),
             controlnet("other", {**SHAPES, "additional_residual_1": (24, 2, 3)}),
+            entry(
+                "image_encoder",
+                "vision_encoder",
+                ports({"pixel_values": (3, 8, 8)}, 1),
+                ports({"image_embeds": (5,), "hidden_states": (3, 6)}, 1),
+            ),
+            entry(
+                "org/plain",
+                "image_projection",
+                ports({"image_embeds": (5,)}, 1),
+                ports({"ip_hidden_states_0": (8, 1, 4)}, 1),
+            ),
+            entry(
+                "plus",
+                "image_projection",
+                ports({"hidden_states": (3, 6)}, 1),
+                ports({"ip_hidden_states_1": (8, 1, 2)}, 1),
+            ),
             entry("sketch", "t2i_adapter", ports({"input": (1, 32, 48)}, 1), ports(ADAPTER, 1)),
         ]
         with new_bundle(path, FACTS, provenance=Provenance.now("org/toy", tools={})) as draft:
@@ -116,6 +135,8 @@ class Toy:
 
     def open(self, component: BundleComponent) -> FunctionModel:
         self.opened.append(component.name)
+        if component.role in ("vision_encoder", "image_projection"):
+            return FunctionModel(self.seeing(component))
         if component.name != "sketch":
             return FunctionModel(controlled(component.name, self.calls))
 
@@ -124,6 +145,19 @@ class Toy:
             return {"adapter_res_samples_00": np.full((1, 8, 4, 6), input.mean())}
 
         return FunctionModel(sketch)
+
+    def seeing(self, component: BundleComponent) -> Callable[..., Any]:
+        """What is given, plus one in an encoder, times two in a projection, everywhere."""
+
+        def call(**given: Any) -> dict[str, Any]:
+            self.calls.append(component.name)
+            (values,) = given.values()
+            number = (
+                float(values.mean()) + 1 if component.role == "vision_encoder" else 2 * float(values.mean())
+            )
+            return {port.name: np.full(port.shape, number) for port in component.outputs}
+
+        return call
 
     def asked(self, *controls: Control, index: int = 0, total: int = 4) -> dict[str, Any]:
         """What two rows, of means 2 (the negative one) and 3, are given."""
@@ -189,6 +223,47 @@ def test_an_adapter_runs_once(toy: Toy) -> None:
         added = steering(Evaluation(inputs, (True, False), index, 3))
         assert rows(added["adapter_res_samples_00"]) == [0.25, 0.25]
     assert toy.calls == ["sketch"]
+
+
+BLACK = Image.new("RGB", (9, 7))
+#: The mean of what CLIP is given of a black picture.
+DARK = -float(np.mean(np.array([0.48145466, 0.4578275, 0.40821073]) / [0.26862954, 0.26130258, 0.27577711]))
+
+
+def test_images_are_tokens_and_scales_for_each_row(tmp_path: Path) -> None:
+    toy = Toy(tmp_path / "toy", unet={**SHAPES, **ADAPTER, **IMAGES}, reduce_memory=True)
+    images = [ImagePrompt(BLACK, 0.5), ImagePrompt(BLACK, 2.0, start=0.5)]
+    steering = Steering(toy.pipeline, [Control("canny", HINT)], images)
+    assert toy.pipeline.models.loaded == ()  # the UNet has the memory for itself
+    assert [each.component for each in steering.controls] == ["org/canny", "org/plain", "plus"]
+    inputs = {"sample": np.ones((2, 4, 4, 6), np.float32), "timestep": np.ones(2, np.float32)}
+    first, last = (dict(steering(Evaluation(inputs, (True, False), index, 2))) for index in (0, 1))
+    assert first["ip_adapter_scale"].tolist() == [[0.5, 0]] * 2
+    assert last["ip_adapter_scale"].tolist() == [[0.5, 2.0]] * 2
+    assert "ip_hidden_states_1" not in first
+    assert last["ip_hidden_states_0"].shape == (2, 8, 1, 4)
+    # no image is an embedding of zeros, or what an encoder sees of zeros
+    assert rows(last["ip_hidden_states_0"]) == [0, round(2 * (DARK + 1), 3)]
+    assert rows(last["ip_hidden_states_1"]) == [2, round(2 * (DARK + 1), 3)]
+    assert rows(first["additional_residual_0"]) == [1, 1]
+
+
+def test_images_that_are_refused(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(
+        BaseModelError, match=r"plain to give ip_hidden_states_0 of shape none, .* --ip-adapter"
+    ):
+        Steering(toy.pipeline, images=[ImagePrompt(BLACK)])
+    able = Toy(tmp_path / "able", unet={**SHAPES, **IMAGES}).pipeline
+    with pytest.raises(ControlNetError, match=r"\(org/plain, plus\), got 3"):
+        Steering(able, images=[ImagePrompt(BLACK)] * 3)
+    with pytest.raises(ControlNetError, match="one image for each IP-Adapter, got several for plus, plus"):
+        Steering(able, images=[ImagePrompt(BLACK, adapter="plus")] * 2)
+    with pytest.raises(ControlNetError, match=r"\(org/plain, plus\), got 'canny'"):
+        Steering(able, images=[ImagePrompt(BLACK, adapter="canny")])
+    with pytest.raises(ControlNetError, match="the start of an image to be before its end"):
+        ImagePrompt(BLACK, start=1.0)
+    with pytest.raises(UserImageError, match=r"absent\.png"):
+        Steering(able, images=[ImagePrompt(tmp_path / "absent.png")])
 
 
 def test_with_little_memory_only_what_a_step_needs_stays(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from sd_runtime.clip_vision import clip_input
 from sd_runtime.conditioning.guidance import classifier_free, guidance_embedding, instructed
 from sd_runtime.noise import NoiseStream
-from sd_runtime.safety import clip_input
 
 
 @pytest.mark.parametrize("width", [2, 7, 16, 256])

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The roles of a bundle's components that come from these options.
-OPTIONS = {"controlnet": "--convert-controlnet", "t2i_adapter": "--convert-t2i-adapter"}
+OPTIONS = {
+    "controlnet": "--convert-controlnet",
+    "t2i_adapter": "--convert-t2i-adapter",
+    "image_projection": "--ip-adapter",
+}
 
 network_options = options(
     click.option(
@@ -35,6 +39,18 @@ network_options = options(
         metavar="NET ...",
         help="T2I-Adapters, likewise; the UNet needs --unet-support-t2i-adapter.",
     ),
+    click.option(
+        OPTIONS["image_projection"],
+        cls=SeveralValues,
+        multiple=True,
+        metavar="FILE ...",
+        help="IP-Adapters in the UNet: a .safetensors file each, or ORGANISATION/NAME/FILE.safetensors.",
+    ),
+    click.option(
+        "--image-encoder",
+        metavar="FOLDER|ID",
+        help="The CLIP vision model of the IP-Adapters; by default image_encoder beside the first of them.",
+    ),
 )
 
 
@@ -44,6 +60,8 @@ def open_with_networks(
     *,
     controlnets: Sequence[str],
     adapters: Sequence[str],
+    ip_adapters: Sequence[str],
+    image_encoder: str | None,
     components: Collection[str] | None = None,
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
     """The checkpoint that the options say, with what they name beside it, and the kinds of all of them.
@@ -52,15 +70,20 @@ def open_with_networks(
     """
     from sd_convert import KINDS
 
-    if not controlnets and not adapters:
+    if image_encoder is not None and not ip_adapters:
+        raise click.UsageError("expected --ip-adapter with --image-encoder, got none")
+    if not controlnets and not adapters and not ip_adapters:
         return open_checkpoint(checkpoint, source, components=components), KINDS
-    from sd_controlnet.conversion import with_controlnets, with_t2i_adapters
+    from sd_controlnet.conversion import with_controlnets, with_ip_adapters, with_t2i_adapters
 
     own = [kind.name for kind in KINDS]
     # the config of the UNet is always needed, and its weights are opened, not read
     chosen = None if components is None else [name for name in components if name in own] or ["unet"]
+    if chosen is not None and ip_adapters and "unet" not in chosen:
+        chosen.append("unet")
     opened = open_checkpoint(checkpoint, source, components=chosen)
     offline = {"local_files_only": source["offline"]}
     opened, kinds = with_controlnets(opened, controlnets, **offline)
     opened, more = with_t2i_adapters(opened, adapters, **offline)
-    return opened, (*KINDS, *kinds, *more)
+    opened, images = with_ip_adapters(opened, ip_adapters, image_encoder, **offline)
+    return opened, (*KINDS, *kinds, *more, *images)

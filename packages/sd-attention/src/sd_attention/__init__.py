@@ -48,6 +48,7 @@ from .layouts import on_bsc
 from .masks import causal_mask, combine_masks, key_padding_mask
 from .multihead import MultiheadAttention, multihead_attention
 from .operator import OPERATOR_NAME, opaque
+from .projected import DecoupledAttention, ProjectedAttention
 from .recommend import (
     ATTENTION_TARGETS,
     AttentionTarget,
@@ -58,7 +59,7 @@ from .recommend import (
     recommended,
 )
 from .rewrite import Refusal, Replacement, Report, Rule, rewrite
-from .rules import ProjectedAttention, feed_forward, layer_norm, linear_to_conv, projected_attention
+from .rules import feed_forward, layer_norm, linear_to_conv, projected_attention
 
 __all__ = [
     "ATTENTION_TARGETS",
@@ -70,6 +71,7 @@ __all__ = [
     "AttentionTarget",
     "ChannelLayerNorm",
     "ChannelsFirst",
+    "DecoupledAttention",
     "FeedForward",
     "GatedGELU",
     "Layout",

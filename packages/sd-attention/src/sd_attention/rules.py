@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from .channels_first import (
@@ -18,9 +18,11 @@ from .channels_first import (
 )
 from .functions import Attention
 from .operator import opaque
+from .projected import DecoupledAttention, ProjectedAttention
 from .rewrite import Refusal, Replacement, Rule
 
 _PROJECTIONS = ("to_q", "to_k", "to_v")
+_IMAGE_PROJECTIONS = ("to_k_ip", "to_v_ip")
 
 #: Attributes that stand for arithmetic which plain attention does not do, when they are set.
 _EXTRAS = (
@@ -36,50 +38,25 @@ _EXTRAS = (
 )
 
 
-class ProjectedAttention(nn.Module):
-    """Linear projections around an attention function; parameters keep the names they had.
-
-    Shapes: hidden_states ``(B, Q, C)``; encoder_hidden_states ``(B, S, E)``, or None for self-attention;
-    attention_mask ``(B|1, N|1, Q|1, S)``; returns ``(B, Q, C)``.
-    """
-
-    def __init__(self, source: Any, attend: Attention) -> None:
-        """Take over the layers and the number of heads of ``source``."""
-        super().__init__()
-        self.heads: int = source.heads
-        self.to_q, self.to_k, self.to_v = source.to_q, source.to_k, source.to_v
-        self.to_out = source.to_out
-        self.attend = attend
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Project, attend, project back."""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        output = self.attend(
-            self.to_q(hidden_states), self.to_k(context), self.to_v(context), attention_mask, self.heads
-        )
-        for layer in self.to_out if isinstance(self.to_out, nn.ModuleList) else (self.to_out,):
-            output = layer(output)
-        return output
-
-
 def projected_attention(attend: Attention = opaque) -> Rule:
     """A rule for anything with linear ``to_q``, ``to_k``, ``to_v``, a ``to_out`` and a number of ``heads``.
 
     ``attend`` works in BSC: :func:`sd_attention.opaque` for export, ``on_bsc(split_einsum)`` to run in torch.
-    Modules that do more than plain attention (a norm of their own, an added residual, another scale, shared
+    Cross-attention with the processor of IP-Adapters becomes :class:`DecoupledAttention`, also where it is
+    one already. Modules that do more than that (a norm of their own, an added residual, another scale, shared
     key heads) are refused with the reason.
     """
 
     def rule(module: nn.Module) -> Replacement | Refusal | None:
+        if isinstance(module, DecoupledAttention):
+            return None if module.attend is attend else Replacement(DecoupledAttention(module, attend))
         if not _is_attention(module):
             return None
         reason = _what_is_not_plain(module)
-        return Replacement(ProjectedAttention(module, attend)) if reason is None else Refusal(reason)
+        if reason is not None:
+            return Refusal(reason)
+        kind = DecoupledAttention if _has_image_tokens(module) else ProjectedAttention
+        return Replacement(kind(module, attend))
 
     return rule
 
@@ -90,6 +67,12 @@ def _is_attention(module: nn.Module) -> bool:
         and isinstance(getattr(module, "heads", None), int)
         and not isinstance(module, ProjectedAttention)
     )
+
+
+def _has_image_tokens(module: Any) -> bool:
+    """Whether its processor has the projections of IP-Adapters."""
+    processor = getattr(module, "processor", None)
+    return all(isinstance(getattr(processor, name, None), nn.ModuleList) for name in _IMAGE_PROJECTIONS)
 
 
 def _what_is_not_plain(module: Any) -> str | None:

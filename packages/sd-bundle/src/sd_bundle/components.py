@@ -20,6 +20,8 @@ Role: TypeAlias = Literal[
     "safety_checker",
     "controlnet",
     "t2i_adapter",
+    "vision_encoder",
+    "image_projection",
 ]
 AttentionImplementation: TypeAlias = Literal["ORIGINAL", "SPLIT_EINSUM", "SPLIT_EINSUM_V2", "SDPA", "AUTO"]
 CompressionMethod: TypeAlias = Literal["palettization", "quantization", "pruning", "activation_quantization"]

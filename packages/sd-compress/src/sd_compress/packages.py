@@ -43,7 +43,14 @@ RecipeFor: TypeAlias = Recipe | Callable[[Program], Recipe]
 PackageProgress: TypeAlias = Callable[[str, int, int, str], None]
 
 #: What is compressed of a bundle unless something else is asked for: as Apple's converter has it.
-COMPRESSED_ROLES: Final = ("denoiser", "text_encoder", "controlnet", "t2i_adapter")
+COMPRESSED_ROLES: Final = (
+    "denoiser",
+    "text_encoder",
+    "controlnet",
+    "t2i_adapter",
+    "vision_encoder",
+    "image_projection",
+)
 
 
 @dataclass(frozen=True, slots=True)

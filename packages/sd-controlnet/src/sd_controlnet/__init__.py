@@ -6,6 +6,7 @@ from sd_controlnet.conditioning import hint_array, prepare_conditioning, read_hi
 from sd_controlnet.control import MOST_SCALE, Control
 from sd_controlnet.errors import BaseModelError, ControlNetError, HintError
 from sd_controlnet.hints import HINTS, make_hint, model_hint
+from sd_controlnet.image_prompt import ImagePrompt
 from sd_controlnet.residuals import zero_residuals
 from sd_controlnet.steering import Steering
 
@@ -16,6 +17,7 @@ __all__ = [
     "Control",
     "ControlNetError",
     "HintError",
+    "ImagePrompt",
     "Port",
     "Steering",
     "hint_array",

@@ -26,6 +26,9 @@ from sd_controlnet.control import Control
 Float: TypeAlias = npt.NDArray[np.float32]
 Residuals: TypeAlias = Mapping[str, Float]
 
+#: The input by which a union ControlNet is told which kind of hint it is given.
+KIND_OF_HINT: Final = "control_type"
+
 #: Guess mode weighs the residuals from a tenth up. Source: ``ControlNetModel.forward`` in diffusers.
 _FINEST: Final = -1.0
 
@@ -91,6 +94,9 @@ class ControlNetSteerer(Steerer):
         given = {name: evaluation.inputs[name][rows] for name in ports if name in evaluation.inputs}
         # a UNet for inpainting sees more channels, which follow the latent's
         given["sample"] = given["sample"][:, : ports["sample"].shape[1]]
+        if KIND_OF_HINT in ports:
+            kind = np.eye(ports[KIND_OF_HINT].shape[1], dtype=np.float32)[self.control.mode]
+            given[KIND_OF_HINT] = np.repeat(kind[None], len(rows), axis=0)
         given[self.hint_port] = np.repeat(self.hint, len(rows), axis=0)
         return predict_rows(self.load(), self.outputs(), given, {})
 

@@ -8,39 +8,57 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sd_runtime import BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec
+from sd_runtime import IMAGE_SCALE, BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec
 
 from sd_controlnet.conditioning import hint_array, mask_array, shrunk
 from sd_controlnet.control import Control
 from sd_controlnet.errors import BaseModelError, ControlNetError
-from sd_controlnet.steerers import STEERERS, Residuals, Steerer, is_pooled
+from sd_controlnet.image_prompt import ImagePrompt
+from sd_controlnet.image_prompts import image_inputs, image_tokens
+from sd_controlnet.naming import described, named
+from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, is_pooled
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
 
 class Steering:
-    """Networks that steer together: what they add is summed, once.
+    """Networks that steer together: what they add is summed, once. Images go through IP-Adapters beside them.
 
     ``controls`` is what the settings of a picture say of them. Several pictures may be drawn with one.
     """
 
-    def __init__(self, pipeline: Pipeline, controls: Sequence[Control]) -> None:
-        """Read and fit the hints; networks load when they are first needed, as the pipeline's own do.
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        controls: Sequence[Control] = (),
+        images: Sequence[ImagePrompt] = (),
+    ) -> None:
+        """Read and fit the hints; ControlNets and T2I-Adapters load when they are first needed.
+
+        Of ``images`` the tokens are computed here, so that an image encoder may go before the UNet loads.
 
         Raises:
-            ControlNetError: no control, or a UNet that takes no residuals: with the option that makes one.
+            ControlNetError: nothing steers, or a UNet that does not take it: with the option that makes one.
             BaseModelError: a network for another UNet than the bundle's.
-            HintError, sd_runtime.UserImageError: a hint or mask that cannot be used.
+            HintError, sd_runtime.UserImageError: a hint, mask or image that cannot be used.
         """
-        if not controls:
-            raise ControlNetError("expected at least one ControlNet or adapter, got none")
+        if not controls and not images:
+            raise ControlNetError("expected at least one ControlNet, adapter or image, got none")
         self._unet = {port.name: port for port in pipeline.bundle.only("denoiser").inputs}
         prepared = [_prepared(control, pipeline, self._unet) for control in controls]
         self._steerers = tuple(steerer for steerer, _ in prepared)
-        self.controls = tuple(settings for _, settings in prepared)
+        self._images = image_tokens(pipeline, images, self._unet)
+        self.controls = (*(settings for _, settings in prepared), *(each.settings for each in self._images))
 
     def __call__(self, evaluation: Evaluation) -> Residuals:
-        """The sum of what all add at this evaluation, (n, C, h, w) each; nothing where none takes part."""
+        """The sum of what all add at this evaluation, (n, C, h, w) each; nothing where none takes part.
+
+        And, of images that do, their tokens (n, D, 1, T) and the scales (n, adapters).
+        """
+        count = self._unet[IMAGE_SCALE].shape[-1] if self._images else 0
+        return {**self._residuals(evaluation), **image_inputs(self._images, evaluation, count)}
+
+    def _residuals(self, evaluation: Evaluation) -> Residuals:
         added: dict[str, Float] = {}
         for steerer in self._steerers:
             control = steerer.control
@@ -56,35 +74,13 @@ class Steering:
         }
 
 
-def named(name: str, pipeline: Pipeline) -> BundleComponent:
-    """The ControlNet or adapter of that name, or the one whose name ends so after a ``/``.
-
-    Raises:
-        ControlNetError: there is none, or several.
-    """
-    found = [
-        component
-        for role in STEERERS
-        for component in pipeline.bundle.manifest.components
-        if component.role == role
-    ]
-    exact = [component for component in found if component.name == name]
-    ending = [component for component in found if component.name.endswith(f"/{name}")]
-    if len(chosen := exact or ending) == 1:
-        return chosen[0]
-    have = ", ".join(component.name for component in found) or "none"
-    hint = "" if found else ": convert the checkpoint again with --convert-controlnet"
-    raise ControlNetError(
-        f"expected a ControlNet or adapter of {pipeline.bundle.path} ({have}), got {name!r}{hint}"
-    )
-
-
 def _prepared(
     control: Control, pipeline: Pipeline, unet: Mapping[str, PortSpec]
 ) -> tuple[Steerer, ControlSettings]:
-    component = named(control.component, pipeline)
+    component = named(control.component, pipeline, STEERERS, "--convert-controlnet")
     kind, models, image = STEERERS[component.role], pipeline.models, pipeline.bundle.manifest.model.image
     _check_fit(component, kind, unet, pipeline)
+    _check_mode(control, component)
     port = next(port for port in component.inputs if port.name == kind.hint_port)
     _, channels, height, width = port.shape
     hint = hint_array(control.hint, height=height, width=width, channels=channels)
@@ -106,8 +102,24 @@ def _prepared(
         end=float(control.end),
         guess_mode=control.guess_mode,
         mask_sha256=None if mask is None else _sha256(mask),
+        mode=control.mode,
     )
     return steerer, settings
+
+
+def _check_mode(control: Control, component: BundleComponent) -> None:
+    """Hold the kind of hint against those that a union ControlNet knows; others know none."""
+    known = next((port.shape[1] for port in component.inputs if port.name == KIND_OF_HINT), None)
+    if known is None and control.mode is not None:
+        raise ControlNetError(
+            f"expected a mode for a union ControlNet alone, got {control.mode!r} for "
+            f"{component.name}, which is none"
+        )
+    if known is not None and (type(control.mode) is not int or not 0 <= control.mode < known):
+        raise ControlNetError(
+            f"expected a mode from 0 to {known - 1} for the union ControlNet {component.name}, got "
+            f"{control.mode!r}"
+        )
 
 
 def _sha256(array: Float) -> str:
@@ -131,10 +143,6 @@ def _check_fit(
         due, got = taken.get(name), given.get(name)
         if due is None or got is None or due[compared] != got[compared]:
             raise BaseModelError(
-                f"expected {component.name} to give {name} of shape {_said(due)}, as the UNet of "
-                f"{pipeline.bundle.path} takes it, got {_said(got)}: it was made for another model"
+                f"expected {component.name} to give {name} of shape {described(due)}, as the UNet of "
+                f"{pipeline.bundle.path} takes it, got {described(got)}: it was made for another model"
             )
-
-
-def _said(shape: tuple[int, ...] | None) -> str:
-    return "none" if shape is None else str(list(shape))

@@ -5,10 +5,11 @@ Importing this package loads neither torch nor coremltools: they come with the f
 
 from .checkpoint.checkpoint import Checkpoint
 from .checkpoint.embeddings import Embedding
+from .checkpoint.ip_adapters import with_image_attention
 from .checkpoint.lora import Lora
 from .checkpoint.networks import SeparateNetwork, open_network, with_networks
 from .checkpoint.opening import open_checkpoint
-from .checkpoint.single_file import read_controlnet_file
+from .checkpoint.single_file import read_controlnet_file, read_ip_adapter_file
 from .components import (
     KINDS,
     ComponentKind,
@@ -48,6 +49,8 @@ from .errors import (
 )
 from .facts import (
     ADAPTER_RESIDUAL,
+    IMAGE_SCALE,
+    IMAGE_TOKENS,
     RESIDUAL,
     Facts,
     Section,
@@ -61,6 +64,8 @@ __all__ = [
     "ADAPTER_RESIDUAL",
     "ATTENTION_IMPLEMENTATIONS",
     "COMPUTE_UNITS",
+    "IMAGE_SCALE",
+    "IMAGE_TOKENS",
     "KINDS",
     "MIN_PSNR",
     "RESIDUAL",
@@ -118,8 +123,10 @@ __all__ = [
     "plan",
     "portable",
     "read_controlnet_file",
+    "read_ip_adapter_file",
     "sample_inputs",
     "verify",
+    "with_image_attention",
     "with_networks",
     "write_component",
 ]

@@ -114,6 +114,11 @@ CASES: dict[str, tuple[nn.Module, tuple[Tensor, ...], str]] = {
     "sub": (Function(lambda x, y: (x - y) - 1), (TOKENS, TOKENS[0]), "aten.sub.Tensor"),
     "a number less a tensor": (Function(lambda x: 1 - x), (TOKENS,), "aten.rsub.Scalar"),
     "greater": (Function(lambda x: x.gt(0.2).float()), (TOKENS,), "aten.gt.Scalar"),
+    "mean": (
+        Function(lambda x: x.mean(dim=1, keepdim=True) + x.mean(dim=(0, -1))[None, :, None]),
+        (TOKENS,),
+        "aten.mean.dim",
+    ),
     "sum": (
         Function(lambda x: x.sum(dim=1, keepdim=True) + x.sum(dim=(0, -1))[None, :, None]),
         (TOKENS,),

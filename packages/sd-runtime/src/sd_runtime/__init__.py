@@ -42,9 +42,17 @@ from sd_bundle import (
     parse_manifest,
 )
 
+from sd_runtime.clip_vision import clip_input
 from sd_runtime.conditioning.embeddings import Embedding, read_embeddings
 from sd_runtime.conditioning.guidance import GUIDANCE
-from sd_runtime.conditioning.residuals import ADAPTER_RESIDUAL, RESIDUAL, Port, zero_residuals
+from sd_runtime.conditioning.residuals import (
+    ADAPTER_RESIDUAL,
+    IMAGE_SCALE,
+    IMAGE_TOKENS,
+    RESIDUAL,
+    Port,
+    zero_residuals,
+)
 from sd_runtime.denoiser import Evaluation, Steer, predict_rows
 from sd_runtime.drawing import DEFAULTS
 from sd_runtime.errors import (
@@ -85,6 +93,8 @@ __all__ = [
     "ADAPTER_RESIDUAL",
     "DEFAULTS",
     "GUIDANCE",
+    "IMAGE_SCALE",
+    "IMAGE_TOKENS",
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",
@@ -158,6 +168,7 @@ __all__ = [
     "Variant",
     "adopt",
     "available_memory",
+    "clip_input",
     "draw_noise",
     "format_manifest",
     "format_of",

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sd_bundle import ManifestError, decode, encode, parse_json
 from sd_schedulers import SCHEDULERS, sampler_name
@@ -132,12 +132,21 @@ def parse_settings(text: str, path: str | Path) -> ImageSettings:
     """The settings that ``text`` of the picture at ``path`` states; errors as :func:`read_settings`."""
     try:
         found = parse_json(text)
-        return decode(ImageSettings, {**_LATER, **found} if isinstance(found, dict) else found)
+        return decode(ImageSettings, _completed(found) if isinstance(found, dict) else found)
     except ManifestError as error:
         raise ImageTextError(
             f"{path}: expected {error.expected} at {error.where} of its text, got {error.got!r}"
         ) from None
 
 
-#: What a picture has that was drawn before a setting was.
-_LATER = {field.name: None for field in dataclasses.fields(ImageSettings) if field.default is None}
+def _completed(found: dict[str, Any]) -> dict[str, Any]:
+    """With what a picture has that was drawn before a setting was."""
+    complete = {**_later(ImageSettings), **found}
+    if isinstance(controls := complete.get("controls"), list):
+        later = _later(ControlSettings)
+        complete["controls"] = [{**later, **each} if isinstance(each, dict) else each for each in controls]
+    return complete
+
+
+def _later(kind: type[ImageSettings | ControlSettings]) -> dict[str, None]:
+    return {field.name: None for field in dataclasses.fields(kind) if field.default is None}

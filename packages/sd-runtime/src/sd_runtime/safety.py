@@ -1,6 +1,6 @@
 """The safety checker: a CLIP vision model that compares a picture with concepts it must not show.
 
-Legend: H W the picture in pixels, S side of the vision model's input.
+Legend: H W the picture in pixels.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from sd_runtime.clip_vision import clip_input
 from sd_runtime.errors import SettingsError
 from sd_runtime.model import LoadedModel
 from sd_runtime.models import Models
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 Float: TypeAlias = npt.NDArray[np.float32]
 ACTIONS: Final[tuple[SafetyAction, ...]] = get_args(SafetyAction)
-
-#: CLIP's normalisation of RGB in [0, 1]. Source: openai/CLIP, clip/clip.py.
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-
 
 #: How strongly a flagged picture is blurred, as a share of its shortest side: shapes are gone, colours stay.
 BLUR: Final = 1 / 8
@@ -81,23 +77,6 @@ def judged(checker: LoadedModel, image: Image, safety: Safety) -> SafetyReport:
     is_flagged = bool((results["has_nsfw_concepts"] > 0.5).any())
     status: SafetyStatus = "flagged" if is_flagged else "passed"
     return SafetyReport(status, safety.action, float(safety.adjustment), scores)
-
-
-def clip_input(image: Image, side: int) -> Float:
-    """(1, 3, S, S): shortest side to S (bicubic), centre cut out, normalised.
-
-    Source: transformers, ``CLIPImageProcessor``, on Pillow.
-    """
-    from PIL.Image import Resampling
-
-    shortest = min(image.size)
-    size = (image.width * side // shortest, image.height * side // shortest)
-    resized = image.convert("RGB").resize(size, resample=Resampling.BICUBIC)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    cut = resized.crop((left, top, left + side, top + side))
-    unit = np.asarray(cut, np.float32) / np.float32(255)
-    normalised: Float = ((unit - MEAN) / DEVIATION).transpose(2, 0, 1)[None]
-    return normalised
 
 
 def shown(image: Image, action: SafetyAction) -> Image:

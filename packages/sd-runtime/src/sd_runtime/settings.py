@@ -35,7 +35,8 @@ class SafetyReport:
 class ControlSettings:
     """A network that steered the denoiser, with ``scale``, from ``start`` to ``end`` of the steps.
 
-    Hint and mask are known by the sha256 of what the network was given.
+    Hint and mask are known by the sha256 of what the network was given. ``mode`` is the kind of the hint of a
+    union ControlNet.
     """
 
     component: str
@@ -45,6 +46,7 @@ class ControlSettings:
     end: float
     guess_mode: bool
     mask_sha256: str | None
+    mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,9 @@ _EXISTING = click.Path(exists=True, path_type=Path)
 @calibration_options
 @click.option("--recipe", type=_EXISTING, help="A recipe, or a recipe file of Apple's mixed-bit analysis.")
 @click.option("--recipe-name", metavar="NAME", help="Which of the recipes in Apple's file.")
-@click.option("--components", metavar="A,B", help="Of a bundle; by default the UNet and the text encoders.")
+@click.option(
+    "--components", metavar="A,B", help="Of a bundle; by default all but the VAE and the safety checker."
+)
 @click.option("--select", multiple=True, metavar="PATTERN", help="Only weights of such names; repeatable.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="No weights of such names; repeatable.")
 @click.option(

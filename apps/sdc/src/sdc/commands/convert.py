@@ -139,6 +139,8 @@ def command(
     unet_support_t2i_adapter: bool,
     convert_controlnet: tuple[str, ...],
     convert_t2i_adapter: tuple[str, ...],
+    ip_adapter: tuple[str, ...],
+    image_encoder: str | None,
     unet_batch_one: bool,
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
@@ -194,6 +196,8 @@ def command(
         source,
         controlnets=convert_controlnet,
         adapters=convert_t2i_adapter,
+        ip_adapters=ip_adapter,
+        image_encoder=image_encoder,
         components=options.components,
     )
     cache = None if no_cache else ConversionCache()

@@ -43,6 +43,8 @@ def command(
     checkpoint: str | None,
     convert_controlnet: tuple[str, ...],
     convert_t2i_adapter: tuple[str, ...],
+    ip_adapter: tuple[str, ...],
+    image_encoder: str | None,
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -67,8 +69,12 @@ def command(
                 printable(f"sdc: note: {name} takes no part in a plain picture: not compared"), err=True
             )
     else:
-        given = {"controlnet": convert_controlnet, "t2i_adapter": convert_t2i_adapter}
-        found = _against(checkpoint, bundle, given, source, min_psnr=min_psnr, engine=resolved)
+        given = {
+            "controlnet": convert_controlnet,
+            "t2i_adapter": convert_t2i_adapter,
+            "image_projection": ip_adapter,
+        }
+        found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
     facts = report_facts(found)
     if report is not None:
         from sd_bundle.drafts import replacing
@@ -87,6 +93,7 @@ def _against(
     bundle: Path,
     given: dict[str, tuple[str, ...]],
     source: dict[str, Any],
+    image_encoder: str | None,
     *,
     min_psnr: float,
     engine: Engine,
@@ -107,6 +114,8 @@ def _against(
         source,
         controlnets=given["controlnet"],
         adapters=given["t2i_adapter"],
+        ip_adapters=given["image_projection"],
+        image_encoder=image_encoder,
         components=tuple(component.name for component in opened.manifest.components),
     )
     return verify(bundle, network, kinds=kinds, min_psnr=min_psnr, engine=engine)

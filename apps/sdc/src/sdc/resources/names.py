@@ -17,6 +17,8 @@ from sd_bundle import Bundle, BundleComponent
 SUFFIX: Final = ".mlmodelc"
 #: The inputs by which a UNet takes what ControlNets add.
 RESIDUAL: Final = "additional_residual_"
+#: Those by which it sees the images of IP-Adapters.
+IMAGE_TOKENS: Final = "ip_hidden_states_"
 #: What the Swift package loads of a network in pieces: ``UnetChunk1`` and ``UnetChunk2``.
 _MOST_CHUNKS: Final = 2
 
@@ -113,6 +115,7 @@ def controlnet_name(package: Path) -> str:
 
 def _named(bundle: Bundle, component: BundleComponent) -> Iterator[Resource]:
     if component.role == "denoiser":
+        _check_image_inputs(bundle, component)
         name = "ControlledUnet" if takes_residuals(component) else "Unet"
         yield from _in_pieces(bundle, component, name)
         return
@@ -121,6 +124,14 @@ def _named(bundle: Bundle, component: BundleComponent) -> Iterator[Resource]:
             f"expected components that apps know ({', '.join(_NAMES)}, unet), got {component.name!r}"
         )
     yield _whole(bundle, component, _NAMES[component.name])
+
+
+def _check_image_inputs(bundle: Bundle, unet: BundleComponent) -> None:
+    if any(port.name.startswith(IMAGE_TOKENS) for port in unet.inputs):
+        raise ResourcesError(
+            f"expected a UNet whose inputs apps know, got one with IP-Adapters ({IMAGE_TOKENS}0, …) in "
+            f"{bundle.path}: convert it without --ip-adapter"
+        )
 
 
 def _whole(bundle: Bundle, component: BundleComponent, name: str) -> Resource:

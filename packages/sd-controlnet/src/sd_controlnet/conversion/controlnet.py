@@ -31,11 +31,15 @@ from sd_convert import (
 from .base import KINDS, check_base
 
 HINT: Final = "controlnet_cond"
+#: Of a union ControlNet: 1 for the kind of hint that it is given, 0 for the others.
+KIND_OF_HINT: Final = "control_type"
+UNION: Final = "ControlNetUnionModel"
 _SUMMARY: Final = (
     "ControlNet is a neural network structure to control diffusion models by adding extra conditions. "
     "Please refer to https://arxiv.org/abs/2302.05543 for details."
 )
 _HINT_DESCRIPTION: Final = "An additional input image for ControlNet to condition the generated images."
+_KIND_DESCRIPTION: Final = "The kind of hint, of those that a union ControlNet knows: 1 at its place, else 0."
 _RESIDUAL_DESCRIPTION: Final = (
     "One of the outputs of each downsampling block in ControlNet. The value added to the corresponding "
     "resnet output in UNet."
@@ -44,7 +48,7 @@ _MOST_RESIDUALS: Final = 64  # that are described; there are as many as the UNet
 
 #: Keys whose other values diffusers' class does not know, or the ports do not have.
 _SUPPORTED: Final[Mapping[str, Collection[Any]]] = {
-    "_class_name": ("ControlNetModel",),
+    "_class_name": ("ControlNetModel", UNION),
     "addition_embed_type": (None, "text_time"),
     "class_embed_type": (None,),
     "controlnet_conditioning_channel_order": ("rgb", "bgr"),
@@ -56,6 +60,8 @@ _SUPPORTED: Final[Mapping[str, Collection[Any]]] = {
 #: diffusers' defaults
 _WIDTHS: Final = (320, 640, 1280, 1280)
 _HINT_WIDTHS: Final = (16, 32, 96, 256)
+_UNION_HINT_WIDTHS: Final = (48, 96, 192, 384)
+_KINDS_OF_HINT: Final = 6
 _TEXT_WIDTH: Final = 1280
 
 
@@ -70,8 +76,17 @@ def controlnet_kind(name: str) -> ComponentKind:
         libraries=("torch.export", "diffusers.models.controlnets.controlnet"),
         shapes=_shapes,
         network=_network,
-        descriptions={**unet.descriptions, **described, HINT: _HINT_DESCRIPTION},
-        draws={**{port: draw for port, draw in unet.draws.items() if port != "sample"}, HINT: drawn_hint},
+        descriptions={
+            **unet.descriptions,
+            **described,
+            HINT: _HINT_DESCRIPTION,
+            KIND_OF_HINT: _KIND_DESCRIPTION,
+        },
+        draws={
+            **{port: draw for port, draw in unet.draws.items() if port != "sample"},
+            HINT: drawn_hint,
+            KIND_OF_HINT: _drawn_kind,
+        },
         rewrites_attention=True,
         summary=_SUMMARY,
         identifier=name,
@@ -103,12 +118,19 @@ def _shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes
         for name, shape in ports.items()
         if name.startswith(RESIDUAL)
     }
+    if _is_union(config):
+        inputs[KIND_OF_HINT] = (sizes.batch, config.count("num_control_type", _KINDS_OF_HINT))
     return {**inputs, HINT: hint}, outputs
+
+
+def _is_union(config: Section) -> bool:
+    return config.values.get("_class_name") == UNION
 
 
 def _check_base(facts: Facts, config: Section) -> None:
     widths = config.items("block_out_channels") or _WIDTHS
-    hint_widths = config.items("conditioning_embedding_out_channels") or _HINT_WIDTHS
+    usual = _UNION_HINT_WIDTHS if _is_union(config) else _HINT_WIDTHS
+    hint_widths = config.items("conditioning_embedding_out_channels") or usual
     text = "cross_attention_dim" if config.values.get("encoder_hid_dim") is None else "encoder_hid_dim"
     unet, takes_sizes = facts.unet, config.values.get("addition_embed_type") == "text_time"
     check_base(
@@ -127,16 +149,25 @@ def _check_base(facts: Facts, config: Section) -> None:
 
 def _network(_: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
     """diffusers' ControlNet behind its ports."""
-    from diffusers.models.controlnets.controlnet import ControlNetModel
+    from diffusers import ControlNetModel, ControlNetUnionModel
 
-    from .modules import ControlNetPorts
+    from .modules import ControlNetPorts, UnionPorts
 
-    known = inspect.signature(ControlNetModel.__init__).parameters
+    is_union = _is_union(config)
+    kind: Any = ControlNetUnionModel if is_union else ControlNetModel
+    ports: Any = UnionPorts if is_union else ControlNetPorts
+    known = inspect.signature(kind.__init__).parameters
     check_known_options(config.values, known, where=config.where)
     order = config.values.get("controlnet_conditioning_channel_order", "rgb")
     values = {**config.values, "controlnet_conditioning_channel_order": "rgb"}
-    model = on_meta_device(lambda: ControlNetModel.from_config(values), where=config.where)
-    return Network(ControlNetPorts(model, inputs, is_bgr=order == "bgr"), lambda name: f"controlnet.{name}")
+    model = on_meta_device(lambda: kind.from_config(values), where=config.where)
+    network: Any = ports(model, inputs, is_bgr=order == "bgr")
+    return Network(network, lambda name: f"controlnet.{network.names.get(name, name)}")
+
+
+def _drawn_kind(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """One of the kinds, for all rows."""
+    return np.eye(shape[1])[[drawing.generator.integers(shape[1])] * shape[0]]
 
 
 def drawn_hint(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:

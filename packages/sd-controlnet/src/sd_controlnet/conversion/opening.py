@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sd_convert import Checkpoint, ComponentKind, open_network, read_controlnet_file, with_networks
+from sd_convert import (
+    Checkpoint,
+    ComponentKind,
+    NotACheckpointError,
+    Section,
+    SeparateNetwork,
+    open_network,
+    read_controlnet_file,
+    read_ip_adapter_file,
+    with_image_attention,
+    with_networks,
+)
 
 from sd_controlnet.errors import ControlNetError
 
 from .controlnet import controlnet_kind
+from .image_encoder import IMAGE_ENCODER, image_encoder_kind, image_encoder_place, seen
+from .ip_adapter import completed, ip_adapter_kind
 from .t2i_adapter import read_adapter_file, t2i_adapter_kind
+
+_TEXT_WIDTH: Final = 1280  # diffusers' default
 
 
 def with_controlnets(
@@ -48,19 +64,68 @@ def with_t2i_adapters(
     return _with(checkpoint, sources, t2i_adapter_kind, opened)
 
 
+def with_ip_adapters(
+    checkpoint: Checkpoint,
+    sources: Sequence[str | Path],
+    image_encoder: str | Path | None = None,
+    **options: Any,
+) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
+    """``checkpoint`` with IP-Adapters in its UNet, and the kinds of their projections and image encoder.
+
+    ``sources``: each a ``.safetensors`` file, or one on the hub (``h94/IP-Adapter/models/NAME.safetensors``).
+    ``image_encoder``: the vision model that all of them look through, a folder, a hub id, or a folder of a
+    hub id (``h94/IP-Adapter/models/image_encoder``); by default ``image_encoder`` beside the first file, or
+    in the checkpoint. ``options`` as of :func:`with_controlnets`.
+
+    Raises:
+        sd_convert.CheckpointError: there is no such network, or it is of another kind.
+        BaseModelError: an adapter that was made for another UNet, or beside another image encoder.
+        ControlNetError: two of one name, or no image encoder.
+    """
+    if not sources:
+        return checkpoint, ()
+    place, folder = image_encoder_place(checkpoint, sources[0], image_encoder)
+    what = {"what": "an image encoder", "read_file": _refused_file, **options}
+    encoder = open_network(place, checkpoint, folder=folder, **what)
+    sizes = seen(Section(encoder.name, encoder.config))
+    widths = checkpoint.config("unet").get("cross_attention_dim", _TEXT_WIDTH)
+    text_width = widths[0] if isinstance(widths, list | tuple) and widths else widths
+    asked = {"folder": "ip_adapter", "what": "an IP-Adapter", "read_file": read_ip_adapter_file, **options}
+    adapters = {}
+    for number, network in enumerate(_opened(checkpoint, sources, asked)):
+        config = completed(network.config, network.name, number, encoder=sizes, text_width=text_width)
+        adapters[network.name] = replace(network, config=config)
+    attentions = [(each.source.files[0], each.config["tokens"]) for each in adapters.values()]
+    attending = with_image_attention(checkpoint, attentions)
+    kinds = (image_encoder_kind(), *map(ip_adapter_kind, adapters))
+    return with_networks(attending, {IMAGE_ENCODER: encoder, **adapters}), kinds
+
+
+def _refused_file(file: Path, _: Mapping[str, Any]) -> Any:
+    """Refuse with NotACheckpointError: a config has to be beside the weights."""
+    raise NotACheckpointError(f"{file}: expected the folder of an image encoder or its hub id, got a file")
+
+
 def _with(
     checkpoint: Checkpoint,
     sources: Sequence[str | Path],
     kind: Callable[[str], ComponentKind],
     options: dict[str, Any],
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
-    networks = {}
+    networks = {network.name: network for network in _opened(checkpoint, sources, options)}
+    return with_networks(checkpoint, networks), tuple(map(kind, networks))
+
+
+def _opened(
+    checkpoint: Checkpoint, sources: Sequence[str | Path], options: dict[str, Any]
+) -> Iterator[SeparateNetwork]:
+    names = set()
     for source in sources:
         network = open_network(source, checkpoint, **options)
-        if network.name in networks:
+        if network.name in names:
             raise ControlNetError(
                 f"expected ControlNets and adapters of different names, got two called {network.name!r}: "
                 "rename a folder or file"
             )
-        networks[network.name] = network
-    return with_networks(checkpoint, networks), tuple(map(kind, networks))
+        names.add(network.name)
+        yield network

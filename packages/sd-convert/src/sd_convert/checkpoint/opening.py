@@ -32,8 +32,9 @@ EMBEDDING_FILES = ("learned_embeds.safetensors",)
 #: Works in any Python with torch and safetensors; ``weights_only`` refuses code, so it is safe by itself.
 TO_SAFETENSORS = (
     'python -c "import sys, torch, safetensors.torch as s; '
-    "c = torch.load(sys.argv[1], 'cpu', weights_only=True); "
-    "s.save_file({k: v.contiguous().clone() for k, v in c.get('state_dict', c).items() "
+    "c = torch.load(sys.argv[1], 'cpu', weights_only=True); c = c.get('state_dict', c); "
+    "c |= {f'{p}.{k}': v for p, d in list(c.items()) if isinstance(d, dict) for k, v in d.items()}; "
+    "s.save_file({k: v.contiguous().clone() for k, v in c.items() "
     "if hasattr(v, 'shape')}, sys.argv[2])\""
 )
 

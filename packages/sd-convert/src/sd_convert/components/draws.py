@@ -87,6 +87,11 @@ def clip_input(drawing: Drawing, shape: Shape) -> Array:
     return normal
 
 
+def shares(drawing: Drawing, shape: Shape) -> Array:
+    """Numbers from 0 to 1."""
+    return drawing.generator.random(shape)
+
+
 def zeros(_: Drawing, shape: Shape) -> Array:
     """Nothing."""
     return np.zeros(shape)

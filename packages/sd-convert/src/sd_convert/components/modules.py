@@ -5,14 +5,14 @@ Imported by the builders when they build, because importing torch takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL
+from sd_convert.facts import ADAPTER_RESIDUAL, IMAGE_SCALE, IMAGE_TOKENS, RESIDUAL
 
 
 class TextEncoderPorts(nn.Module):
@@ -61,7 +61,8 @@ class UNetPorts(nn.Module):
 
     Shapes: ``sample`` (B, C, H, W), ``timestep`` (B,), ``encoder_hidden_states`` (B, D, 1, S), and those of
     ``extras`` in order: ``time_ids`` (B, 5|6), ``text_embeds`` (B, P), ``timestep_cond`` (B, E),
-    a ControlNet's residuals, the middle block's last, a T2I-Adapter's -> (B, C, H, W).
+    a ControlNet's residuals, the middle block's last, a T2I-Adapter's, of IP-Adapters the image tokens (B, D,
+    1, T) and the scales (B, adapters) -> (B, C, H, W).
     """
 
     def __init__(self, unet: nn.Module, extras: Sequence[str] = ()) -> None:
@@ -74,14 +75,13 @@ class UNetPorts(nn.Module):
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, *extras: Tensor
     ) -> tuple[Tensor]:
         """Predict the noise (or what the prediction type says) of one step."""
-        text = encoder_hidden_states.squeeze(2).transpose(1, 2)  # (B, D, 1, S) -> (B, S, D)
         named = dict(zip(self.extras, extras, strict=True))
         residuals = [tensor for name, tensor in named.items() if name.startswith(RESIDUAL)]
         adapters = [tensor for name, tensor in named.items() if name.startswith(ADAPTER_RESIDUAL)]
         (prediction,) = self.unet(
             sample,
             timestep,
-            text,
+            _attended(encoder_hidden_states, named),
             timestep_cond=named.get("timestep_cond"),
             added_cond_kwargs={name: named[name] for name in ("time_ids", "text_embeds") if name in named},
             down_block_additional_residuals=residuals[:-1] or None,
@@ -90,6 +90,17 @@ class UNetPorts(nn.Module):
             return_dict=False,
         )
         return (prediction,)
+
+
+def _attended(text: Tensor, named: Mapping[str, Tensor]) -> Tensor | tuple[Any, ...]:
+    """The text (B, S, D), or what ``sd_attention.DecoupledAttention`` takes: text, images and scales."""
+    images = [_tokens(tensor) for name, tensor in named.items() if name.startswith(IMAGE_TOKENS)]
+    return (_tokens(text), images, named[IMAGE_SCALE]) if images else _tokens(text)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(B, D, 1, S) -> (B, S, D)."""
+    return x.squeeze(2).transpose(1, 2)
 
 
 class DecoderPorts(nn.Module):

@@ -6,18 +6,32 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, Final
 
+from sd_convert.checkpoint.ip_adapters import MOST_IP_ADAPTERS
 from sd_convert.components.metadata import SUMMARY, package_name
-from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL, Facts, Section, Sizes, UNetFacts
+from sd_convert.facts import (
+    ADAPTER_RESIDUAL,
+    IMAGE_SCALE,
+    IMAGE_TOKENS,
+    RESIDUAL,
+    Facts,
+    Section,
+    Sizes,
+    UNetFacts,
+)
 from sd_convert.facts.supported import check_known_options, check_text_width, check_unet
 from sd_convert.families import TIME_ID_COUNTS
 
 from . import draws
 from .architecture import UNET_DEFAULTS, UNET_IGNORED, network_config
 from .instantiate import on_meta_device
+from .ip_adapters import add_ip_adapters, image_tokens, without_ip_adapters
 from .kind import ComponentKind, Network, Shapes
 
 #: The converter whose port names, layouts and file names packages follow, for apps that look at the key.
 _LAYOUT_VERSION: Final = {"com.github.apple.ml-stable-diffusion.version": "1.1.0"}
+_IMAGE_DESCRIPTION: Final = (
+    "The image that the picture is to be like, as the IP-Adapter of that number projects it"
+)
 _DESCRIPTIONS: Final = {
     "sample": "The low resolution latent feature maps being denoised through reverse diffusion",
     "timestep": (
@@ -37,6 +51,8 @@ _DESCRIPTIONS: Final = {
         "passed along to the UNet blocks."
     ),
     "timestep_cond": "The embedded guidance scale that a latent consistency model is conditioned on",
+    IMAGE_SCALE: "How strongly each IP-Adapter steers; zeros are none",
+    **{f"{IMAGE_TOKENS}{number}": _IMAGE_DESCRIPTION for number in range(MOST_IP_ADAPTERS)},
     "noise_pred": (
         "Same shape and dtype as the `sample` input. "
         "The predicted noise to facilitate the reverse diffusion (denoising) process"
@@ -62,6 +78,10 @@ def _shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes
     if sizes.has_adapter_residuals:
         for number, residual in enumerate(_adapter_residuals(unet, config, *size)):
             inputs[f"{ADAPTER_RESIDUAL}{number:02}"] = (batch, *residual)
+    if counts := image_tokens(config):
+        for number, count in enumerate(counts):
+            inputs[f"{IMAGE_TOKENS}{number}"] = (batch, unet.text_width, 1, count)
+        inputs[IMAGE_SCALE] = (batch, len(counts))
     return inputs, {"noise_pred": (batch, unet.channels, *size)}
 
 
@@ -102,9 +122,11 @@ def _network(facts: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
     """diffusers' conditional UNet behind its ports."""
     from .modules import UNetPorts
 
-    check_unet(config.values, where=config.where)
+    check_unet(without_ip_adapters(config.values), where=config.where)
     check_text_width(facts.unet.text_width, facts.text_width, where=config.where)
-    return Network(UNetPorts(_instantiate(config), inputs[3:]), lambda name: f"unet.{name}")
+    unet = _instantiate(Section(config.where, without_ip_adapters(config.values)))
+    names = add_ip_adapters(unet, config) if image_tokens(config) else {}
+    return Network(UNetPorts(unet, inputs[3:]), lambda name: f"unet.{names.get(name, name)}")
 
 
 def _instantiate(config: Section) -> Any:
@@ -151,6 +173,7 @@ UNET: Final = ComponentKind(
         "timestep": draws.timesteps,
         "time_ids": draws.time_ids,
         "timestep_cond": draws.embedded_guidance,
+        IMAGE_SCALE: draws.shares,
     },
     rewrites_attention=True,
     architecture=_architecture,

@@ -2,7 +2,16 @@
 
 from .read import Facts, read_facts, section
 from .section import Section
-from .sizes import ADAPTER_RESIDUAL, RESIDUAL, Sizes, chosen_sizes, every_size, stated_sizes
+from .sizes import (
+    ADAPTER_RESIDUAL,
+    IMAGE_SCALE,
+    IMAGE_TOKENS,
+    RESIDUAL,
+    Sizes,
+    chosen_sizes,
+    every_size,
+    stated_sizes,
+)
 from .supported import check_known_options, check_values
 from .text import TextEncoderFacts
 from .unet import UNetFacts, task_of
@@ -10,6 +19,8 @@ from .vae import AutoencoderFacts
 
 __all__ = [
     "ADAPTER_RESIDUAL",
+    "IMAGE_SCALE",
+    "IMAGE_TOKENS",
     "RESIDUAL",
     "AutoencoderFacts",
     "Facts",

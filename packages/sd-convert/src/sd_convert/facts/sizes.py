@@ -20,6 +20,11 @@ RESIDUAL: Final = "additional_residual_"
 #: What the names of a T2I-Adapter's residuals begin with, as with Guernika's converter; two digits follow.
 ADAPTER_RESIDUAL: Final = "adapter_res_samples_"
 
+#: What the names of the image tokens that an IP-Adapter gives begin with; its number follows. And the name of
+#: the scales, one for each row and adapter.
+IMAGE_TOKENS: Final = "ip_hidden_states_"
+IMAGE_SCALE: Final = "ip_adapter_scale"
+
 #: Classifier-free guidance runs the UNet on the negative and the positive prompt at once.
 _BATCH: Final = 2
 _TOKENS: Final = 77  # CLIP's, where there is no text encoder to ask

@@ -1,4 +1,4 @@
-"""What a ControlNet or an adapter adds inside a UNet, or zeros where nobody steers it."""
+"""What ControlNets and adapters give a UNet beside the rest, or zeros where nobody steers it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import numpy.typing as npt
 #: How the names of a ControlNet's residuals begin, and of those of a T2I-Adapter.
 RESIDUAL = "additional_residual_"
 ADAPTER_RESIDUAL = "adapter_res_samples_"
+
+#: How the names of an IP-Adapter's image tokens begin, a number follows; and the name of the scales of all.
+IMAGE_TOKENS = "ip_hidden_states_"
+IMAGE_SCALE = "ip_adapter_scale"
 
 
 class Port(Protocol):
@@ -33,9 +37,9 @@ class Port(Protocol):
 
 
 def zero_residuals(ports: Iterable[Port]) -> dict[str, npt.NDArray[Any]]:
-    """Zeros for each of ``ports`` that takes a residual: with them, the UNet draws what a plain one draws."""
+    """Zeros for each of ``ports`` that steers: with them, the UNet draws what a plain one draws."""
     return {
         port.name: np.zeros(port.shape, dtype=port.dtype)
         for port in ports
-        if port.name.startswith((RESIDUAL, ADAPTER_RESIDUAL))
+        if port.name.startswith((RESIDUAL, ADAPTER_RESIDUAL, IMAGE_TOKENS, IMAGE_SCALE))
     }

@@ -7,7 +7,14 @@ Everything follows from the tensors' names and shapes; what does not is in :mod:
 
 from .controlnet import read_controlnet_file
 from .detect import PREDICTION_TYPES
+from .ip_adapter import read_ip_adapter_file
 from .read import read_single_file
 from .source import InSingleFile
 
-__all__ = ["PREDICTION_TYPES", "InSingleFile", "read_controlnet_file", "read_single_file"]
+__all__ = [
+    "PREDICTION_TYPES",
+    "InSingleFile",
+    "read_controlnet_file",
+    "read_ip_adapter_file",
+    "read_single_file",
+]

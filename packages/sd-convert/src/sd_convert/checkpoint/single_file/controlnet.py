@@ -32,7 +32,7 @@ _MOST_STEPS: Final = 32
 #: What only others have, and what they are called.
 _OTHERS: Final = {
     "lora_controlnet": "a Control-LoRA, which needs its UNet's weights",
-    "task_embedding": "a union ControlNet (ControlNet++)",
+    "task_embedding": "a union ControlNet (ControlNet++), which is read from its folder in diffusers' format",
     "transformer_blocks.0.attn.to_q.weight": "a ControlNet of Stable Diffusion 3 or Flux",
 }
 
@@ -88,7 +88,7 @@ def read_controlnet_file(file: Path, unet: Config) -> tuple[Config, Source]:
     for mark, kind in _OTHERS.items():
         if any(name.startswith(mark) for name in entries):
             raise UnsupportedArchitectureError(
-                f"{file}: expected a ControlNet, got {kind}, which is not converted"
+                f"{file}: expected a ControlNet, got {kind}: it is not converted"
             )
     original = _original(entries)
     if _ORIGINAL in original:

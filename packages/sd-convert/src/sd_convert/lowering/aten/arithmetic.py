@@ -161,6 +161,12 @@ def sum_(b: Builder, x: Tensor, axes: Sequence[int], keepdim: bool = False) -> T
     return stored(b.emit("reduce_sum", x=b.plain(x), axes=list(axes), keep_dims=keepdim))
 
 
+@lowers("aten.mean.dim")
+def mean(b: Builder, x: Tensor, axes: Sequence[int], keepdim: bool = False) -> Tensor:
+    """The mean over ``axes``."""
+    return stored(b.emit("reduce_mean", x=b.plain(x), axes=list(axes), keep_dims=keepdim))
+
+
 @lowers("aten.linalg_vector_norm.default")
 def vector_norm(
     b: Builder, x: Tensor, order: Number = 2, axes: Sequence[int] | None = None, keepdim: bool = False
