@@ -64,19 +64,37 @@ def test_a_pipeline_is_a_component_too(sdc, converted, tmp_path):
     assert difference.max() <= 2
 
 
-def test_apps_get_two_pieces(sdc, checkpoint, tmp_path):
+def test_one_command_to_a_phone(sdc, checkpoint, tmp_path):
+    """What an app looks for, in two pieces, beside the bundle that it was compiled from."""
     cut = tmp_path / "cut"
-    options = ("--components", "text_encoder,unet,vae_decoder", "--quantize-nbits", 6)
-    done = sdc("convert", checkpoint, "-o", cut, "--chunk-unet", *options)
+    options = ("--components", "text_encoder,unet,vae_decoder", "--attention-implementation", "SPLIT_EINSUM")
+    done = sdc("convert", checkpoint, "-o", cut, "--for", "iphone", *options, "--json")
     assert done.status == 0, done.err
-    assert f"wrote {cut}" in done.out
-    assert open_bundle(cut).component("unet").compression.methods == ("palettization",)
-    done = sdc("bundle", cut, "--for", "swift", "-o", tmp_path / "Resources")
-    assert done.status == 0, done.err
-    assert {"UnetChunk1.mlmodelc", "UnetChunk2.mlmodelc"} <= {
-        path.name for path in (tmp_path / "Resources").iterdir()
+    bundle, facts = open_bundle(cut), json.loads(done.out)
+    unet = bundle.component("unet")
+    assert unet.compression.methods == ("palettization",)
+    assert unet.compression.bits_per_weight == pytest.approx(6, abs=0.2)
+    assert len(unet.variants[0].chunks) == 2
+    assert unet.attention_implementation == "SPLIT_EINSUM"  # what is said comes first
+    assert {"UnetChunk1.mlmodelc", "UnetChunk2.mlmodelc", "vocab.json"} <= {
+        path.name for path in (tmp_path / "cut-Resources").iterdir()
     }
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Resources", "cut"]
+    assert sum(size for name, size in facts["models"].items() if "Unet" in name) < 4e6
+    assert {finding["rule"] for finding in facts["findings"]} == {"fp32-island"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "cut-Resources"]
+    again = sdc("convert", checkpoint, "-o", tmp_path / "cut", "--for", "mac")
+    assert (again.status, "cut-Resources exists" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [((), "SPLIT_EINSUM_V2, CPU_AND_NE, iOS17"), (("--min-deployment-target", "iOS16"), "CPU_AND_NE, iOS16")],
+)
+def test_what_a_device_is_given_can_be_said_otherwise(sdc, checkpoint, tmp_path, arguments, said):
+    options = ("--components", "vae_decoder", "--dry-run", *arguments)
+    done = sdc("convert", checkpoint, "-o", tmp_path / "a", "--for", "ipad", *options)
+    assert done.status == 0, done.err
+    assert said in " ".join(done.out.split())
 
 
 def test_pieces_are_not_cut_again(sdc, converted, tmp_path):

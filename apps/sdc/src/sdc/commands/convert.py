@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from sdc.calibration_options import bytes_asked
 from sdc.commands.chunk import cut_facts, print_cuts
+from sdc.devices import choose, deliver, facts, print_delivered, resources_beside
 from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
@@ -43,6 +44,15 @@ _MIN_PSNR = 60.0
 @click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
 @click.argument("checkpoint")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle to write.")
+@click.option(
+    "--for",
+    "device",
+    type=click.Choice(["iphone", "ipad", "mac"]),
+    is_eager=True,
+    callback=choose,
+    help="Make what such a device runs well: attention, system, bits and pieces, unless they are said here; "
+    "compile it beside the bundle (OUTPUT-Resources) and lint it.",
+)
 @click.option(
     "--components",
     metavar="A,B",
@@ -100,7 +110,7 @@ _MIN_PSNR = 60.0
     "--quantize-nbits",
     type=int,
     help="Palettize the UNet, the text encoders and ControlNets to so many bits: 1, 2, 3, 4, 6 or 8; see "
-    "`sdc compress`.",
+    "`sdc compress`. 16 leaves them as they are.",
 )
 @click.option("--chunks", type=click.IntRange(min=2), help="Cut the UNet into so many pieces.")
 @click.option("--chunk-unet", is_flag=True, help="Into two: Apple's name for --chunks 2.")
@@ -128,6 +138,7 @@ def command(
     checkpoint: str,
     *,
     output: Path,
+    device: str | None,
     components: str | None,
     attention_implementation: str,
     compute_unit: str | None,
@@ -184,13 +195,17 @@ def command(
         compute_precision=compute_precision,
         overwrite=overwrite,
     )
+    if ctx.get_parameter_source("chunk_unet") is ParameterSource.DEFAULT_MAP:
+        chunk_unet = chunks is None and chunk_size is None
     pieces = _pieces(chunks, chunk_size, chunk_unet=chunk_unet, merge=merge_chunks)
-    transform = None if quantize_nbits is None else palettizing(quantize_nbits, output.resolve().parent)
+    transform = None if quantize_nbits in (None, 16) else palettizing(quantize_nbits, output.resolve().parent)
     if likeness is not None:
         options = likeness.options(options)
     if options.components is None or "unet" in options.components:
         _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
         _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
+    if device is not None and resources_beside(output).exists() and not overwrite:
+        raise click.UsageError(f"{resources_beside(output)} exists: choose another output, or --overwrite")
     opened, kinds = open_with_networks(
         checkpoint,
         source,
@@ -211,15 +226,27 @@ def command(
     else:
         conversion, cuts = _in_pieces(opened, output, options, cache, transform, kinds, pieces)
     report = verify(output, opened, kinds=kinds) if check_output_correctness else None
+    delivered = None if device is None else deliver(output, device)
     if as_json:
-        print_json(conversion_facts(conversion, report) | ({"cuts": cut_facts(cuts)} if cuts else {}))
+        made = conversion_facts(conversion, report) | ({"cuts": cut_facts(cuts)} if cuts else {})
+        print_json(made | ({} if delivered is None else facts(delivered)))
     else:
         print_conversion(conversion)
         if cuts:
             print_cuts(cuts)
         if report is not None:
             print_report(report)
+        if delivered is not None and device is not None:
+            print_delivered(delivered, output, device, _worst(report))
     ctx.exit(0 if report is None or report.passed else 1)
+
+
+def _worst(report: VerificationReport | None) -> dict[str, float]:
+    """The dB of each component's worst output, where they were compared with torch's."""
+    found: dict[str, float] = {}
+    for row in () if report is None else report.rows:
+        found[row.component] = min(row.psnr, found.get(row.component, row.psnr))
+    return found
 
 
 def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: bool) -> Pieces | None:
