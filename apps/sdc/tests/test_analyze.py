@@ -107,7 +107,7 @@ def test_a_better_recipe_costs_more_and_keeps_more(report: Report) -> None:
     assert four.snr < mixed.snr
     assert mixed.kind == "recipe"
     assert "8-bit palette" in mixed.part("unet").summary
-    assert report.chosen == "mixed"
+    assert report.chosen == (four if four.keeps(report.wanted_snr) else mixed).name
     assert "fp32" in report.environment.arithmetic
 
 
@@ -275,5 +275,13 @@ def test_the_smallest_that_keeps_enough_is_chosen() -> None:
     assert chosen([original, eight, four, two], 20.1) == "8"
     assert chosen([original, eight, four, two], 41) is None
     recipe = candidate("plan", "recipe", 50, 30.0)
-    assert chosen([original, eight, four, two, recipe], 20.0) == "plan"
-    assert chosen([original, eight, four, two, recipe], 31.0) is None
+    assert chosen([original, eight, four, two, recipe], 20.0) == "4"
+    assert chosen([original, eight, four, two, recipe], 25.0) == "plan"
+    assert chosen([original, eight, four, two, recipe], 31.0) == "8"
+
+
+def test_of_those_that_are_as_small_the_best_is_chosen() -> None:
+    """A plan goes by what it expects; what was measured decides."""
+    uniform, plan = candidate("4", "uniform", 304_127, 35.8), candidate("mixed", "recipe", 303_430, 32.2)
+    assert chosen([uniform, plan], 30.0) == chosen([plan, uniform], 30.0) == "4"
+    assert chosen([uniform, candidate("mixed", "recipe", 250_000, 32.2)], 30.0) == "mixed"

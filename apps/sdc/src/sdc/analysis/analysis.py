@@ -99,12 +99,21 @@ def _named(candidate: str, watch: Watch) -> Watch:
     return lambda words: watch(f"{candidate}: {words}")
 
 
+#: Times the smallest size, up to which another counts as being as small.
+_AS_SMALL = 1.01
+
+
 def chosen(candidates: Sequence[Candidate], wanted_snr: float) -> str | None:
-    """The smallest that keeps the signal to noise, of the recipes if there are any; None if none does."""
-    tried = [candidate for candidate in candidates if candidate.kind != "original"]
-    recipes = [candidate for candidate in tried if candidate.kind == "recipe"]
-    fitting = [candidate for candidate in recipes or tried if candidate.keeps(wanted_snr)]
-    return min(fitting, key=lambda candidate: candidate.stored_bytes).name if fitting else None
+    """The smallest that keeps the signal to noise; None if none does.
+
+    Of those that are as small, the one with the most dB: a planned recipe is chosen for what was measured of it.
+    """
+    fitting = [one for one in candidates if one.kind != "original" and one.keeps(wanted_snr)]
+    if not fitting:
+        return None
+    least = min(one.stored_bytes for one in fitting)
+    small = [one for one in fitting if one.stored_bytes <= _AS_SMALL * least]
+    return max(small, key=lambda one: (math.inf if one.snr is None else one.snr, -one.stored_bytes)).name
 
 
 def layers(looked: Sequence[Looked], calibration: Calibration | None = None) -> Iterator[LayerRow]:
