@@ -106,7 +106,7 @@ _AS_SMALL = 1.01
 def chosen(candidates: Sequence[Candidate], wanted_snr: float) -> str | None:
     """The smallest that keeps the signal to noise; None if none does.
 
-    Of those that are as small, the one with the most dB: a planned recipe is chosen for what was measured of it.
+    Of those that are as small, the one with the most dB: a plan is chosen for what was measured of it.
     """
     fitting = [one for one in candidates if one.kind != "original" and one.keeps(wanted_snr)]
     if not fitting:
