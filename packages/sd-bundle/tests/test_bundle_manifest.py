@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from sd_bundle import (
+    SIZED_ROLES,
     AddedEmbedding,
     BundleComponent,
     Chunk,
@@ -118,7 +119,7 @@ COMPRESSIONS = st.builds(
 def components(
     draw: st.DrawFn, index: int, role: str, sizes: list[PictureSize], due: dict[PictureSize, list[PortSpec]]
 ) -> BundleComponent:
-    is_sized = role not in ("text_encoder", "safety_checker")
+    is_sized = role in SIZED_ROLES
     made_for = draw(st.lists(st.sampled_from(sizes), min_size=1, unique=True)) if is_sized else [None]
     return BundleComponent(
         name=f"{index} {draw(NAMES)}",
