@@ -120,9 +120,14 @@ def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_pa
     (tmp_path / "out").mkdir()
     child = os.fork()
     if not child:
-        MACHINE._Work._write = write_for_ever  # type: ignore[attr-defined]
-        convert(checkpoint, tmp_path / "out/bundle", HALVES, cache=cache)
+        try:
+            MACHINE._Work._write = write_for_ever  # type: ignore[attr-defined]
+            convert(checkpoint, tmp_path / "out/bundle", HALVES, cache=cache)
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 60
     while not any((tmp_path / "out").glob(".bundle.*.partial/*/half")):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -132,7 +137,7 @@ def test_what_was_killed_is_cleared_away_and_its_work_is_used(tiny: Path, tmp_pa
     assert any(part.is_reused for part in report.components)
 
 
-def write_for_ever(_: object, __: object, path: Path, *___: object) -> None:
-    (path / "half").mkdir(parents=True)
+def write_for_ever(_: object, __: object, paths: tuple[Path, ...], *___: object) -> None:
+    (paths[0] / "half").mkdir(parents=True)
     time.sleep(60)
     os._exit(1)
