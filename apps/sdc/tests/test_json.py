@@ -17,6 +17,7 @@ WORK = {
     "benchmark": (["{bundle}", "--runs", "1", "--num-inference-steps", "1"], {"latency", "rate", "device"}),
     "bundle": (["{bundle}", "--for", "swift", "-o", "{new}"], {"models", "seen", "seconds", "peak_memory"}),
     "cache": (["show"], {"action", "caches"}),
+    "chunk": (["{encoder}", "-o", "{new}", "--chunks", "2"], {"path", "cuts", "seconds", "peak_memory"}),
     "compile": (["{package}", "-o", "{new}.mlmodelc"], {"output", "bytes", "compiler"}),
     "compress": (["{encoder}", "-o", "{new}.mlpackage", "--nbits", "6"], {"packages", "measure", "plans"}),
     "convert": (

@@ -327,12 +327,13 @@ def test_a_failure_in_the_middle_leaves_the_previous_bundle(
 def stop_at_second_component(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     original = MACHINE._Work._write
 
-    def write(work: Any, prepared: Any, path: Path, check: Any) -> object:
+    def write(work: Any, program: Any, paths: tuple[Path, ...], check: Any) -> object:
+        (path,) = paths
         if path.name.endswith("_vae_decoder.mlpackage"):
             path.mkdir()
             (path / "half").write_bytes(b"written")
             raise error
-        return original(work, prepared, path, check)
+        return original(work, program, paths, check)
 
     monkeypatch.setattr(MACHINE._Work, "_write", write)
 

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from sd_mil.engines import reference
 from sd_mil.engines.openvino.dtypes import computed_dtype
 from sd_mil.engines.protocol import Precision
-from sd_mil.errors import EngineError, PackageError, PredictionError, UnsupportedOpError, load_error
+from sd_mil.errors import (
+    EngineError,
+    PackageError,
+    PredictionError,
+    SdMilError,
+    UnsupportedOpError,
+    load_error,
+)
 from sd_mil.ir.dtypes import NUMPY_DTYPES
 from sd_mil.ir.program import Program, Variable
 from sd_mil.ir.uses import output_types
@@ -75,11 +82,9 @@ class CompiledProgram:
             return self._of_nothing(inputs)
         try:
             return self._results(inputs)
-        except (
-            RuntimeError,
-            MemoryError,
-            ValueError,
-        ) as error:  # ValueError: of sizes that come out negative
+        except SdMilError:  # some of which are ValueErrors, too
+            raise
+        except (RuntimeError, MemoryError, ValueError) as error:  # ValueError: sizes that come out negative
             shapes = {name: list(array.shape) for name, array in inputs.items()}
             raise PackageError(
                 f"expected a program that OpenVINO runs for inputs of shapes {shapes}, got: {_reason(error)}"
