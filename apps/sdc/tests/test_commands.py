@@ -174,18 +174,15 @@ def test_inspect_says_all_about_one_model(sdc, converted):
 
 
 def test_demo_does_the_whole_job(sdc, tmp_path):
-    done = sdc("demo", "-o", tmp_path / "d", "--pictures", 4, "--conditioned", 1, "--num-inference-steps", 3)
+    """What it prints without ``--json``, the README's test sees."""
+    few = ("--pictures", 4, "--conditioned", 1, "--num-inference-steps", 3)
+    done = sdc("demo", "-o", tmp_path / "d", *few, "--json")
     assert done.status == 0, done.err
-    assert "prompt accuracy" in done.out
-    assert "overlap their edge maps" in done.out
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"bundle", "controlled", "demo.png"}
-    few = ("--pictures", 1, "--conditioned", 0, "--num-inference-steps", 1)
-    again = sdc("demo", "-o", tmp_path / "d", *few, "--json")
-    assert again.status == 0, again.err
-    facts = json.loads(again.out)
+    facts = json.loads(done.out)
     assert facts["verification"]["passed"]
-    assert len(facts["pictures"]) == 1
-    assert facts["conditioned"] == []
+    assert (len(facts["pictures"]), len(facts["conditioned"])) == (4, 1)
+    assert 0 <= facts["conditioned"][0]["overlap"] <= 1
     assert {part["name"] for part in facts["components"]} >= {"unet", "vae_decoder", "text_encoder"}
 
 

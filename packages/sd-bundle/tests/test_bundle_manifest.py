@@ -200,12 +200,14 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(manifests())
 def test_what_is_written_is_read(manifest: Manifest) -> None:
     assert parse_manifest(format_manifest(manifest)) == manifest
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(manifests(), st.randoms())
 def test_a_field_less_or_more_is_refused(manifest: Manifest, random: Any) -> None:
@@ -252,6 +254,7 @@ def fields(document: Any) -> list[tuple[Any, ...]]:
     return list(kinds.values())
 
 
+@pytest.mark.long
 @settings(max_examples=6, deadline=None)
 @given(manifests())
 def test_every_field_with_every_type_is_read_or_a_manifest_error(manifest: Manifest) -> None:
