@@ -162,7 +162,7 @@ def test_compression():
 
 
 def test_compression_report(bundle, tmp_path):
-    small = ["--prompts", "2", "--pictures", "1", "--steps", "2", "--correlation", "2", "--mixed"]
+    small = ["--prompts", "2", "--pictures", "1", "--steps", "1", "--correlation", "2", "--mixed"]
     small += ["4", "--weights", "*down_blocks_0*", "--coreai", "--work", tmp_path]
     lines = run("compression_report", "--bundle", bundle, *small, "--widths", "2").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
