@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 from sd_bundle import drafts
-from sd_bundle.drafts import draft_folder, locked, replacing
-from sd_bundle.leftovers import clear_leftovers
+from sd_bundle.drafts import clear_leftovers, draft_folder, locked, replacing
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="nothing is locked there, so nothing is swept"

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle, BundleComponent, Chunk, Draft
     from sd_mil import Comparison, Description, Package, Program
+
+#: Of the pieces' outputs against the whole's, in dB, where nothing else is asked.
+MIN_PSNR: Final = 60.0
 
 #: Of the network that is in memory or on the disk in pieces, and of what it does now.
 Show = Callable[[str], None]

@@ -72,6 +72,22 @@ def resources_beside(output: Path) -> Path:
     return output.with_name(f"{output.name}-Resources")
 
 
+def check_free(place: Path, *, overwrite: bool) -> None:
+    """Refuse a place for compiled resources where something else is.
+
+    Raises:
+        click.UsageError: something is there, and it is not to be overwritten or no such folder.
+    """
+    if not place.exists():
+        return
+    if not overwrite:
+        raise click.UsageError(f"{place} exists: choose another output, or --overwrite")
+    if not any(place.glob("*.mlmodelc")) and not any(place.glob("*/*.mlmodelc")):
+        raise click.UsageError(
+            f"{place} has no compiled models, so it is not overwritten: choose another output"
+        )
+
+
 def deliver(output: Path, device: str) -> Delivered:
     """Compile the bundle at ``output`` into a folder beside it, as Swift apps read one, and lint the bundle.
 
@@ -80,26 +96,16 @@ def deliver(output: Path, device: str) -> Delivered:
     Raises: see ``sdc.resources.write_resources``.
     """
     from sd_bundle import open_bundle
-    from sd_bundle.drafts import draft_folder, link_or_copy
-    from sd_mil import compile_model
+    from sd_bundle.drafts import clear_leftovers, draft_folder, put_in_place
 
     from sdc.linting import linted
-    from sdc.resources import write_each_size, write_resources
-
-    def compile_one(package: Path, compiled: Path) -> None:
-        compile_model(package, compiled, copy=link_or_copy)
+    from sdc.resources import write_all
 
     began, place = time.perf_counter(), resources_beside(output.resolve())
-    bundle = open_bundle(output)
+    clear_leftovers(place)
     with draft_folder(place) as draft:
-        made = draft / "Resources"
-        if len(bundle.manifest.model.sizes) > 1:
-            resources = write_each_size(bundle, made, compile_one)
-        else:
-            resources = {"": write_resources(bundle, made, compile_one)}
-        if place.exists():
-            place.rename(draft / "before")
-        made.rename(place)
+        resources = write_all(open_bundle(output), draft / "Resources")
+        put_in_place(draft / "Resources", place)
     # the system of next year counts as the device's: what is known to break there is worth knowing now
     report = linted(output, device, 27)
     return Delivered(place, resources, report, time.perf_counter() - began)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 PARTIAL: Final = "partial"
+OLD: Final = "old"
 
 #: Bytes of a name up to which a draft's name repeats it; encrypting file systems end names at 143.
 _LONGEST: Final = 120
@@ -85,6 +86,48 @@ def remove_abandoned(target: Path) -> bool:
                 remove(draft)
             all_gone = all_gone and is_ours
     return all_gone
+
+
+def clear_leftovers(target: Path) -> None:
+    """Remove the drafts of ``target`` whose processes are gone, and finish what one left between two renames.
+
+    A bundle that was moved aside, with nothing in its place, comes back; with a new one there, it goes.
+    """
+    if not remove_abandoned(target):
+        return  # somebody is at work, and may be just between the two renames
+    for aside in siblings(target, OLD):
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Rename ``temporary`` to ``target``; until that has happened the old ``target`` can come back."""
+    aside = sibling(target, OLD)
+    try:
+        if target.exists():
+            target.rename(aside)
+        temporary.rename(target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        raise
+    finally:
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+    flush(target.parent)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    if os.name == "nt":
+        return  # Windows flushes neither folders nor files that are open for reading
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

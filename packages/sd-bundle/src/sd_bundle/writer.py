@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sd_bundle.components import BundleComponent
-from sd_bundle.drafts import draft_folder, link_or_copy, sibling
+from sd_bundle.drafts import clear_leftovers, draft_folder, flush, link_or_copy, put_in_place
 from sd_bundle.errors import BundleError, OutputExistsError
 from sd_bundle.facts import ModelFacts
-from sd_bundle.leftovers import OLD, clear_leftovers
 from sd_bundle.manifest import FORMAT, VERSION, Manifest, format_manifest, parse_manifest
 from sd_bundle.paths import check_relative
 from sd_bundle.provenance import FileRecord, Provenance
@@ -133,7 +132,7 @@ def new_bundle(
             yield draft
             _seal(draft)
             _check_free(target, overwrite)
-            _put_in_place(temporary, target)
+            put_in_place(temporary, target)
     except BaseException:
         _remove_empty(made)
         raise
@@ -176,31 +175,4 @@ def _seal(draft: Draft) -> None:
     parse_manifest(text)
     (draft.folder / MANIFEST).write_text(text, encoding="utf-8")
     for path in (draft.folder, *draft.folder.rglob("*")):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    if os.name == "nt":
-        return  # Windows flushes neither folders nor files that are open for reading
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename ``temporary`` to ``target``; until that has happened the old ``target`` can come back."""
-    aside = sibling(target, OLD)
-    try:
-        if target.exists():
-            target.rename(aside)
-        temporary.rename(target)
-    except BaseException:
-        if aside.exists() and temporary.exists():
-            aside.rename(target)
-        raise
-    finally:
-        if not temporary.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-    _flush(target.parent)
+        flush(path)

@@ -71,44 +71,36 @@ def command(*, bundles: tuple[Path, ...], target: str, output: Path, as_json: bo
 def _swift(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> dict[str, Resources]:
     from sd_bundle import open_bundle
 
-    from sdc.resources import write_each_size, write_resources
+    from sdc.resources import write_all
 
     if len(bundles) > 1:
         raise click.UsageError("expected one BUNDLE for swift, got several")
-    bundle, size = open_bundle(bundles[0]), image_size(asked["size"]) if asked["size"] else None
     with _bar() as show:
-        beside: dict[str, Any] = {
-            "with_refiner": asked["refiner"] and open_bundle(asked["refiner"]),
-            "with_controlled": asked["controlled"] and open_bundle(asked["controlled"]),
-            "controlnets": asked["controlnet"],
-            "progress": show,
-        }
-        if size is None and len(bundle.manifest.model.sizes) > 1:
-            return write_each_size(bundle, output, _compile, **beside)
-        return {"": write_resources(bundle, output, _compile, size=size, **beside)}
+        return write_all(
+            open_bundle(bundles[0]),
+            output,
+            size=image_size(asked["size"]) if asked["size"] else None,
+            with_refiner=asked["refiner"] and open_bundle(asked["refiner"]),
+            with_controlled=asked["controlled"] and open_bundle(asked["controlled"]),
+            controlnets=asked["controlnet"],
+            progress=show,
+        )
 
 
 def _hub(bundles: tuple[Path, ...], output: Path, asked: dict[str, Any]) -> HubRepository:
     from sd_bundle import open_bundle
 
-    from sdc.resources import write_hub_repository
+    from sdc.resources import compile_linked, write_hub_repository
 
     with _bar() as show:
         return write_hub_repository(
             [open_bundle(path) for path in bundles],
             output,
-            _compile,
+            compile_linked,
             name=asked["name"],
             license_id=asked["license_id"] or "other",
             progress=show,
         )
-
-
-def _compile(package: Path, compiled: Path) -> None:
-    from sd_bundle.drafts import link_or_copy
-    from sd_mil import compile_model
-
-    compile_model(package, compiled, copy=link_or_copy)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdc.calibration_options import bytes_asked
+from sdc.chunking import MIN_PSNR
 from sdc.json_output import finite, json_option, print_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--min-psnr",
     type=float,
-    default=60.0,
+    default=MIN_PSNR,
     show_default=True,
     help="In dB: nothing is written if an output is further from the whole's.",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ from click.core import ParameterSource
 
 from sdc.calibration_options import bytes_asked
 from sdc.commands.chunk import cut_facts, print_cuts
-from sdc.devices import choose, deliver, facts, print_delivered, resources_beside
+from sdc.conversions import conversion_facts, plan_facts, print_conversion, print_plan, worst
+from sdc.devices import check_free, choose, deliver, facts, print_delivered, resources_beside
 from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
@@ -29,16 +29,11 @@ if TYPE_CHECKING:
         ConversionOptions,
         ConversionReport,
         Likeness,
-        Plan,
         Transform,
-        VerificationReport,
     )
 
     from sdc.chunking import Cut
     from sdc.chunking import Wanted as Pieces
-
-#: Of the pieces' outputs against the whole's, in dB.
-_MIN_PSNR = 60.0
 
 
 @click.command("convert", cls=TakesSeveral, short_help="Convert a checkpoint to a Core ML bundle.")
@@ -204,8 +199,8 @@ def command(
     if options.components is None or "unet" in options.components:
         _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
         _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
-    if device is not None and resources_beside(output).exists() and not overwrite:
-        raise click.UsageError(f"{resources_beside(output)} exists: choose another output, or --overwrite")
+    if device is not None:
+        check_free(resources_beside(output), overwrite=overwrite)
     opened, kinds = open_with_networks(
         checkpoint,
         source,
@@ -218,7 +213,7 @@ def command(
     cache = None if no_cache else ConversionCache()
     if dry_run:
         planned = plan(opened, options, cache=cache, kinds=kinds)
-        print_json(_plan_facts(planned)) if as_json else _print_plan(planned, options, output)
+        print_json(plan_facts(planned)) if as_json else print_plan(planned, options, output)
         return
     cuts: list[Cut] = []
     if pieces is None:
@@ -237,20 +232,13 @@ def command(
         if report is not None:
             print_report(report)
         if delivered is not None and device is not None:
-            print_delivered(delivered, output, device, _worst(report))
+            print_delivered(delivered, output, device, worst(report))
     ctx.exit(0 if report is None or report.passed else 1)
-
-
-def _worst(report: VerificationReport | None) -> dict[str, float]:
-    """The dB of each component's worst output, where they were compared with torch's."""
-    found: dict[str, float] = {}
-    for row in () if report is None else report.rows:
-        found[row.component] = min(row.psnr, found.get(row.component, row.psnr))
-    return found
 
 
 def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: bool) -> Pieces | None:
     """What is asked of the UNet's pieces, None for one piece."""
+    from sdc.chunking import MIN_PSNR
     from sdc.chunking import Wanted as Pieces
 
     given = [count is not None, most is not None, chunk_unet]
@@ -260,7 +248,7 @@ def _pieces(count: int | None, most: float | None, *, chunk_unet: bool, merge: b
         if merge:
             raise click.UsageError("--merge-chunks: it needs --chunks or --chunk-size")
         return None
-    return Pieces(2 if chunk_unet else count, None if most is None else int(most), merge, _MIN_PSNR, 0)
+    return Pieces(2 if chunk_unet else count, None if most is None else int(most), merge, MIN_PSNR, 0)
 
 
 def _in_pieces(
@@ -358,96 +346,3 @@ def _check_supported(what: str, sources: Sequence[str], is_supported: bool) -> N
             f"expected --unet-support-{what} with --convert-{what}, got none: the UNet would not take what "
             f"{sources[0]} gives"
         )
-
-
-def conversion_facts(report: ConversionReport, proof: VerificationReport | None) -> dict[str, Any]:
-    """For ``--json``: the conversion, and how far its outputs are from torch's if that was asked."""
-    from sdc.commands.verify import report_facts
-    from sdc.console import peak_memory
-
-    return {
-        **asdict(report),
-        "bundle": str(report.bundle),
-        "bytes": sum(part.bytes for part in report.components),
-        "peak_memory": peak_memory(),
-        "verification": None if proof is None else report_facts(proof),
-    }
-
-
-def print_conversion(report: ConversionReport) -> None:
-    """A row for each component, then the sum."""
-    from sdc.console import console, peak_memory, size, table
-
-    rows = table("component", "s", "size", "peak memory", "precision", "program")
-    for part in report.components:
-        rows.add_row(
-            _titled(part.name, part.sizes),
-            f"{part.seconds:.1f}",
-            size(part.bytes),
-            size(part.peak_memory or 0),
-            part.precision,
-            f"from {part.program}" if part.program else "new",
-        )
-    console().print(rows)
-    for part in report.components:
-        if part.reason:
-            console().print(f"{part.name} is {part.precision}: {part.reason}", soft_wrap=True)
-    total = sum(part.bytes for part in report.components)
-    console().print(
-        f"wrote {report.bundle}: {size(total)} in {report.seconds:.1f} s, peak memory {size(peak_memory())}",
-        soft_wrap=True,
-    )
-
-
-def _titled(name: str, sizes: Sequence[str]) -> str:
-    """``unet (512x512, 512x768)``; of one size just the name."""
-    return f"{name} ({', '.join(sizes)})" if len(sizes) > 1 else name
-
-
-def _plan_facts(planned: Plan) -> dict[str, Any]:
-    """For ``--json``; nothing is written."""
-    return {
-        "components": [
-            {
-                "name": part.name,
-                "size": part.size,
-                "package": part.package,
-                "bytes": part.package_bytes,
-                "precision": part.precision,
-                "is_reused": part.is_reused,
-                **{
-                    side: [
-                        {"name": port.name, "dtype": port.dtype, "shape": list(port.shape)} for port in ports
-                    ]
-                    for side, ports in (("inputs", part.inputs), ("outputs", part.outputs))
-                },
-            }
-            for part in planned.components
-        ],
-        "disk_bytes": planned.disk_bytes,
-        "memory_bytes": planned.memory_bytes,
-    }
-
-
-def _print_plan(planned: Plan, options: ConversionOptions, output: Path) -> None:
-    from sdc.console import console, size, table
-
-    rows = table("component", "size", "precision", "program")
-    for part in planned.components:
-        rows.add_row(
-            part.name if part.size is None else f"{part.name} ({part.size})",
-            size(part.package_bytes) if part.package_bytes else "shared",
-            part.precision or "to be checked",
-            "kept" if part.is_reused else "new",
-        )
-    console().print(rows)
-    for part in planned.components:
-        ports = [f"  {port.name}: {port.dtype}{list(port.shape)}" for port in part.inputs]
-        ports += [f"  -> {port.name}: {port.dtype}{list(port.shape)}" for port in part.outputs]
-        console().print("\n".join([part.package, *ports]), soft_wrap=True, markup=False)
-    console().print(
-        f"would write {output} ({options.attention_implementation}, {options.resolved_compute_unit}, "
-        f"{options.target}), {size(planned.disk_bytes)}, with about {size(planned.memory_bytes)} of memory; "
-        "nothing was written",
-        soft_wrap=True,
-    )

@@ -65,8 +65,8 @@ def command(
     The checkpoint is a small latent diffusion model that knows captions of the form
     "a red circle on a blue background". With it comes a ControlNet for edge maps.
     """
-    from sdc.commands.convert import conversion_facts
     from sdc.console import console
+    from sdc.conversions import conversion_facts
     from sdc.demo.conditioned import EDGES, draw_conditioned, wanted_pictures
     from sdc.demo.sheet import contact_sheet
     from sdc.demo.shipped import demo_checkpoint

@@ -3,7 +3,14 @@
 from sdc.resources.apps import Seen, as_apps_see
 from sdc.resources.hub import HubRepository, write_hub_repository
 from sdc.resources.names import ResourcesError
-from sdc.resources.swift import CompiledResource, Resources, write_each_size, write_resources
+from sdc.resources.swift import (
+    CompiledResource,
+    Resources,
+    compile_linked,
+    write_all,
+    write_each_size,
+    write_resources,
+)
 
 __all__ = [
     "CompiledResource",
@@ -12,6 +19,8 @@ __all__ = [
     "ResourcesError",
     "Seen",
     "as_apps_see",
+    "compile_linked",
+    "write_all",
     "write_each_size",
     "write_hub_repository",
     "write_resources",

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sd_bundle import Bundle, ImageSize
-from sd_bundle.drafts import draft_folder
+from sd_bundle.drafts import draft_folder, link_or_copy
 
 from sdc.resources.apps import Seen, as_apps_see
 from sdc.resources.names import (
@@ -47,6 +47,25 @@ class Resources:
     path: Path
     models: tuple[CompiledResource, ...]
     seen: Seen
+
+
+def compile_linked(package: Path, compiled: Path) -> None:
+    """Compile a package, its weights by hard links where the file system can."""
+    from sd_mil import compile_model
+
+    compile_model(package, compiled, copy=link_or_copy)
+
+
+def write_all(
+    bundle: Bundle, folder: Path, *, size: ImageSize | None = None, **options: Any
+) -> dict[str, Resources]:
+    """The resources of a bundle: of one size, by the name ``""``, else in a folder for each.
+
+    ``options`` and what is raised: see :func:`write_resources`.
+    """
+    if size is None and len(bundle.manifest.model.sizes) > 1:
+        return write_each_size(bundle, folder, compile_linked, **options)
+    return {"": write_resources(bundle, folder, compile_linked, size=size, **options)}
 
 
 def write_each_size(
