@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("openvino")
 
 from mil_graphs import _MIL_NAMES, call, program, tensor, variable
-from sd_mil import Operation, Reference
+from sd_mil import Operation, PackageError, Reference
 from sd_mil.engines import reference
 from sd_mil.engines.portable import compile_program
 
@@ -183,6 +183,77 @@ def test_sizes_that_depend_on_the_data():
     assert "in numpy" not in compiled.arithmetic
     for values in ([1, -1, 2, -3, 4, 0], [-1, -1, -1, 5, -1, -1]):
         agree(made, compiled, {"x": np.float32(values)})
+
+
+def both(made, arrays):
+    """Of each engine: its array, or the error."""
+    found = []
+    for compile_one in (reference.compile_program, compile_program):
+        try:
+            found.append(compile_one(made).run(arrays)["y"])
+        except PackageError as error:
+            found.append(error)
+    return found
+
+
+def test_sizes_that_are_contracted_have_to_fit():
+    """The result has known sizes; OpenVINO, which does not look when it runs, would read beyond ``x``."""
+    flags = {"transpose_x": tensor(np.bool_(True)), "transpose_y": tensor(np.bool_(False))}
+    operation = call("matmul", "y", ("fp32", None, None), x="x", y=tensor(normal(5, 4)), **flags)
+    made = program({"x": ("fp32", None, 5)}, [operation], ["y"])
+    slow, fast = both(made, {"x": normal(5, 5)})
+    np.testing.assert_allclose(slow, fast, rtol=1e-5, atol=1e-5)
+    for found in both(made, {"x": normal(3, 5)}):
+        assert isinstance(found, PackageError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"), [("fill", {"shape": ints()}), ("fill_like", {"ref_tensor": np.float32(1)})]
+)
+def test_a_scalar_is_filled(kind, given):
+    """To the shape of a scalar, OpenVINO's broadcast ends the process."""
+    parameters = {name: tensor(value) for name, value in given.items()}
+    made = program({"v": ("fp32",)}, [call(kind, "y", ("fp32",), value="v", **parameters)], ["y"])
+    for found in both(made, {"v": np.float32(2.5)}):
+        np.testing.assert_array_equal(found, np.float32(2.5))
+
+
+def test_a_range_across_most_of_the_integers():
+    start, end, step = (tensor(np.int32(value)) for value in (-2147483647, 17, 1048576))
+    operation = call("range_1d", "y", ("int32", None), start=start, end=end, step=step)
+    for found in both(program({}, [operation], ["y"]), {}):
+        np.testing.assert_array_equal(found, np.arange(-2147483647, 17, 1048576, dtype=np.int64))
+
+
+def test_a_size_that_comes_out_negative_is_named():
+    parameters = {"pad_type": "custom", "pad": ints(5, 5), "weight": normal(1, 1, 1)}
+    given = {name: tensor(value) for name, value in parameters.items()}
+    made = program(
+        {"x": ("fp32", 1, 1, None)},
+        [call("conv_transpose", "y", ("fp32", None, None, None), x="x", **given)],
+        ["y"],
+    )
+    for found in both(made, {"x": normal(1, 1, 3)}):
+        assert isinstance(found, PackageError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "given"),
+    [
+        ("depth_to_space", (5, 2, 4), {"block_size": np.int32(1)}),
+        ("pixel_unshuffle", (5, 1, 4, 4, 4), {"downscale_factor": np.uint32(1)}),
+        ("instance_norm", (4, 5), {"beta": normal(5)}),
+    ],
+)
+def test_ranks_that_an_operation_does_not_have(kind, shape, given):
+    """OpenVINO takes them; what it makes of them is not what numpy makes of them, or nobody's promise."""
+    parameters = {name: tensor(value) for name, value in given.items()}
+    operation = call(kind, "y", ("fp32", *[None] * len(shape)), x="x", **parameters)
+    slow, fast = both(program({"x": ("fp32", *shape)}, [operation], ["y"]), {"x": normal(*shape)})
+    if isinstance(slow, PackageError):
+        assert isinstance(fast, PackageError)
+    else:
+        np.testing.assert_array_equal(slow, fast)
 
 
 def test_linear_with_a_weight_of_unknown_size():
