@@ -226,14 +226,12 @@ def test_a_range_across_most_of_the_integers():
 
 
 def test_a_size_that_comes_out_negative_is_named():
-    parameters = {"pad_type": "custom", "pad": ints(5, 5), "weight": normal(1, 1, 1)}
+    pad = ints(0, 1, 1048576, 16777216, 1, 1)
+    parameters = {"pad_type": "custom", "pad": pad, "weight": normal(1, 4, 1, 3, 1)}
     given = {name: tensor(value) for name, value in parameters.items()}
-    made = program(
-        {"x": ("fp32", 1, 1, None)},
-        [call("conv_transpose", "y", ("fp32", None, None, None), x="x", **given)],
-        ["y"],
-    )
-    for found in both(made, {"x": normal(1, 1, 3)}):
+    operation = call("conv_transpose", "y", ("fp32", *[None] * 5), x="x", **given)
+    made = program({"x": ("fp32", 1, 1, 6, 3, None)}, [operation], ["y"])
+    for found in both(made, {"x": normal(1, 1, 6, 3, 2)}):
         assert isinstance(found, PackageError)
 
 
