@@ -1,5 +1,10 @@
-"""One thread for each test process: its networks are so small that threads only wait for each other."""
+"""Settings of all test processes, before torch is imported: here is before everything."""
 
 import os
+import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: here is before everything
+# Its networks are so small that threads only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Many tests start a process that imports torch: where bytecode is not kept, each compiles thousands of modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False

@@ -196,7 +196,7 @@ def test_train_palettized(tmp_path):
 
 
 def test_train_controlnet(tmp_path):
-    small = ["--steps", "2", "--batch", "2", "--pictures", "3"]
+    small = ["--steps", "2", "--pairs", "2", "--pictures", "3"]
     assert "million weights" in run("train_controlnet", "--work", tmp_path, *small)
     assert (tmp_path / "controlnet" / "diffusion_pytorch_model.safetensors").stat().st_size < 5e6
 

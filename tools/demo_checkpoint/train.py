@@ -275,23 +275,29 @@ class NoisyBatch:
 
 
 def noisy_batch(latents: torch.Tensor, ids: list[torch.Tensor], step: int, pairs: int) -> NoisyBatch:
-    """What a step shows: more of the noisy end, where colours are decided; torch's seed is the caller's.
+    """What a step shows of latents (caption, picture, 4, H/8, W/8); torch's seed is the caller's."""
+    rng = random.Random(SEED * 7_919 + step)
+    chosen = [rng.randrange(len(ids)) for _ in range(pairs)]
+    clean = torch.stack([latents[c, rng.randrange(latents.shape[1])] for c in chosen])
+    tokens = torch.stack([ids[c][rng.randrange(len(ids[c]))] for c in chosen])
+    return noised(clean, latents.mean(dim=(0, 1, 3, 4)).view(1, -1, 1, 1), tokens)
+
+
+def noised(clean: torch.Tensor, middle: torch.Tensor, tokens: torch.Tensor) -> NoisyBatch:
+    """Latents (B, 4, H/8, W/8) with more of the noisy end, where colours are decided; ``middle`` is the mean.
 
     Half of the pictures are noised from a latent pushed away from, or towards, the mean picture, as guided
     sampling pushes it, while the target stays the true one, so that the network learns to come back.
     (Measured along guided PNDM trajectories: the push is 0.1 of the distance from the mean in units of the
     noise level at t = 901, and 0.5 to 1 from t = 500 on.)
     """
-    rng = random.Random(SEED * 7_919 + step)
-    chosen = [rng.randrange(len(ids)) for _ in range(pairs)]
-    clean = torch.stack([latents[c, rng.randrange(latents.shape[1])] for c in chosen])
-    tokens = torch.stack([ids[c][rng.randrange(len(ids[c]))] for c in chosen])
-    timestep = (1000 * torch.rand(pairs).sqrt()).long().clamp(max=999)
-    alpha = new_scheduler().alphas_cumprod[timestep].view(-1, 1, 1, 1)
+    pairs, device = len(clean), clean.device
+    timestep = (1000 * torch.rand(pairs, device=device).sqrt()).long().clamp(max=999)
+    alpha = new_scheduler().alphas_cumprod.to(device)[timestep].view(-1, 1, 1, 1)
     signal, noise_level = alpha.sqrt(), (1 - alpha).sqrt()
     reach = (0.2 + 1.2 * signal).clamp(max=1)
-    push = reach * (2 * torch.rand(pairs, 1, 1, 1) - 0.5) * (torch.rand(pairs, 1, 1, 1) < 0.5)
-    middle = latents.mean(dim=(0, 1, 3, 4)).view(1, -1, 1, 1)
+    push = reach * (2 * torch.rand(pairs, 1, 1, 1, device=device) - 0.5)
+    push = push * (torch.rand(pairs, 1, 1, 1, device=device) < 0.5)
     noisy = signal * clean + noise_level * (torch.randn_like(clean) + push * (clean - middle))
     return NoisyBatch(noisy, timestep, tokens, (signal * noisy - clean) / noise_level, signal)
 

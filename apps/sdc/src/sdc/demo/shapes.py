@@ -64,7 +64,7 @@ def edges(covered: npt.NDArray[Any], width: int = 1) -> npt.NDArray[Any]:
     for axis in (0, 1):
         change = np.diff(inside.astype(np.int8), axis=axis) != 0
         line |= np.pad(change, [(0, 1) if one == axis else (0, 0) for one in (0, 1)])
-    thick = Image.fromarray(np.where(line, 255, 0).astype(np.uint8)).filter(
-        ImageFilter.MaxFilter(2 * width - 1)
-    )
-    return np.repeat(np.asarray(thick)[..., None], 3, axis=-1)
+    drawn = Image.fromarray(np.where(line, 255, 0).astype(np.uint8))
+    if width > 1:  # a filter of one pixel ends the process in some builds of Pillow
+        drawn = drawn.filter(ImageFilter.MaxFilter(2 * width - 1))
+    return np.repeat(np.asarray(drawn)[..., None], 3, axis=-1)
