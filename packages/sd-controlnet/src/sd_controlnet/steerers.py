@@ -29,6 +29,8 @@ Residuals: TypeAlias = Mapping[str, Float]
 #: The input by which a union ControlNet is told which kind of hint it is given.
 KIND_OF_HINT: Final = "control_type"
 
+_ATTENDED: Final = "encoder_hidden_states"
+
 #: Guess mode weighs the residuals from a tenth up. Source: ``ControlNetModel.forward`` in diffusers.
 _FINEST: Final = -1.0
 
@@ -37,7 +39,8 @@ _FINEST: Final = -1.0
 class Steerer:
     """A network of the bundle with its hint (1, C, H, W), and what masks its residuals, by their size (h, w).
 
-    ``load`` gives the network, ``forget`` lets go of it where memory is to be saved.
+    ``load`` gives the network for so many tokens (None where it sees none), ``forget`` lets go of it where
+    memory is to be saved.
     """
 
     hint_port: ClassVar[str]
@@ -46,7 +49,7 @@ class Steerer:
 
     control: Control
     component: BundleComponent
-    load: Callable[[], LoadedModel]
+    load: Callable[[int | None], LoadedModel]
     forget: Callable[[], None]
     hint: Float
     masks: Mapping[tuple[int, ...], Float]
@@ -98,7 +101,8 @@ class ControlNetSteerer(Steerer):
             kind = np.eye(ports[KIND_OF_HINT].shape[1], dtype=np.float32)[self.control.mode]
             given[KIND_OF_HINT] = np.repeat(kind[None], len(rows), axis=0)
         given[self.hint_port] = np.repeat(self.hint, len(rows), axis=0)
-        return predict_rows(self.load(), self.outputs(), given, {})
+        tokens = given[_ATTENDED].shape[-1] if _ATTENDED in given else None
+        return predict_rows(self.load(tokens), self.outputs(), given, {})
 
     def _scales(self, count: int) -> Sequence[float]:
         scale = float(self.control.scale)
@@ -126,7 +130,7 @@ class AdapterSteerer(Steerer):
     def residuals(self, evaluation: Evaluation) -> Residuals:
         """See :class:`Steerer`; guess mode leaves out the rows that guidance moves away from."""
         if not self._features:
-            features = self.load().predict_all(self.outputs(), **{self.hint_port: self.hint})
+            features = self.load(None).predict_all(self.outputs(), **{self.hint_port: self.hint})
             self._features.update(
                 {name: self.scaled(values, self.control.scale) for name, values in features.items()}
             )

@@ -34,7 +34,8 @@ _Precision = Literal["fp32", "bf16"] | None
 class OutputFidelity:
     """One output of one component: PSNR against torch in dB, the largest error, seconds of the prediction.
 
-    ``size``: that of the picture (``768x512``), of a component that has a network for each of several.
+    ``size``: that of the picture (``768x512``), of a component that has a network for each of several;
+    ``form`` likewise (``batch 1, 77 tokens``).
     """
 
     component: str
@@ -43,6 +44,7 @@ class OutputFidelity:
     max_error: float
     seconds: float
     size: str | None = None
+    form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,8 @@ def _check_facts(bundle: Bundle, facts: Facts) -> None:
     meant = model_facts(facts, [chosen_sizes(facts, ConversionOptions())], stated.identifier, names)
     for field in dataclasses.fields(stated):
         ours, theirs = getattr(meant, field.name), getattr(stated, field.name)
-        if field.name != "sizes" and ours != theirs:  # each variant's size is held to the checkpoint's ports
+        # each variant's size is held to the checkpoint's ports; a recipe is whoever's who converted it
+        if field.name not in ("sizes", "recipe") and ours != theirs:
             raise VerificationError(
                 f"{bundle.path}: expected the manifest's {field.name} to be {ours!r}, as {facts.name} has it,"
                 f" got {theirs!r}: the bundle was made from another checkpoint, or with other options"
@@ -217,7 +220,7 @@ def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[An
 
 
 def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[OutputFidelity, ...]:
-    has_sizes = len(network.entry.variants) > 1
+    size, form = network.entry.told_apart(network.variant)
     return tuple(
         OutputFidelity(
             component=network.entry.name,
@@ -225,7 +228,8 @@ def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[Outp
             psnr=psnr(array, got.outputs[name]),
             max_error=float(np.max(np.abs(array.astype(np.float64) - got.outputs[name].astype(np.float64)))),
             seconds=got.seconds,
-            size=str(network.variant.size) if has_sizes else None,
+            size=size,
+            form=form,
         )
         for name, array in expected.items()
     )

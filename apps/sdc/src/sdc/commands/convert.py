@@ -93,6 +93,15 @@ if TYPE_CHECKING:
     "--unet-batch-one", is_flag=True, help="One sample at a time: less memory, two calls for each step."
 )
 @click.option(
+    "--unet-form",
+    "unet_forms",
+    metavar="controlnet|batch-one|tokens=N",
+    multiple=True,
+    help="Make the UNet so, too: with inputs for ControlNets, for one sample, for prompts of N tokens (154, "
+    "231, …); repeatable, in all combinations, which share their weights. What draws takes the one that a "
+    "picture needs.",
+)
+@click.option(
     "--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on."
 )
 @click.option(
@@ -148,6 +157,7 @@ def command(
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
     unet_batch_one: bool,
+    unet_forms: tuple[str, ...],
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
@@ -186,6 +196,7 @@ def command(
         unet_support_controlnet=unet_support_controlnet,
         unet_support_t2i_adapter=unet_support_t2i_adapter,
         unet_batch_one=unet_batch_one,
+        unet_forms=unet_forms,
         target=min_deployment_target,
         compute_precision=compute_precision,
         overwrite=overwrite,
@@ -197,8 +208,8 @@ def command(
     if likeness is not None:
         options = likeness.options(options)
     if options.components is None or "unet" in options.components:
-        _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
-        _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
+        _check_supported("controlnet", convert_controlnet, options.takes_residuals)
+        _check_supported("t2i-adapter", convert_t2i_adapter, options.unet_support_t2i_adapter)
     if device is not None:
         check_free(resources_beside(output), overwrite=overwrite)
     opened, kinds = open_with_networks(
