@@ -58,6 +58,17 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
+def print_recipe(recipe: str, lora: str) -> None:
+    """What was made of a LoRA's name."""
+    from sdc.console import console
+
+    console().print(
+        f"recipe {recipe}, by the name of {lora}: `sdc generate` samples so; --recipe says otherwise",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
 def _titled(name: str, variants: Sequence[str]) -> str:
     """``unet (512x512; 512x768)``; of one just the name."""
     return f"{name} ({'; '.join(variants)})" if variants else name

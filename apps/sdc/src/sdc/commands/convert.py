@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from click.core import ParameterSource
 
 from sdc.calibration_options import bytes_asked
 from sdc.commands.chunk import cut_facts, print_cuts
-from sdc.conversions import conversion_facts, plan_facts, print_conversion, print_plan, worst
+from sdc.conversions import conversion_facts, plan_facts, print_conversion, print_plan, print_recipe, worst
 from sdc.devices import check_free, choose, deliver, facts, print_delivered, resources_beside
 from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
+from sdc.recipe_option import check_recipe, names, recipe_of
+from sdc.sampling_options import NameOf
 from sdc.several import TakesSeveral
 from sdc.sizes import image_size
 from sdc.sources import SOURCE_NAMES, source_options
@@ -128,6 +131,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Put the weights into the programs of a bundle of the same architecture, with its options.",
 )
+@click.option(
+    "--recipe",
+    type=NameOf("recipe", names),
+    help="How `sdc generate` is to sample where nothing else is said, of a model or LoRA for few steps; by "
+    "default that of a LoRA whose name is known.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
 @click.option(
@@ -166,6 +175,7 @@ def command(
     chunk_size: float | None,
     merge_chunks: bool,
     like: Path | None,
+    recipe: str | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -182,6 +192,7 @@ def command(
 
     from sdc.commands.verify import print_report
 
+    check_recipe(recipe)
     if like is not None:
         _refuse_beside_like(ctx)
     likeness = None if like is None else Likeness.of(like)
@@ -221,6 +232,8 @@ def command(
         image_encoder=image_encoder,
         components=options.components,
     )
+    guessed = recipe_of(opened) if recipe is None else None
+    options = replace(options, recipe=recipe if guessed is None else guessed[0])
     cache = None if no_cache else ConversionCache()
     if dry_run:
         planned = plan(opened, options, cache=cache, kinds=kinds)
@@ -238,6 +251,8 @@ def command(
         print_json(made | ({} if delivered is None else facts(delivered)))
     else:
         print_conversion(conversion)
+        if guessed is not None:
+            print_recipe(*guessed)
         if cuts:
             print_cuts(cuts)
         if report is not None:
@@ -272,8 +287,6 @@ def _in_pieces(
     pieces: Pieces,
 ) -> tuple[ConversionReport, list[Cut]]:
     """Convert beside ``output``, and write it from there with the UNet in pieces."""
-    from dataclasses import replace
-
     from sd_bundle import OutputExistsError, open_bundle
     from sd_bundle.drafts import draft_folder, remove_abandoned
 
@@ -335,6 +348,7 @@ _BESIDE_LIKE = (
     "output",
     "components",
     "like",
+    "recipe",
     "no_cache",
     "check_output_correctness",
     "overwrite",

@@ -118,7 +118,9 @@ def convert(
     programs = EverySize(tuple(Programs(one, options, cache, stores) for one in sizes))
     if like is not None:
         like.check(programs, parts)
-    model = model_facts(facts, programs.sizes, model_version(facts, options), names)
+    model = replace(
+        model_facts(facts, programs.sizes, model_version(facts, options), names), recipe=options.recipe
+    )
     hash_file = FileHashes() if cache is None else cache.hash_file
     origin = provenance(checkpoint, names, hash_file)
     with (

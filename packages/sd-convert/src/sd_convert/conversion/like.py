@@ -26,7 +26,7 @@ from .stores import FOLDER, ProgramFolder
 
 _DEFAULTS: Final = ConversionOptions()
 #: What a bundle does not say, and may be chosen.
-_FREE: Final = ("components", "model_version", "overwrite")
+_FREE: Final = ("components", "model_version", "recipe", "overwrite")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ class ConversionOptions:
     ``compute_precision``: ``auto`` (found by a check), ``fp16`` or ``fp32`` for all components, or for one as
     ``vae_decoder=fp32``; later entries win. By default the VAE's halves are checked, the others are fp16.
     ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
+    ``recipe``: how a model for few steps wants to be sampled, by a name that whoever draws knows; None leaves
+    it open.
     ``overwrite``: whether a bundle that exists may be replaced.
 
     Raises:
@@ -75,6 +77,7 @@ class ConversionOptions:
     target: str = "macOS13"
     compute_precision: tuple[str, ...] = ()
     model_version: str | None = None
+    recipe: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
