@@ -22,6 +22,7 @@ from .conversion.bundle import model_facts
 from .conversion.options import ConversionOptions, check_components
 from .errors import OptionsError, VerificationError
 from .facts import Facts, chosen_sizes, read_facts, stated_sizes
+from .libraries import check_libraries
 
 #: Apple's threshold for a sound conversion (``report_correctness`` in torch2coreml.py).
 MIN_PSNR: Final = 35.0
@@ -84,11 +85,13 @@ def verify(
     Raises:
         VerificationError: the two do not have the same components or ports, so there is nothing to compare.
         CheckpointError, UnsupportedArchitectureError: see ``sd_convert.errors``.
+        MissingLibrariesError: torch is not installed.
         sd_bundle.BundleError: the bundle is damaged; every file is held against its sha256.
         sd_mil.SdMilError: a package is malformed, or the engine cannot run it.
     """
     opened = open_bundle(bundle)
     opened.check_integrity()
+    check_libraries("comparing with the checkpoint's own network")
     rows: list[OutputFidelity] = []
     arithmetic = ""
     for network in _networks(opened, checkpoint, components, tuple(kinds)):

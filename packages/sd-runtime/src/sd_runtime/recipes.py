@@ -152,8 +152,8 @@ def recipe_for(bundle: Bundle) -> Recipe | None:
     if stated is not None:
         if stated not in (*RECIPES, NONE):
             raise SettingsError(
-                f"expected {bundle.path} to ask for a recipe of {', '.join(RECIPES)}, got {stated!r}: update, "
-                f"or choose one, or {NONE}"
+                f"expected {bundle.path} to ask for a recipe of {', '.join(RECIPES)}, got {stated!r}: "
+                f"update, or choose one, or {NONE}"
             )
         return RECIPES.get(stated)
     if (published := recipe_published([bundle.manifest.model.identifier, *_merged(bundle)])) is not None:
