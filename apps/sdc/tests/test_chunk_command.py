@@ -53,6 +53,35 @@ def test_pieces_keep_to_the_size(sdc, unet, tmp_path):
     assert sum(weights) == pytest.approx(layout_of(read_package(unet).program).size, rel=0.001)
 
 
+def test_how_the_demo_crosses(sdc, unet, tmp_path):
+    """Its values fit into fp16, so nothing crosses in fp32 unless that is asked for: then none is rounded."""
+    found = {}
+    for boundaries in ("auto", "fp16", "fp32"):
+        pieces = tmp_path / boundaries
+        done = sdc("chunk", unet, "-o", pieces, "--chunks", 2, "--boundaries", boundaries, "--json")
+        assert done.status == 0, done.err
+        (found[boundaries],) = json.loads(done.out)["cuts"]
+    assert found["auto"] == found["fp16"]
+    assert found["auto"]["in_fp32"] == []
+    assert found["fp32"]["in_fp32"]
+    assert found["fp32"]["crossing"] > found["fp16"]["crossing"]
+    assert found["fp32"]["max_error"] < found["fp16"]["max_error"]
+
+
+def test_what_fp16_does_not_hold_crosses_in_fp32(sdc, unet, tmp_path):
+    """A threshold that no rounding to fp16 reaches: all crosses in fp32, and the pieces reach it."""
+    asked = ("--chunks", 2, "--min-psnr", 95, "--json")
+    done = sdc("chunk", unet, "-o", tmp_path / "auto", *asked)
+    assert done.status == 0, done.err
+    (cut,) = json.loads(done.out)["cuts"]
+    assert cut["in_fp32"]
+    assert cut["psnr"] is None or cut["psnr"] > 95
+    done = sdc("chunk", unet, "-o", tmp_path / "fp16", *asked, "--boundaries", "fp16")
+    assert done.status == 1
+    assert "within 95 dB" in done.err
+    assert not (tmp_path / "fp16").exists()
+
+
 def test_a_pipeline_is_a_component_too(sdc, converted, tmp_path):
     done = sdc("chunk", converted, "-o", tmp_path / "cut", "--chunks", 2, "--merge-chunks")
     assert done.status == 0, done.err

@@ -25,7 +25,7 @@ from sd_mil import (
 from sd_mil.format import layout_of, write_pipeline
 from sd_mil.ir import joined
 from sd_mil.ir.program import Block, Function, Reference, Variable
-from sd_mil.rewriting import chunked, piece_description
+from sd_mil.rewriting import chunked, crossing_in_fp16, crossing_in_fp32, piece_description
 
 WIDE, NARROW = 64, 4
 
@@ -190,3 +190,64 @@ def test_pieces_are_packages(tmp_path: Path) -> None:
     piece = chunked(program, count=2)[1]
     write_package(tmp_path / "p.mlpackage", piece, piece_description(described(program), piece.main))
     assert [one.name for one in read_package(tmp_path / "p.mlpackage").description.inputs] == ["y0"]
+
+
+def in_fp16(scales: list[float]) -> Program:
+    """Products in fp16 whose values shrink and grow by these factors, from and to fp32."""
+    text, wide, narrow = TensorType("string", ()), TensorType("fp32", (2, 8)), TensorType("fp16", (2, 8))
+    operations: list[Operation] = []
+
+    def cast(name: str, source: str, dtype: str) -> None:
+        said = {"name": Constant(text, f"{name}_dtype"), "val": Constant(text, dtype)}
+        operations.append(Operation("const", f"{name}_dtype", {}, (Variable(f"{name}_dtype", text),), said))
+        inputs = {"x": (Reference(source),), "dtype": (Reference(f"{name}_dtype"),)}
+        output = Variable(name, narrow if dtype == "fp16" else wide)
+        operations.append(Operation("cast", name, inputs, (output,), {"name": Constant(text, name)}))
+
+    cast("y", "x", "fp16")
+    last = "y"
+    for number, scale in enumerate(scales):
+        name = f"y{number}"
+        array = (np.eye(8) * scale).astype(np.float16)
+        value = Constant(TensorType("fp16", array.shape), array, stored=array.nbytes)
+        said = {"name": Constant(text, f"{name}_w"), "val": value}
+        operations.append(Operation("const", f"{name}_w", {}, (Variable(f"{name}_w", value.type),), said))
+        inputs = {"x": (Reference(last),), "weight": (Reference(f"{name}_w"),)}
+        operations.append(
+            Operation("linear", name, inputs, (Variable(name, narrow),), {"name": Constant(text, name)})
+        )
+        last = name
+    cast("out", last, "fp32")
+    return Program(
+        {"main": Function("main", "CoreML6", Block((Variable("x", wide),), tuple(operations), ("out",)))}
+    )
+
+
+@pytest.mark.parametrize("scales", [[1e-3, 1e-3, 1e-3, 1e3, 1e3, 1e3], [1e2, 1e2, 1e2, 1e-2, 1e-2, 1e-2]])
+def test_what_fp16_would_lose_crosses_in_fp32(tmp_path: Path, scales: list[float]) -> None:
+    """Values of a billionth, or a million, between two pieces, on an engine that computes in fp32."""
+    pytest.importorskip("openvino")
+    program = in_fp16(scales)
+    pieces = chunked(program, count=2)
+    ((name,),) = crossing_in_fp16(pieces).values()
+    wide = crossing_in_fp32(pieces, {"main": [name]})
+    assert [one.name for one in wide[1].main.inputs] == [f"{name}_fp32"] == list(wide[0].main.outputs)
+    assert crossing_in_fp16(wide) == {"main": ()}
+    value = np.linspace(1, 2, 16, dtype=np.float32).reshape(2, 8)
+
+    def run(programs: tuple[Program, ...], folder: Path) -> np.ndarray:
+        values = {"x": value}
+        for number, one in enumerate(programs):
+            path = folder / f"{number}.mlpackage"
+            write_package(path, one, piece_description(described(program), one.main))
+            model = MLModel(path, "portable")
+            values |= model.predict({port: values[port] for port in model.inputs})
+        return values["out"]
+
+    with np.errstate(over="ignore"):
+        whole, narrow, kept = (
+            run(programs, tmp_path / str(number))
+            for number, programs in enumerate(((program,), pieces, wide))
+        )
+    np.testing.assert_allclose(kept, whole, rtol=1e-5)
+    assert not np.allclose(narrow, whole, rtol=1e-1)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Of the pieces' outputs against the whole's, in dB, where nothing else is asked.
 MIN_PSNR: Final = 60.0
 
+#: By how many dB more a value that crosses has to survive fp16: errors of several add, and layers raise them.
+_HEADROOM: Final = 20.0
+
 #: Of the network that is in memory or on the disk in pieces, and of what it does now.
 Show = Callable[[str], None]
 
@@ -25,7 +28,8 @@ Show = Callable[[str], None]
 class Wanted:
     """So many pieces, or pieces of at most so many bytes; ``merge``: as one package, a pipeline of them.
 
-    ``min_psnr``: in dB, of the pieces' outputs against the whole's.
+    ``min_psnr``: in dB, of the pieces' outputs against the whole's. ``boundaries``: what crosses goes in fp16
+    where it is computed so (``fp16``), in ``fp32``, or (``auto``) in fp32 where fp16 costs too many dB.
     """
 
     count: int | None
@@ -33,19 +37,22 @@ class Wanted:
     merge: bool
     min_psnr: float
     seed: int
+    boundaries: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """A network cut: the function or size that was compared, its pieces' bytes, what crosses, the proof.
 
-    ``crossing``: bytes that pass from piece to piece.
+    ``crossing``: bytes that pass from piece to piece; ``raised``: the values among them that go in fp32
+    though they are computed in fp16.
     """
 
     name: str
     pieces: tuple[int, ...]
     crossing: int
     proof: Comparison
+    raised: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +106,8 @@ def chunk_package(path: Path, folder: Path, wanted: Wanted, show: Show) -> tuple
     from sd_mil import read_package
 
     network = _network({path.stem: read_package(path)}, (path,))
-    places = _written(network, folder, path.stem, wanted, show)
-    return _proved(network, places, wanted, show), [place for several in places for place in several]
+    places, raised = _written(network, folder, path.stem, wanted, show)
+    return _proved(network, places, raised, wanted, show), [place for several in places for place in several]
 
 
 def _component(
@@ -116,8 +123,8 @@ def _component(
     sources = tuple(bundle.checked_folder(package) for package in component.packages)
     with bundle.unchanged(*component.packages):
         network = _network({source.stem: read_package(source) for source in sources}, sources)
-        places = _written(network, draft.folder, sources[0].stem, wanted, show)
-        cuts = _proved(network, places, wanted, show)
+        places, raised = _written(network, draft.folder, sources[0].stem, wanted, show)
+        cuts = _proved(network, places, raised, wanted, show)
     draft.components.append(_described(component, places))
     return cuts
 
@@ -135,17 +142,76 @@ def _network(packages: Mapping[str, Package], paths: tuple[Path, ...]) -> _Netwo
     return _Network(program, said, first.specification_version, paths)
 
 
+#: By function, the values that cross in fp32 though they are computed in fp16.
+_Raised = Mapping[str, tuple[str, ...]]
+
+
+def _raised(network: _Network, pieces: Sequence[Program], wanted: Wanted, show: Show) -> _Raised:
+    """What is to cross in fp32: all, nothing, or what fp16 does not hold on random inputs.
+
+    The portable engine computes in fp32, so the values of the whole are there to be rounded.
+    """
+    from sd_mil import MissingEngineError
+    from sd_mil.rewriting import crossing_in_fp16
+
+    crossing = crossing_in_fp16(pieces)
+    if wanted.boundaries != "auto":
+        return crossing if wanted.boundaries == "fp32" else {}
+    with suppress(MissingEngineError):
+        return {
+            function: _not_held(network.program, function, names, wanted, show)
+            for function, names in crossing.items()
+            if names
+        }
+    return {}
+
+
+def _not_held(
+    program: Program, function: str, names: tuple[str, ...], wanted: Wanted, show: Show
+) -> tuple[str, ...]:
+    import numpy as np
+    from sd_mil import TensorType, psnr
+    from sd_mil.engines import OpenVINO
+    from sd_mil.rewriting import crossing_in_fp32
+
+    show(f"{function}: what crosses")
+    whole = program.functions[function]
+    returning = replace(whole, body=replace(whole.body, outputs=names))
+    narrow = replace(program, functions={**program.functions, function: returning})
+    (chosen,) = crossing_in_fp32((narrow,), {function: names})  # an engine rounds what it returns as fp16
+    rng, inputs = np.random.default_rng(wanted.seed), {}
+    for variable in whole.body.inputs:
+        kind = variable.type
+        if not isinstance(kind, TensorType) or None in kind.shape:
+            return ()
+        drawn = rng.standard_normal([size or 0 for size in kind.shape])
+        inputs[variable.name] = drawn.astype("int32" if kind.dtype.startswith("int") else "float32")
+    values = OpenVINO().compile(chosen, function).run(inputs)
+    least, lost = wanted.min_psnr + _HEADROOM, []
+    for name, wide in zip(names, chosen.functions[function].outputs, strict=True):
+        with np.errstate(over="ignore"):
+            rounded = values[wide].astype(np.float16).astype(np.float32)
+        if psnr(values[wide], rounded) < least:
+            lost.append(name)
+    return tuple(lost)
+
+
 def _written(
     network: _Network, folder: Path, stem: str, wanted: Wanted, show: Show
-) -> tuple[tuple[Path, ...], ...]:
-    """The packages of each piece, one for each package of the network; of a pipeline there is one piece."""
+) -> tuple[tuple[tuple[Path, ...], ...], _Raised]:
+    """The packages of each piece, one for each package of the network; of a pipeline there is one piece.
+
+    And what crosses in fp32.
+    """
     from sd_bundle.drafts import link_or_copy
     from sd_mil import write_package
     from sd_mil.format import write_packages, write_pipeline
-    from sd_mil.rewriting import chunked, piece_description
+    from sd_mil.rewriting import chunked, crossing_in_fp32, piece_description
 
     show(f"{stem}: looking for cuts")
     pieces = chunked(network.program, count=wanted.count, most=wanted.most)
+    raised = _raised(network, pieces, wanted, show)
+    pieces = crossing_in_fp32(pieces, raised)
     said = [
         {name: piece_description(network.descriptions[name], one) for name, one in piece.functions.items()}
         for piece in pieces
@@ -161,7 +227,7 @@ def _written(
         place = folder / f"{stem}_pipeline.mlpackage"
         show(place.name)
         write_pipeline(place, models, description, version=network.version, identity=stem)
-        return ((place,),)
+        return ((place,),), raised
     places = []
     for number, (piece, described) in enumerate(zip(pieces, said, strict=True), 1):
         own = tuple(folder / f"{path.stem}_chunk{number}.mlpackage" for path in network.packages)
@@ -176,10 +242,12 @@ def _written(
                 by_function, piece, described, version=network.version, identity=identity, copy=link_or_copy
             )
         places.append(own)
-    return tuple(places)
+    return tuple(places), raised
 
 
-def _proved(network: _Network, places: tuple[tuple[Path, ...], ...], wanted: Wanted, show: Show) -> list[Cut]:
+def _proved(
+    network: _Network, places: tuple[tuple[Path, ...], ...], raised: _Raised, wanted: Wanted, show: Show
+) -> list[Cut]:
     """Each function, whole and in pieces, on the same inputs; one model in memory at a time."""
     from sd_mil import MissingEngineError, MLModel, compare_outputs
 
@@ -208,7 +276,8 @@ def _proved(network: _Network, places: tuple[tuple[Path, ...], ...], wanted: Wan
                     f"expected outputs of {title} within {wanted.min_psnr:g} dB of those of the whole, got "
                     f"{proof.worst}; nothing was written"
                 )
-            cuts.append(Cut(title, tuple(_bytes(several[at]) for several in places), crossing, proof))
+            sizes = tuple(_bytes(several[at]) for several in places)
+            cuts.append(Cut(title, sizes, crossing, proof, raised.get(function, ())))
     return cuts
 
 

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="In dB: nothing is written if an output is further from the whole's.",
 )
+@click.option(
+    "--boundaries",
+    type=click.Choice(["auto", "fp16", "fp32"]),
+    default="auto",
+    show_default=True,
+    help="How what is computed in fp16 passes from piece to piece; auto: in fp32 where fp16 does not hold "
+    "it, to --min-psnr, on random inputs.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs that it is proved on.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
 @json_option
@@ -44,6 +52,7 @@ def command(
     components: str | None,
     merge_chunks: bool,
     min_psnr: float,
+    boundaries: str,
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -55,7 +64,7 @@ def command(
     sdc chunk unet.mlpackage -o pieces --chunk-size 400MB
     sdc chunk unet.mlpackage -o whole --chunks 3 --merge-chunks
 
-    Cuts are where the fewest bytes cross, and what crosses has the type that it is computed in. The pieces
+    Cuts are where the fewest bytes cross, in the type that they are computed in unless that loses. The pieces
     and the whole then run on the portable engine on the same random inputs. Of a package, OUTPUT is a folder.
     """
     from sdc.chunking import Wanted
@@ -65,7 +74,7 @@ def command(
         raise click.UsageError("expected one of --chunks and --chunk-size")
     began = time.perf_counter()
     most = None if chunk_size is None else int(chunk_size)
-    wanted = Wanted(chunks, most, merge_chunks, min_psnr, seed)
+    wanted = Wanted(chunks, most, merge_chunks, min_psnr, seed, boundaries)
     if (model / "manifest.json").is_file():
         cuts = _bundle(model, output, components, wanted, overwrite=overwrite)
     else:
@@ -128,6 +137,7 @@ def cut_facts(cuts: list[Cut]) -> list[dict[str, Any]]:
             "network": cut.name,
             "bytes": list(cut.pieces),
             "crossing": cut.crossing,
+            "in_fp32": list(cut.raised),
             "psnr": finite(cut.proof.worst.psnr),
             "max_error": cut.proof.worst.max_error,
         }
@@ -139,7 +149,7 @@ def print_cuts(cuts: list[Cut]) -> None:
     """A row for each network: its pieces, what crosses, and how far its outputs are from the whole's."""
     from sdc.console import console, decibels, size, table
 
-    rows = table("network", "pieces", "largest", "crossing", "dB", "largest error")
+    rows = table("network", "pieces", "largest", "crossing", "in fp32", "dB", "largest error")
     for cut in cuts:
         worst = cut.proof.worst
         rows.add_row(
@@ -147,6 +157,7 @@ def print_cuts(cuts: list[Cut]) -> None:
             str(len(cut.pieces)),
             size(max(cut.pieces)),
             size(cut.crossing),
+            str(len(cut.raised)),
             decibels(worst.psnr),
             f"{worst.max_error:.3g}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sd_mil.ir.program import Program
 from sd_mil.rewriting.attention_rows import attend_over_rows
+from sd_mil.rewriting.boundaries import crossing_in_fp16, crossing_in_fp32
 from sd_mil.rewriting.casts import drop_casts
 from sd_mil.rewriting.chunking import chunked, piece_description
 from sd_mil.rewriting.decoding import decode_constants
@@ -25,6 +26,8 @@ __all__ = [
     "Property",
     "chunked",
     "compute_in_integers",
+    "crossing_in_fp16",
+    "crossing_in_fp32",
     "decode_constants",
     "join_recurrences",
     "piece_description",
