@@ -65,6 +65,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.masking import MASK_CONTENTS
 from sd_runtime.memory import available as available_memory
 from sd_runtime.model import (
     ChunkedModel,
@@ -95,6 +96,7 @@ __all__ = [
     "GUIDANCE",
     "IMAGE_SCALE",
     "IMAGE_TOKENS",
+    "MASK_CONTENTS",
     "NO_RECIPE",
     "RECIPES",
     "RESIDUAL",

@@ -21,8 +21,9 @@ from sd_runtime.conditioning.embeddings import read_embeddings
 from sd_runtime.conditioning.prompt import Prompts
 from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.decoding import decoded, to_image
-from sd_runtime.drawing import Drawing, drawing_of
+from sd_runtime.drawing import Drawing, drawing_of, kept_of
 from sd_runtime.foreign import Unstated, open_any
+from sd_runtime.masking import Kept
 from sd_runtime.model import Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.models import Models
 from sd_runtime.png import GeneratedImage
@@ -223,13 +224,21 @@ class Pipeline:
         *,
         check_safety: bool = True,
         safety: Safety = BLACK_OUT,
+        image: Image | str | Path | None = None,
+        mask: Image | str | Path | None = None,
     ) -> GeneratedImage:
         """The picture of the last step's ``latent``, checked by the bundle's safety checker if it has one.
 
         A flagged picture comes out as ``safety`` says, black by default; ``check_safety=False`` leaves it
-        unchecked. The result's ``safety`` has the scores, or says that there is no checker.
+        unchecked. The result's ``safety`` has the scores, or says that there is no checker. ``image`` and
+        ``mask`` are those of the request, into which a picture of ``mask_blur`` or ``padding_mask_crop`` is
+        put back; other pictures do without.
+
+        Raises:
+            SettingsError: the settings count on an image and a mask that are not given.
         """
-        return self._finish(latent, settings, safety if check_safety else None)
+        kept = kept_of(settings, self.bundle.manifest.model.image, image, mask)
+        return self._finish(latent, settings, safety if check_safety else None, kept)
 
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
@@ -259,11 +268,16 @@ class Pipeline:
 
     def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:
         *_, last = steps_of(drawing, self.models, self.prompts)
-        return self._finish(last.latent, drawing.settings, safety)
+        return self._finish(last.latent, drawing.settings, safety, drawing.kept)
 
     def _finish(
-        self, latent: npt.NDArray[np.float32], settings: ImageSettings, safety: Safety | None
+        self,
+        latent: npt.NDArray[np.float32],
+        settings: ImageSettings,
+        safety: Safety | None,
+        kept: Kept | None,
     ) -> GeneratedImage:
-        shown, report = examined(self.decode(latent), self.models, safety)
+        painted = self.decode(latent)
+        shown, report = examined(kept.around(painted) if kept else painted, self.models, safety)
         has_run = report.status in ("passed", "flagged")
         return GeneratedImage(shown, replace(settings, safety=report if has_run else None), report)

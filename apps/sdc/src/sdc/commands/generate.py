@@ -14,6 +14,7 @@ from sdc.apple_options import apple_options, check_bundle, engine_on, named, pro
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
+from sdc.mask_options import mask_options
 from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
@@ -185,6 +186,7 @@ class _Generate(TakesSeveral):
 @text_options
 @hires_options
 @_picture_options
+@mask_options
 @_xl_options
 @control_options
 @safety_options
@@ -255,10 +257,11 @@ def command(
         unet_batch_one=unet_batch_one,
     )
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
+    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and (read_image(image) if asked["outpaint"] else _read(image, pipeline)),
-        "mask": mask and _read(mask, pipeline),
+        "image": image and (read_image(image) if keeps_size else _read(image, pipeline)),
+        "mask": mask and (read_image(mask) if keeps_size else _read(mask, pipeline)),
         "steer": steering(pipeline, asked),
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -322,9 +325,10 @@ def draw(
             if save is not None:
                 save(pipeline, step)
         bar.update(task, description="decoding")
+        given: dict[str, Any] = {name: options.get(name) for name in ("image", "mask")}
         if safety is None:
-            return pipeline.finish(step.latent, settings, check_safety=False)
-        return pipeline.finish(step.latent, settings, safety=safety)
+            return pipeline.finish(step.latent, settings, check_safety=False, **given)
+        return pipeline.finish(step.latent, settings, safety=safety, **given)
 
 
 def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:

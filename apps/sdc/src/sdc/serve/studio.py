@@ -156,12 +156,27 @@ class Studio:
             settings.append(pipeline.settings(**asked))
             last = self._sampled(pipeline, asked)
             if last is None or last.index + 1 < last.total:
-                cut = None if last is None else pipeline.decode(last.denoised)
-                return Drawn(tuple(pictures), tuple(settings), cut)
-            drawn = pipeline.finish(last.latent, settings[-1], check_safety=self.check_safety)
+                cut = None if last is None else self._finished(pipeline, last.denoised, settings[-1], asked)
+                return Drawn(tuple(pictures), tuple(settings), None if cut is None else cut.image)
+            drawn = self._finished(pipeline, last.latent, settings[-1], asked)
             keep(drawn)
             pictures.append(drawn)
         return Drawn(tuple(pictures), tuple(settings))
+
+    def _finished(
+        self,
+        pipeline: Pipeline,
+        latent: npt.NDArray[np.float32],
+        settings: ImageSettings,
+        asked: dict[str, Any],
+    ) -> GeneratedImage:
+        return pipeline.finish(
+            latent,
+            settings,
+            check_safety=self.check_safety,
+            image=asked.get("image"),
+            mask=asked.get("mask"),
+        )
 
     def _sampled(self, pipeline: Pipeline, options: dict[str, Any]) -> Step | None:
         """The last step that was taken; None if there was none."""
