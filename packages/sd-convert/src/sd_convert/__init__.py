@@ -58,6 +58,7 @@ from .facts import (
     check_known_options,
     check_values,
 )
+from .preview import with_preview_vae
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
 
 __all__ = [
@@ -128,5 +129,6 @@ __all__ = [
     "verify",
     "with_image_attention",
     "with_networks",
+    "with_preview_vae",
     "write_component",
 ]

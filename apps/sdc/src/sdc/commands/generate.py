@@ -15,6 +15,7 @@ from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
 from sdc.mask_options import mask_options
+from sdc.preview_options import preview_option
 from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
@@ -182,6 +183,7 @@ class _Generate(TakesSeveral):
     type=click.IntRange(min=0),
     help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
+@preview_option
 @sampling_options
 @text_options
 @hires_options
@@ -206,6 +208,7 @@ def command(
     size: tuple[int, int] | None,
     like: Path | None,
     save_every: int,
+    preview: str | None,
     disable_safety: bool,
     safety: str | None,
     safety_adjustment: float | None,
@@ -233,6 +236,8 @@ def command(
     said = prompt_of(prompt, prompt_option, is_optional=(prompts or like) is not None)
     if said is not None and prompts is not None:
         raise click.UsageError("expected one prompt or --prompts, got both")
+    if preview is not None and not save_every:
+        raise click.UsageError("expected --save-every with --preview, got none")
     listed = None if prompts is None else read_prompts(prompts)
     _check_output(output)
     began = time.perf_counter()
@@ -256,6 +261,8 @@ def command(
         model_sources=model_sources,
         unet_batch_one=unet_batch_one,
     )
+    if preview is not None:
+        pipeline.check_preview(preview)
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
     keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
     given: dict[str, Any] = {
@@ -289,7 +296,7 @@ def command(
             pipeline,
             text,
             safety=policy,
-            save=_every(save_every, path),
+            save=_every(save_every, path, preview),
             **{**drawing, counted: seed},
         )
         drawn.save(path)
@@ -331,7 +338,7 @@ def draw(
         return pipeline.finish(step.latent, settings, safety=safety, **given)
 
 
-def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
+def _every(count: int, path: Path, preview: str | None) -> Callable[[Pipeline, Step], None] | None:
     """What writes every ``count``-th step beside ``path``; the last one is the picture itself."""
     if count == 0:
         return None
@@ -344,7 +351,7 @@ def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
 
             target = path.with_name(f"{path.stem}-step-{number:03d}{path.suffix}")
             with replacing(target) as draft:
-                pipeline.decode(step.denoised).save(draft, format=format_of(target))
+                pipeline.preview(step.denoised, preview or "vae").save(draft, format=format_of(target))
 
     return save
 

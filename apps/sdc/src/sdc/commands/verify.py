@@ -45,6 +45,7 @@ def command(
     convert_t2i_adapter: tuple[str, ...],
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
+    preview_vae: str | None,
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -73,6 +74,7 @@ def command(
             "controlnet": convert_controlnet,
             "t2i_adapter": convert_t2i_adapter,
             "image_projection": ip_adapter,
+            "preview_decoder": () if preview_vae is None else (preview_vae,),
         }
         found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
     facts = report_facts(found)
@@ -116,6 +118,7 @@ def _against(
         adapters=given["t2i_adapter"],
         ip_adapters=given["image_projection"],
         image_encoder=image_encoder,
+        preview_vae=next(iter(given["preview_decoder"]), None),
         components=tuple(component.name for component in opened.manifest.components),
     )
     return verify(bundle, network, kinds=kinds, min_psnr=min_psnr, engine=engine)

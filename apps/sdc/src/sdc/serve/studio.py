@@ -70,7 +70,8 @@ class Drawn:
 class Studio:
     """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open.
 
-    ``embeddings`` and ``clip_skip`` are what it opens them with.
+    ``embeddings`` and ``clip_skip`` are what it opens them with; ``how_previewed`` is for
+    ``Pipeline.preview``.
     """
 
     bundle: Bundle
@@ -78,6 +79,7 @@ class Studio:
     check_safety: bool = True
     embeddings: tuple[str, ...] = ()
     clip_skip: int = 1
+    how_previewed: str | None = None
     progress: Progress = field(default_factory=Progress)
     _pipeline: Pipeline | None = None
     _turn: Lock = field(default_factory=Lock)
@@ -110,7 +112,7 @@ class Studio:
     def preview(self) -> Image | None:
         """What the picture at work looks like so far; made for whoever asks, and for nobody else."""
         latent, pipeline = self.progress.latent, self._pipeline
-        return None if latent is None or pipeline is None else pipeline.preview(latent)
+        return None if latent is None or pipeline is None else pipeline.preview(latent, self.how_previewed)
 
     def interrupt(self) -> None:
         """End the picture at work after its step; without one, nothing."""
