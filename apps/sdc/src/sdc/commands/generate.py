@@ -209,6 +209,7 @@ def command(
     like: Path | None,
     save_every: int,
     preview: str | None,
+    measure_guidance: bool,
     disable_safety: bool,
     safety: str | None,
     safety_adjustment: float | None,
@@ -278,6 +279,10 @@ def command(
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
         drawing["clip_skip"] = pipeline.text.clip_skip  # that of the picture, or the one that was stated
         _say_what_differs(source, pipeline)
+    if measure_guidance and drawing.get("guidance_start") is None and drawing.get("guidance_end") is None:
+        raise click.UsageError(
+            "expected --guidance-start or --guidance-end with --measure-guidance, got none"
+        )
     texts = [drawing.pop("prompt")] if listed is None else listed
     drawing.pop("prompt", None)
     plain = drawing.get("prompt_syntax", "plain") == "plain"
@@ -292,12 +297,14 @@ def command(
     for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
         target = of_several(named(output, text), place, len(texts))
         path = numbered(target, seed) if image_count > 1 else target
+        options: dict[str, Any] = {**drawing, counted: seed}
         drawn = draw(
             pipeline,
             text,
             safety=policy,
             save=_every(save_every, path, preview),
-            **{**drawing, counted: seed},
+            sampled=_measured(pipeline, text, options) if measure_guidance else None,
+            **options,
         )
         drawn.save(path)
         _say(drawn, path)
@@ -319,23 +326,43 @@ def draw(
     *,
     safety: Safety | None,
     save: Callable[[Pipeline, Step], None] | None = None,
+    sampled: Callable[[Step, float], None] | None = None,
     **options: Unpack[SamplingOptions],
 ) -> GeneratedImage:
-    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each."""
+    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each.
+
+    ``sampled`` gets the last one, and the seconds that all took.
+    """
     from sdc.console import progress
 
     settings = pipeline.settings(prompt, **options)
     with progress(rate="step/s") as bar:
         task = bar.add_task("loading", total=None)
-        for step in pipeline.steps(prompt, **options):
+        steps = pipeline.steps(prompt, **options)  # prompts are encoded and networks loaded here
+        began = time.perf_counter()
+        for step in steps:
             bar.update(task, description="sampling", total=step.total, completed=step.index + 1)
             if save is not None:
                 save(pipeline, step)
+        if sampled is not None:
+            bar.update(task, description="with guidance in all steps")
+            sampled(step, time.perf_counter() - began)
         bar.update(task, description="decoding")
         given: dict[str, Any] = {name: options.get(name) for name in ("image", "mask")}
         if safety is None:
             return pipeline.finish(step.latent, settings, check_safety=False, **given)
         return pipeline.finish(step.latent, settings, safety=safety, **given)
+
+
+def _measured(pipeline: Pipeline, prompt: str, options: dict[str, Any]) -> Callable[[Step, float], None]:
+    """What says how far a picture is from the one with guidance in all steps."""
+    from sdc.console import console
+    from sdc.skipping import held
+
+    def say(last: Step, seconds: float) -> None:
+        console().print(str(held(pipeline, prompt, last.latent, seconds, options)), soft_wrap=True)
+
+    return say
 
 
 def _every(count: int, path: Path, preview: str | None) -> Callable[[Pipeline, Step], None] | None:
