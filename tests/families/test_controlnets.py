@@ -296,3 +296,53 @@ def test_a_controlnet_of_another_base_is_refused(sd: Steered, xl: Steered, tmp_p
         match=r"cross_attention_dim 64 instead of 32, block_out_channels \[32, 64, 64\] instead",
     ):
         plan(opened, ConversionOptions(components=("first",)), kinds=(*KINDS, *kinds))
+
+
+def test_single_files_of_a_light_adapter_and_a_union_controlnet(
+    families: Any, more_families: Any, tmp_path: Path
+) -> None:
+    """By the command line, each held against torch's, which is built from what the file says."""
+    import json
+
+    from click.testing import CliRunner
+    from safetensors.torch import save_file
+    from sdc.cli import cli
+
+    torch.manual_seed(9)
+    light = diffusers.T2IAdapter(channels=[32, 64], downscale_factor=2, adapter_type="light_adapter")
+    names = {
+        name: name.removeprefix("adapter.").replace(".resnets.", ".body.") for name in light.state_dict()
+    }
+    save_file(
+        {names[name]: tensor for name, tensor in light.half().state_dict().items()},
+        tmp_path / "light.safetensors",
+    )
+    three = {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    sd = families.sd(unet=three)
+    xl = more_families.xl(unet={**three, "transformer_layers_per_block": (1, 2, 1)})
+    save_file(families.union(xl.unet, seed=7).state_dict(), tmp_path / "union.safetensors")
+    for pipeline, option, name in (
+        (sd, "--convert-t2i-adapter", "light"),
+        (xl, "--convert-controlnet", "union"),
+    ):
+        pipeline.save_pretrained(tmp_path / f"with-{name}")
+        command = ["convert", tmp_path / f"with-{name}", "-o", tmp_path / f"{name}-bundle", "--json"]
+        command += [
+            option,
+            tmp_path / f"{name}.safetensors",
+            "--components",
+            name,
+            "--compute-precision",
+            "fp16",
+        ]
+        command += ["--check-output-correctness", "--latent-h", 8, "--latent-w", 8]
+        done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        rows = json.loads(done.stdout)["verification"]["rows"]
+        assert {row["component"] for row in rows} == {name}
+        assert len(rows) >= 3
+        assert all(row["psnr"] > 45 for row in rows)

@@ -9,7 +9,7 @@ from .checkpoint.ip_adapters import with_image_attention
 from .checkpoint.lora import Lora
 from .checkpoint.networks import SeparateNetwork, open_network, with_networks
 from .checkpoint.opening import open_checkpoint
-from .checkpoint.single_file import read_controlnet_file, read_ip_adapter_file
+from .checkpoint.single_file import read_controlnet_file, read_ip_adapter_file, read_t2i_adapter_file
 from .components import (
     KINDS,
     ComponentKind,
@@ -125,6 +125,7 @@ __all__ = [
     "portable",
     "read_controlnet_file",
     "read_ip_adapter_file",
+    "read_t2i_adapter_file",
     "sample_inputs",
     "verify",
     "with_image_attention",

@@ -16,6 +16,7 @@ from sd_convert import (
     open_network,
     read_controlnet_file,
     read_ip_adapter_file,
+    read_t2i_adapter_file,
     with_image_attention,
     with_networks,
 )
@@ -25,7 +26,7 @@ from sd_controlnet.errors import ControlNetError
 from .controlnet import controlnet_kind
 from .image_encoder import IMAGE_ENCODER, image_encoder_kind, image_encoder_place, seen
 from .ip_adapter import completed, ip_adapter_kind
-from .t2i_adapter import read_adapter_file, t2i_adapter_kind
+from .t2i_adapter import t2i_adapter_kind
 
 _TEXT_WIDTH: Final = 1280  # diffusers' default
 
@@ -36,7 +37,8 @@ def with_controlnets(
     """``checkpoint`` with ControlNets beside its own networks, and the kinds that convert them.
 
     ``sources``: each a folder in diffusers' format, a hub id or a ``.safetensors`` file (diffusers' names or
-    the original ones). Their components are called by hub id, or by the name of the folder or file.
+    the original ones; of a union ControlNet, diffusers'). Their components are called by hub id, or by the
+    name of the folder or file.
     ``options``: ``variant``, ``token``, ``cache_dir`` and ``local_files_only``, as of ``open_checkpoint``.
 
     Example:
@@ -60,7 +62,7 @@ def with_t2i_adapters(
     checkpoint: Checkpoint, sources: Sequence[str | Path], **options: Any
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
     """As :func:`with_controlnets`, for T2I-Adapters."""
-    opened = {"folder": "adapter", "what": "a T2I-Adapter", "read_file": read_adapter_file, **options}
+    opened = {"folder": "adapter", "what": "a T2I-Adapter", "read_file": read_t2i_adapter_file, **options}
     return _with(checkpoint, sources, t2i_adapter_kind, opened)
 
 
