@@ -219,6 +219,53 @@ def test_a_union_controlnet_is_told_the_kind_of_hint(xl: Steered, pictures: dict
         Steering(xl.pipeline, [Control("first", fitted, mode=1)])
 
 
+def test_a_union_controlnet_of_two_hints_at_once(xl: Steered) -> None:
+    """In one use of the network, as diffusers' pipeline has it for lists; with one hint it is as ever."""
+    from sd_controlnet.conversion import with_controlnets
+    from sd_convert import KINDS, ConversionOptions, convert, open_checkpoint, verify
+
+    folder = xl.pipeline.bundle.path.parent
+    opened = open_checkpoint(folder / "checkpoint")
+    opened, kinds = with_controlnets(opened, [folder / "union"], union_hints=2)
+    sizes = {"latent_height": HEIGHT // 2, "latent_width": WIDTH // 2}
+    options = ConversionOptions(
+        compute_precision=("fp16",), unet_support_controlnet=True, unet_batch_one=True, **sizes
+    )
+    convert(opened, folder / "two", options, kinds=(*KINDS, *kinds))
+    report = verify(folder / "two", opened, components=["union"], kinds=(*KINDS, *kinds))
+    assert min(row.psnr for row in report.rows) >= 60
+    pipeline = Pipeline.open(folder / "two")
+    names, modes, scales = ("first", "second"), (3, 1), (0.8, 0.5)
+    controls = [
+        Control("union", HINTS[name], scale, mode=mode)
+        for name, mode, scale in zip(names, modes, scales, strict=True)
+    ]
+
+    def ours(*controls: Control) -> np.ndarray:
+        steer = Steering(pipeline, controls)
+        (drawn,) = pipeline.generate(**SAMPLING, seed=11, rng="torch", steer=steer)
+        assert len(drawn.settings.controls or ()) == len(controls)
+        return np.asarray(drawn.image, dtype=np.float64)
+
+    theirs = xl._pipeline("StableDiffusionXLControlNetUnionPipeline", controlnet=xl.controlnets["union"])
+    fitted = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
+    for count in (1, 2):
+        expected = xl._drawn(
+            theirs,
+            control_image=fitted[:count],
+            control_mode=list(modes[:count]),
+            controlnet_conditioning_scale=list(scales[:count]) if count > 1 else scales[0],
+        )
+        assert psnr(ours(*controls[:count]), expected) >= 35
+        assert psnr(ours(*controls[: 3 - count]), expected) < 35
+    with pytest.raises(ControlNetError, match=r"up to 2 hints for union, got more.*--union-hints 3"):
+        Steering(pipeline, [*controls, controls[0]])
+    with pytest.raises(ControlNetError, match=r"to have the same end, got 1\.0 and 0\.5"):
+        Steering(pipeline, [controls[0], Control("union", HINTS["first"], mode=1, end=0.5)])
+    with pytest.raises(ControlNetError, match="a union ControlNet for 2 hints at once, got first"):
+        with_controlnets(open_checkpoint(folder / "checkpoint"), [folder / "first"], union_hints=2)
+
+
 def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
     kinds = {"StableDiffusionAdapterPipeline": sd, "StableDiffusionXLAdapterPipeline": xl}
     for kind, steered in kinds.items():

@@ -34,6 +34,13 @@ network_options = options(
         "--unet-support-controlnet.",
     ),
     click.option(
+        "--union-hints",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="How many hints a union ControlNet among them takes at once.",
+    ),
+    click.option(
         OPTIONS["t2i_adapter"],
         cls=SeveralValues,
         multiple=True,
@@ -65,6 +72,7 @@ def open_with_networks(
     source: dict[str, Any],
     *,
     controlnets: Sequence[str],
+    union_hints: int,
     adapters: Sequence[str],
     ip_adapters: Sequence[str],
     image_encoder: str | None,
@@ -79,6 +87,8 @@ def open_with_networks(
 
     if image_encoder is not None and not ip_adapters:
         raise click.UsageError("expected --ip-adapter with --image-encoder, got none")
+    if union_hints > 1 and not controlnets:
+        raise click.UsageError("expected --convert-controlnet with --union-hints, got none")
     if not controlnets and not adapters and not ip_adapters and preview_vae is None:
         return open_checkpoint(checkpoint, source, components=components), KINDS
     own = [kind.name for kind in KINDS]
@@ -95,7 +105,7 @@ def open_with_networks(
         return opened, (*KINDS, *previews)
     from sd_controlnet.conversion import with_controlnets, with_ip_adapters, with_t2i_adapters
 
-    opened, kinds = with_controlnets(opened, controlnets, **offline)
+    opened, kinds = with_controlnets(opened, controlnets, union_hints=union_hints, **offline)
     opened, more = with_t2i_adapters(opened, adapters, **offline)
     opened, images = with_ip_adapters(opened, ip_adapters, image_encoder, **offline)
     return opened, (*KINDS, *previews, *kinds, *more, *images)

@@ -42,6 +42,7 @@ def command(
     bundle: Path,
     checkpoint: str | None,
     convert_controlnet: tuple[str, ...],
+    union_hints: int,
     convert_t2i_adapter: tuple[str, ...],
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
@@ -76,7 +77,9 @@ def command(
             "image_projection": ip_adapter,
             "preview_decoder": () if preview_vae is None else (preview_vae,),
         }
-        found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
+        found = _against(
+            checkpoint, bundle, given, source, image_encoder, union_hints, min_psnr=min_psnr, engine=resolved
+        )
     facts = report_facts(found)
     if report is not None:
         from sd_bundle.drafts import replacing
@@ -96,6 +99,7 @@ def _against(
     given: dict[str, tuple[str, ...]],
     source: dict[str, Any],
     image_encoder: str | None,
+    union_hints: int,
     *,
     min_psnr: float,
     engine: Engine,
@@ -115,6 +119,7 @@ def _against(
         checkpoint,
         source,
         controlnets=given["controlnet"],
+        union_hints=union_hints,
         adapters=given["t2i_adapter"],
         ip_adapters=given["image_projection"],
         image_encoder=image_encoder,
