@@ -29,7 +29,7 @@ INFERENCE_ONLY = (
     "sd-controlnet",
 )
 #: Where some extras bring what must not be needed: the others.
-EXTRAS = {"sd-compress": ("report",), "sd-controlnet": ("hints",)}
+EXTRAS = {"sd-compress": ("parallel", "report"), "sd-controlnet": ("hints",)}
 _STACK_CHECK = (
     "import importlib.util as u, sys; sys.exit(' '.join(m for m in sys.argv[1:] if u.find_spec(m)) or 0)"
 )
