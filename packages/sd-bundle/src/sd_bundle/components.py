@@ -16,6 +16,7 @@ Role: TypeAlias = Literal[
     "text_encoder",
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "safety_checker",
     "controlnet",
@@ -32,6 +33,7 @@ Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 SIZED_ROLES: Final[tuple[Role, ...]] = (
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "controlnet",
     "t2i_adapter",
