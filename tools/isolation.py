@@ -30,7 +30,7 @@ INFERENCE_ONLY = (
     "sd-controlnet",
 )
 #: Where some extras bring what must not be needed: the others.
-EXTRAS = {"sd-compress": ("report",), "sd-controlnet": ("hints",)}
+EXTRAS = {"sd-compress": ("parallel", "report"), "sd-controlnet": ("hints",)}
 #: Tests of what a package does without its extras, in an environment that is held to be free of the stack.
 WITHOUT_EXTRAS = {"sd-convert": "without_torch/tests"}
 _STACK_CHECK = (

@@ -144,6 +144,12 @@ sampling_options = options(
     ),
     click.option("--guidance-end", type=float, help="... and up to which."),
     click.option(
+        "--measure-guidance",
+        is_flag=True,
+        help="With these two: draw each picture with guidance in all steps, too, and say how far apart they "
+        "are, in dB, and what time was saved.",
+    ),
+    click.option(
         "--recipe",
         type=NameOf("recipe", recipe_option.names),
         help="How a model for few steps wants to be sampled: what is not stated itself. By default what the "

@@ -17,6 +17,7 @@ Role: TypeAlias = Literal[
     "text_encoder",
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "safety_checker",
     "controlnet",
@@ -33,6 +34,7 @@ Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 SIZED_ROLES: Final[tuple[Role, ...]] = (
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "controlnet",
     "t2i_adapter",

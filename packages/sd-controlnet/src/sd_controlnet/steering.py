@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from sd_controlnet.errors import BaseModelError, ControlNetError
 from sd_controlnet.image_prompt import ImagePrompt
 from sd_controlnet.image_prompts import image_inputs, image_tokens
 from sd_controlnet.naming import described, named
-from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, is_pooled
+from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, hint_count, is_pooled
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
@@ -48,7 +49,7 @@ class Steering:
         self.takes = _roles(controls, images, pipeline)
         self._unet = {port.name: port for port in _denoiser(pipeline, self.takes).inputs}
         prepared = [_prepared(control, pipeline, self._unet) for control in controls]
-        self._steerers = tuple(steerer for steerer, _ in prepared)
+        self._steerers = _joined([steerer for steerer, _ in prepared])
         self._images = image_tokens(pipeline, images, self._unet)
         self.controls = (*(settings for _, settings in prepared), *(each.settings for each in self._images))
 
@@ -64,7 +65,8 @@ class Steering:
         added: dict[str, Float] = {}
         for steerer in self._steerers:
             control = steerer.control
-            if control.scale and control.steers(evaluation.index, evaluation.total):
+            strength = max(each.scale for each in (control, *(other for other, _ in steerer.beside)))
+            if strength and control.steers(evaluation.index, evaluation.total):
                 for name, values in steerer.residuals(evaluation).items():
                     added[name] = added[name] + values if name in added else values
             if control.is_over(evaluation.index, evaluation.total):
@@ -125,6 +127,40 @@ def _prepared(
         mode=control.mode,
     )
     return steerer, settings
+
+
+def _joined(steerers: Sequence[Steerer]) -> tuple[Steerer, ...]:
+    """The hints of a union ControlNet that was made for several at once in one use of it."""
+    joined: dict[str, Steerer] = {}
+    for number, steerer in enumerate(steerers):
+        most = hint_count({port.name: port for port in steerer.component.inputs})
+        if most == 1:
+            joined[str(number)] = steerer
+            continue
+        key = f"of {steerer.component.name}"
+        if key not in joined:
+            joined[key] = steerer
+            continue
+        first = joined[key]
+        _check_alike(first.control, steerer.control)
+        beside = (*first.beside, (steerer.control, steerer.hint))
+        if len(beside) >= most:
+            raise ControlNetError(
+                f"expected up to {most} hints for {steerer.component.name}, got more: convert it with "
+                f"--union-hints {len(beside) + 1}"
+            )
+        joined[key] = replace(first, beside=beside)
+    return tuple(joined.values())
+
+
+def _check_alike(first: Control, other: Control) -> None:
+    for name in ("start", "end", "guess_mode", "mask"):
+        due, got = getattr(first, name), getattr(other, name)
+        if due != got:
+            raise ControlNetError(
+                f"expected hints that {first.component} is given at once to have the same {name}, got {due} "
+                f"and {got}"
+            )
 
 
 def _for_tokens(component: BundleComponent, pipeline: Pipeline, tokens: int | None) -> BundleComponent:

@@ -12,15 +12,15 @@ from sd_runtime import memory
 from sd_runtime.model import LoadedModel, Model
 
 #: What every step may need at once.
-_TOGETHER: Final[tuple[Role, ...]] = ("denoiser", "controlnet", "t2i_adapter")
+_TOGETHER: Final[tuple[Role, ...]] = ("denoiser", "controlnet", "t2i_adapter", "preview_decoder")
 
 
 class Models:
     """The networks of ``bundle``: each loads when it is first asked for, and stays until it is released.
 
     Where memory is short, those that wait are let go before the next one loads; with ``reduce_memory`` the
-    denoiser, by far the largest, is never kept beside others but those that steer it. What is let go is freed
-    as soon as nobody draws with it: callers hold a network only while they run it.
+    denoiser, by far the largest, is never kept beside others but those that steer it or show how far it is.
+    What is let go is freed as soon as nobody draws with it: callers hold a network only while they run it.
 
     Threads may share it; networks load one at a time.
     """

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 @click.option(
     "--components",
     metavar="A,B",
-    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, names of ControlNets "
-    "and adapters; by default all that the checkpoint has, and those.",
+    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, preview_decoder, "
+    "names of ControlNets and adapters; by default all that the checkpoint has, and those.",
 )
 @click.option(
     "--attention-implementation",
@@ -162,9 +162,11 @@ def command(
     unet_support_controlnet: bool,
     unet_support_t2i_adapter: bool,
     convert_controlnet: tuple[str, ...],
+    union_hints: int,
     convert_t2i_adapter: tuple[str, ...],
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
+    preview_vae: str | None,
     unet_batch_one: bool,
     unet_forms: tuple[str, ...],
     min_deployment_target: str,
@@ -227,9 +229,11 @@ def command(
         checkpoint,
         source,
         controlnets=convert_controlnet,
+        union_hints=union_hints,
         adapters=convert_t2i_adapter,
         ip_adapters=ip_adapter,
         image_encoder=image_encoder,
+        preview_vae=preview_vae,
         components=options.components,
     )
     guessed = recipe_of(opened) if recipe is None else None

@@ -119,6 +119,8 @@ def _named(bundle: Bundle, component: BundleComponent) -> Iterator[Resource]:
         name = "ControlledUnet" if takes_residuals(component) else "Unet"
         yield from _in_pieces(bundle, component, name)
         return
+    if component.role == "preview_decoder":
+        return  # no app shows pictures by one
     if component.name not in _NAMES:
         raise ResourcesError(
             f"expected components that apps know ({', '.join(_NAMES)}, unet), got {component.name!r}"

@@ -19,7 +19,7 @@ from .part import Part, Ports, chosen_parts, kind_named, part_of
 from .safety_checker import SAFETY_CHECKER
 from .text_encoder import TEXT_ENCODER, TEXT_ENCODER_2
 from .unet import UNET
-from .vae import VAE_DECODER, VAE_ENCODER
+from .vae import PREVIEW_DECODER, VAE_DECODER, VAE_ENCODER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +77,7 @@ def sample_inputs(
 
 __all__ = [
     "KINDS",
+    "PREVIEW_DECODER",
     "ComponentKind",
     "Drawing",
     "Network",

@@ -183,7 +183,7 @@ class Likeness:
             if architecture.get("component") == entry.name
             and _is_for(architecture, entry.variants[0])
             and architecture.get("precision") == "float32"
-            and entry.role not in ("image_decoder", "image_encoder")
+            and entry.role not in ("image_decoder", "preview_decoder", "image_encoder")
         }
         return tuple(f"{name}=fp32" for name in sorted(exact))
 
