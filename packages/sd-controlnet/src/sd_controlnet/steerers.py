@@ -32,6 +32,7 @@ KIND_OF_HINT: Final = "control_type"
 #: And for several hints at once: the kind of each, and how strongly each counts.
 KINDS_OF_HINTS: Final = "control_type_idx"
 SCALES_OF_HINTS: Final = "conditioning_scale"
+_ATTENDED: Final = "encoder_hidden_states"
 
 #: Guess mode weighs the residuals from a tenth up. Source: ``ControlNetModel.forward`` in diffusers.
 _FINEST: Final = -1.0
@@ -41,7 +42,8 @@ _FINEST: Final = -1.0
 class Steerer:
     """A network of the bundle with its hint (1, C, H, W), and what masks its residuals, by their size (h, w).
 
-    ``load`` gives the network, ``forget`` lets go of it where memory is to be saved.
+    ``load`` gives the network for so many tokens (None where it sees none), ``forget`` lets go of it where
+    memory is to be saved.
     """
 
     hint_port: ClassVar[str]
@@ -50,7 +52,7 @@ class Steerer:
 
     control: Control
     component: BundleComponent
-    load: Callable[[], LoadedModel]
+    load: Callable[[int | None], LoadedModel]
     forget: Callable[[], None]
     hint: Float
     masks: Mapping[tuple[int, ...], Float]
@@ -102,7 +104,8 @@ class ControlNetSteerer(Steerer):
         given["sample"] = given["sample"][:, : ports["sample"].shape[1]]
         fixed = self._hints(ports) if KIND_OF_HINT in ports else {self.hint_port: self.hint}
         given |= {name: np.repeat(values, len(rows), axis=0) for name, values in fixed.items()}
-        return predict_rows(self.load(), self.outputs(), given, {})
+        tokens = given[_ATTENDED].shape[-1] if _ATTENDED in given else None
+        return predict_rows(self.load(tokens), self.outputs(), given, {})
 
     def _hints(self, ports: Mapping[str, PortSpec]) -> dict[str, Float]:
         """Hints and their kinds, one row of each. One for which there is no hint has the scale 0."""
@@ -148,7 +151,7 @@ class AdapterSteerer(Steerer):
     def residuals(self, evaluation: Evaluation) -> Residuals:
         """See :class:`Steerer`; guess mode leaves out the rows that guidance moves away from."""
         if not self._features:
-            features = self.load().predict_all(self.outputs(), **{self.hint_port: self.hint})
+            features = self.load(None).predict_all(self.outputs(), **{self.hint_port: self.hint})
             self._features.update(
                 {name: self.scaled(values, self.control.scale) for name, values in features.items()}
             )

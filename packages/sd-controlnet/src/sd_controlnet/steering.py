@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sd_runtime import IMAGE_SCALE, BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec
+from sd_runtime import IMAGE_SCALE, BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec, Role
 
 from sd_controlnet.conditioning import hint_array, mask_array, shrunk
 from sd_controlnet.control import Control
@@ -25,7 +25,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 class Steering:
     """Networks that steer together: what they add is summed, once. Images go through IP-Adapters beside them.
 
-    ``controls`` is what the settings of a picture say of them. Several pictures may be drawn with one.
+    ``controls`` is what the settings of a picture say of them, ``takes`` the roles of what runs, by which a
+    pipeline chooses among the forms of its UNet. Several pictures may be drawn with one.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class Steering:
         """
         if not controls and not images:
             raise ControlNetError("expected at least one ControlNet, adapter or image, got none")
-        self._unet = {port.name: port for port in pipeline.bundle.only("denoiser").inputs}
+        self.takes = _roles(controls, images, pipeline)
+        self._unet = {port.name: port for port in _denoiser(pipeline, self.takes).inputs}
         prepared = [_prepared(control, pipeline, self._unet) for control in controls]
         self._steerers = _joined([steerer for steerer, _ in prepared])
         self._images = image_tokens(pipeline, images, self._unet)
@@ -76,6 +78,24 @@ class Steering:
         }
 
 
+def _roles(
+    controls: Sequence[Control], images: Sequence[ImagePrompt], pipeline: Pipeline
+) -> tuple[Role, ...]:
+    named_ones = (
+        named(control.component, pipeline, STEERERS, "--convert-controlnet").role for control in controls
+    )
+    return tuple(dict.fromkeys((*named_ones, *(("image_projection",) if images else ()))))
+
+
+def _denoiser(pipeline: Pipeline, takes: Collection[Role]) -> BundleComponent:
+    """The UNet in a form that takes all of these, or in the first, to be told what it lacks."""
+    for form in pipeline.forms:
+        if set(takes) <= set(form.takes):
+            models, _ = pipeline.in_form(form)
+            return models.bundle.only("denoiser")
+    return pipeline.bundle.only("denoiser")
+
+
 def _prepared(
     control: Control, pipeline: Pipeline, unet: Mapping[str, PortSpec]
 ) -> tuple[Steerer, ControlSettings]:
@@ -91,7 +111,7 @@ def _prepared(
     steerer = kind(
         control=control,
         component=component,
-        load=lambda: models.of(component),
+        load=lambda tokens: models.of(_for_tokens(component, pipeline, tokens)),
         forget=lambda: models.forget(component) if models.reduce_memory else None,
         hint=hint,
         masks={} if mask is None else {size: shrunk(mask, *size) for size in sizes},
@@ -141,6 +161,15 @@ def _check_alike(first: Control, other: Control) -> None:
                 f"expected hints that {first.component} is given at once to have the same {name}, got {due} "
                 f"and {got}"
             )
+
+
+def _for_tokens(component: BundleComponent, pipeline: Pipeline, tokens: int | None) -> BundleComponent:
+    """The network in the form that sees as many tokens as the UNet; itself where it has but one."""
+    for form in pipeline.forms:
+        if form.tokens == tokens:
+            models, _ = pipeline.in_form(form)
+            return models.bundle.component(component.name)
+    return component
 
 
 def _check_mode(control: Control, component: BundleComponent) -> None:

@@ -82,7 +82,7 @@ from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings, webui_text
 from sd_runtime.previews import PREVIEWS, latent_to_rgb
 from sd_runtime.recipes import NONE as NO_RECIPE
-from sd_runtime.recipes import RECIPES, Recipe
+from sd_runtime.recipes import RECIPES, Recipe, recipe_published
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.safety import Safety
@@ -186,6 +186,7 @@ __all__ = [
     "read_image",
     "read_settings",
     "read_texts",
+    "recipe_published",
     "resolve_engine",
     "reused",
     "webui_text",

@@ -34,6 +34,12 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = RLock()  # held while a network loads, never while one runs
 
+    def of_bundle(self, bundle: Bundle) -> Models:
+        """The same networks in other forms, those of ``bundle``: of each, one form is kept at a time."""
+        other = Models(bundle, self._open_model, reduce_memory=self.reduce_memory)
+        other._loaded, other._lock = self._loaded, self._lock
+        return other
+
     @property
     def loaded(self) -> tuple[str, ...]:
         """Names of the components that are kept."""
@@ -50,6 +56,9 @@ class Models:
     def of(self, component: BundleComponent) -> LoadedModel:
         """The network of ``component``."""
         with self._lock:
+            kept = self._loaded.get(component.name)
+            if kept is not None and kept.component != component:  # in another form
+                del self._loaded[component.name]
             if component.name not in self._loaded:
                 self._make_room(component)
                 self._loaded[component.name] = LoadedModel(component, self._open_model(component))

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import Bundle, BundleComponent, ImageSize, MissingComponentError, PictureSize, Role
+from sd_bundle import Bundle, BundleComponent, Form, ImageSize, MissingComponentError, PictureSize, Role
 from sd_schedulers import Step
 
 from sd_runtime.conditioning.embeddings import read_embeddings
 from sd_runtime.conditioning.prompt import Prompts
 from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.decoding import decoded, previewed, to_image
+from sd_runtime.denoiser import Steer
 from sd_runtime.drawing import Drawing, drawing_of, kept_of
 from sd_runtime.errors import SettingsError
 from sd_runtime.foreign import Unstated, open_any
+from sd_runtime.forms import form_for, rows_of
 from sd_runtime.masking import Kept
 from sd_runtime.model import Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.models import Models
@@ -78,6 +81,7 @@ class Pipeline:
         self.hires = hires
         self._whole, self._open_model = bundle, open_model
         self._others: dict[ImageSize, Pipeline] = {}
+        self._forms: dict[Form, tuple[Models, Prompts]] = {}
         self._opening = Lock()
 
     @classmethod
@@ -163,6 +167,39 @@ class Pipeline:
                 )
             return self._others[size]
 
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """In which forms the denoiser is there for this size; :attr:`bundle` has the first."""
+        return self._whole.forms(self.bundle.manifest.model.image)
+
+    def in_form(self, form: Form) -> tuple[Models, Prompts]:
+        """The networks, most of them shared, and the prompts through them, with the denoiser in that form."""
+        if form == self.bundle.forms()[0]:
+            return self.models, self.prompts
+        with self._opening:
+            if form not in self._forms:
+                models = self.models.of_bundle(self._whole.at_size(self.bundle.manifest.model.image, form))
+                self._forms[form] = models, Prompts(models, self.text)
+            return self._forms[form]
+
+    def suited(self, settings: ImageSettings, steer: Steer | None = None) -> tuple[Models, Prompts]:
+        """As :meth:`in_form`, in the one that a picture with these settings needs.
+
+        ``steer`` says in its attribute ``takes`` the roles of what it runs; without one, all may come.
+
+        Raises:
+            SettingsError: there is none; which there are.
+        """
+        if len(forms := self.forms) <= 1:
+            return self.models, self.prompts
+        form = form_for(
+            forms,
+            takes=() if steer is None else getattr(steer, "takes", None),
+            rows=rows_of(settings, self.bundle.manifest.model),
+            fits=partial(self.prompts.fit, settings),
+        )
+        return self.in_form(form)
+
     def settings(self, prompt: str | Request, **options: Unpack[SamplingOptions]) -> ImageSettings:
         """The settings of one picture, complete and checked; nothing is loaded.
 
@@ -184,7 +221,8 @@ class Pipeline:
         loop; the last step's ``latent`` is the picture's. A prompt that is longer than the text encoder's
         window is cut, with a PromptTruncatedWarning.
         """
-        return steps_of(self._drawing(prompt, options), self.models, self.prompts)
+        drawing = self._drawing(prompt, options)
+        return steps_of(drawing, *self.suited(drawing.settings, drawing.steer))
 
     def generate(
         self,
@@ -261,7 +299,8 @@ class Pipeline:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
         self.models.release(roles)
         if not roles or "text_encoder" in roles:
-            self.prompts.forget()
+            for prompts in (self.prompts, *(prompts for _, prompts in self._forms.values())):
+                prompts.forget()
         for other in (*self._others.values(), *([self.hires] if self.hires else [])):
             other.release(*roles)
 
@@ -302,7 +341,7 @@ class Pipeline:
         )
 
     def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:
-        *_, last = steps_of(drawing, self.models, self.prompts)
+        *_, last = steps_of(drawing, *self.suited(drawing.settings, drawing.steer))
         return self._finish(last.latent, drawing.settings, safety, drawing.kept)
 
     def _finish(

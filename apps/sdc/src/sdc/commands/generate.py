@@ -257,7 +257,7 @@ def command(
         clip_skip=clip_skip or (source and source.options.get("clip_skip")) or 1,
     )
     check_bundle(
-        pipeline.bundle,
+        pipeline,
         model_version=model_version,
         model_sources=model_sources,
         unet_batch_one=unet_batch_one,

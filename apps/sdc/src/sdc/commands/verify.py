@@ -156,7 +156,7 @@ def print_report(report: VerificationReport) -> None:
 
     rows = table("component", "output", "dB", "max error", "s")
     for row in report.rows:
-        network = f"{row.component} {row.size}" if row.size else row.component
+        network = " ".join(word for word in (row.component, row.size, row.form and f"({row.form})") if word)
         rows.add_row(network, row.output, f"{row.psnr:.1f}", f"{row.max_error:.2e}", f"{row.seconds:.1f}")
     console().print(rows)
     verdict = "passed" if report.passed else "FAILED"

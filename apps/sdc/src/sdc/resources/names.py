@@ -161,6 +161,7 @@ def _checked(component: BundleComponent, most: int) -> tuple[str, ...]:
         if chunk.function is not None:
             raise ResourcesError(
                 f"expected {component.name} in a package of one function, as apps load it, got the function "
-                f"{chunk.function!r} of {chunk.package}: convert with one --size for each folder"
+                f"{chunk.function!r} of {chunk.package}: convert with one --size for each folder, "
+                "and without --unet-form"
             )
     return tuple(chunk.package for chunk in chunks)
