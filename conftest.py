@@ -5,6 +5,6 @@ import sys
 
 # Its networks are so small that threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Many tests start a process that imports torch: where bytecode is not kept, each compiles thousands of modules.
+# Many tests start a process that imports torch; where bytecode is not kept, each compiles its modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
