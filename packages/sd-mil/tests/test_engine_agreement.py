@@ -241,3 +241,15 @@ def test_a_parameter_of_one_number_has_one():
     """Broadcast, it would be a table of sums."""
     made, arrays = of_one("log", {"x": values(3, 1) ** 2}, ("fp32", None, None), epsilon=values(1, 4) ** 2)
     assert refused(made, arrays)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("begin", [-9, 0, 1, 3])
+def test_an_update_is_as_large_as_what_it_replaces(begin, dynamic):
+    """numpy would repeat one row, or write none of it where the slice is empty."""
+    sizes = {"x": values(4, 2), "update": values(1, 2), "begin": np.int32([begin, 0])}
+    for end in (-8, 1, 2, 4):
+        made, arrays = of_one(
+            "slice_update", {**sizes, "end": np.int32([end, 2])}, ("fp32", None, None), dynamic=dynamic
+        )
+        assert refused(made, arrays) == (len(range(4)[begin:end]) != 1)

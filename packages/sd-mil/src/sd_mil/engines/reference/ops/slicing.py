@@ -68,6 +68,8 @@ def slice_update(
     squeeze_mask: Array | None = None,
 ) -> Array:
     """A copy of ``x`` in which the slice has the values of ``update``."""
-    result = x.copy()
-    result[_index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask)] = update
+    index, result = _index(x, begin, end, stride, begin_mask, end_mask, squeeze_mask), x.copy()
+    if result[index].shape != update.shape:  # numpy would repeat it, or write none of it
+        raise ValueError(f"expected an update of shape {result[index].shape}, got {update.shape}")
+    result[index] = update
     return result
