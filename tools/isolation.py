@@ -4,7 +4,9 @@
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
 only what it declares (and what runs the tests), at the locked versions. The app's are imported only, and
-those marked ``long``, which try many networks of one kind, are left out unless asked for. For the packages
+those marked ``long``, which try many networks of one kind, are left out unless asked for, and so are all but
+the first of each test's sets of parameters: every line of imports is run by one of them, and that each import
+is of something declared is held by tests/test_architecture.py, too. For the packages
 that must stay free of the conversion stack, the environment is also checked not to hold it.
 """
 
@@ -72,7 +74,7 @@ def check(name: str, folder: Path, environment: Path, *, long: bool) -> None:
         run(python, "-c", _STACK_CHECK, *CONVERSION_STACK)
     # The app depends on all the others: what its environment may lack is seen when its tests are imported.
     only = ["-n", "0", "--collect-only"] if name == "sdc" else []
-    only += [] if long else ["-m", "not long"]
+    only += [] if long else ["-m", "not long", "--one-of-each"]
     run(python, "-m", "pytest", "-p", "no:cacheprovider", *only, folder / "tests")
 
 
@@ -82,7 +84,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("packages", nargs="*", choices=[*members(), []])
-    parser.add_argument("--long", action="store_true", help="the tests marked so, too")
+    parser.add_argument("--long", action="store_true", help="the tests marked so, and all parameters, too")
     options = parser.parse_args()
     chosen = options.packages or list(members())
     with tempfile.TemporaryDirectory() as scratch:
