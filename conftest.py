@@ -10,7 +10,7 @@ import pytest
 
 # Its networks are so small that threads only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Many tests start a process that imports torch: without kept bytecode, each compiles thousands of modules.
+# Many tests start a process that imports torch: without bytecode, each compiles thousands of modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

@@ -10,10 +10,15 @@ import pytest
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_leaves_what_was_there(checkpoint, tmp_path):
+def test_ctrl_c_leaves_what_was_there(checkpoint, tmp_path, tmp_path_factory):
     output = tmp_path / "bundle"
     command = [sys.executable, "-m", "sdc.cli", "convert", str(checkpoint), "-o", str(output)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A home without an earlier conversion, from which this one would be done before the signal comes.
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)

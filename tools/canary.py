@@ -24,7 +24,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 #: Extras that bring what tests need.
-_EXTRAS: Final = ("openvino", "report", "train", "convert")
+_EXTRAS: Final = ("openvino", "parallel", "report", "train", "convert")
 #: A few seconds of each package: reading, writing, running, drawing, converting.
 QUICK: Final = (
     "packages/sd-mil/tests/test_package_writing.py",

@@ -12,6 +12,7 @@ Sources of the configs: the model repositories on the hub (stable-diffusion-v1-5
 from __future__ import annotations
 
 import argparse
+import json
 import lzma
 import sys
 from collections.abc import Iterator, Mapping
@@ -67,17 +68,27 @@ _TAESD: Final = {"_class_name": "AutoencoderTiny", "scaling_factor": 1.0}
 class Model:
     """A checkpoint by its configs, which differ from ``like`` in these, and the components to make of it.
 
-    ``side``: of the latents, where the UNet's config says another.
+    ``side``: of the latents, where the UNet's config says another. ``ends``: tokens that end a text.
     """
 
     like: Mapping[str, Mapping[str, Any]]
     configs: Mapping[str, Mapping[str, Any]]
     components: tuple[str, ...]
     side: int | None = None
+    ends: tuple[int, ...] = _ENDS
 
 
 _HALVES: Final = ("vae_decoder", "vae_encoder")
+#: The demo checkpoint, which ``sdc demo`` converts: what a first try takes.
+_DEMO_FOLDER: Final = Path(__file__).resolve().parents[1] / "apps/sdc/src/sdc/demo/checkpoint"
+_DEMO: Final = {
+    name: json.loads((_DEMO_FOLDER / name / "config.json").read_text())
+    for name in ("text_encoder", "unet", "vae")
+}
 SHIPPED_MODELS: Final[Mapping[str, Model]] = {
+    "demo": Model(
+        _DEMO, {}, ("text_encoder", "unet", *_HALVES), ends=(_DEMO["text_encoder"]["eos_token_id"],)
+    ),
     "taesd": Model(_SD1, {"vae": _TAESD}, _HALVES),
     "taesd-768": Model(_SD1, {"vae": _TAESD}, _HALVES, 96),
     "taesdxl": Model(_SDXL, {"vae": _TAESD}, _HALVES),
@@ -161,7 +172,7 @@ def programs_of(name: str) -> Iterator[tuple[str, bytes]]:
     model = SHIPPED_MODELS[name]
     for component in model.components:
         is_text, is_vae = component.startswith("text_encoder"), component in _HALVES
-        for end in _ENDS if is_text else _ENDS[:1]:
+        for end in model.ends if is_text else model.ends[:1]:
             part = part_of(checkpoint_of(model, end), component)
             for attention in ATTENTION if part.kind.rewrites_attention else ATTENTION[:1]:
                 options = ConversionOptions(

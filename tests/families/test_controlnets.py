@@ -219,6 +219,53 @@ def test_a_union_controlnet_is_told_the_kind_of_hint(xl: Steered, pictures: dict
         Steering(xl.pipeline, [Control("first", fitted, mode=1)])
 
 
+def test_a_union_controlnet_of_two_hints_at_once(xl: Steered) -> None:
+    """In one use of the network, as diffusers' pipeline has it for lists; with one hint it is as ever."""
+    from sd_controlnet.conversion import with_controlnets
+    from sd_convert import KINDS, ConversionOptions, convert, open_checkpoint, verify
+
+    folder = xl.pipeline.bundle.path.parent
+    opened = open_checkpoint(folder / "checkpoint")
+    opened, kinds = with_controlnets(opened, [folder / "union"], union_hints=2)
+    sizes = {"latent_height": HEIGHT // 2, "latent_width": WIDTH // 2}
+    options = ConversionOptions(
+        compute_precision=("fp16",), unet_support_controlnet=True, unet_batch_one=True, **sizes
+    )
+    convert(opened, folder / "two", options, kinds=(*KINDS, *kinds))
+    report = verify(folder / "two", opened, components=["union"], kinds=(*KINDS, *kinds))
+    assert min(row.psnr for row in report.rows) >= 60
+    pipeline = Pipeline.open(folder / "two")
+    names, modes, scales = ("first", "second"), (3, 1), (0.8, 0.5)
+    controls = [
+        Control("union", HINTS[name], scale, mode=mode)
+        for name, mode, scale in zip(names, modes, scales, strict=True)
+    ]
+
+    def ours(*controls: Control) -> np.ndarray:
+        steer = Steering(pipeline, controls)
+        (drawn,) = pipeline.generate(**SAMPLING, seed=11, rng="torch", steer=steer)
+        assert len(drawn.settings.controls or ()) == len(controls)
+        return np.asarray(drawn.image, dtype=np.float64)
+
+    theirs = xl._pipeline("StableDiffusionXLControlNetUnionPipeline", controlnet=xl.controlnets["union"])
+    fitted = [HINTS[name].resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS) for name in names]
+    for count in (1, 2):
+        expected = xl._drawn(
+            theirs,
+            control_image=fitted[:count],
+            control_mode=list(modes[:count]),
+            controlnet_conditioning_scale=list(scales[:count]) if count > 1 else scales[0],
+        )
+        assert psnr(ours(*controls[:count]), expected) >= 35
+        assert psnr(ours(*controls[: 3 - count]), expected) < 35
+    with pytest.raises(ControlNetError, match=r"up to 2 hints for union, got more.*--union-hints 3"):
+        Steering(pipeline, [*controls, controls[0]])
+    with pytest.raises(ControlNetError, match=r"to have the same end, got 1\.0 and 0\.5"):
+        Steering(pipeline, [controls[0], Control("union", HINTS["first"], mode=1, end=0.5)])
+    with pytest.raises(ControlNetError, match="a union ControlNet for 2 hints at once, got first"):
+        with_controlnets(open_checkpoint(folder / "checkpoint"), [folder / "first"], union_hints=2)
+
+
 def test_adapters_like_diffusers(sd: Steered, xl: Steered) -> None:
     kinds = {"StableDiffusionAdapterPipeline": sd, "StableDiffusionXLAdapterPipeline": xl}
     for kind, steered in kinds.items():
@@ -296,3 +343,53 @@ def test_a_controlnet_of_another_base_is_refused(sd: Steered, xl: Steered, tmp_p
         match=r"cross_attention_dim 64 instead of 32, block_out_channels \[32, 64, 64\] instead",
     ):
         plan(opened, ConversionOptions(components=("first",)), kinds=(*KINDS, *kinds))
+
+
+def test_single_files_of_a_light_adapter_and_a_union_controlnet(
+    families: Any, more_families: Any, tmp_path: Path
+) -> None:
+    """By the command line, each held against torch's, which is built from what the file says."""
+    import json
+
+    from click.testing import CliRunner
+    from safetensors.torch import save_file
+    from sdc.cli import cli
+
+    torch.manual_seed(9)
+    light = diffusers.T2IAdapter(channels=[32, 64], downscale_factor=2, adapter_type="light_adapter")
+    names = {
+        name: name.removeprefix("adapter.").replace(".resnets.", ".body.") for name in light.state_dict()
+    }
+    save_file(
+        {names[name]: tensor for name, tensor in light.half().state_dict().items()},
+        tmp_path / "light.safetensors",
+    )
+    three = {
+        "block_out_channels": (32, 64, 64),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    }
+    sd = families.sd(unet=three)
+    xl = more_families.xl(unet={**three, "transformer_layers_per_block": (1, 2, 1)})
+    save_file(families.union(xl.unet, seed=7).state_dict(), tmp_path / "union.safetensors")
+    for pipeline, option, name in (
+        (sd, "--convert-t2i-adapter", "light"),
+        (xl, "--convert-controlnet", "union"),
+    ):
+        pipeline.save_pretrained(tmp_path / f"with-{name}")
+        command = ["convert", tmp_path / f"with-{name}", "-o", tmp_path / f"{name}-bundle", "--json"]
+        command += [
+            option,
+            tmp_path / f"{name}.safetensors",
+            "--components",
+            name,
+            "--compute-precision",
+            "fp16",
+        ]
+        command += ["--check-output-correctness", "--latent-h", 8, "--latent-w", 8]
+        done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        rows = json.loads(done.stdout)["verification"]["rows"]
+        assert {row["component"] for row in rows} == {name}
+        assert len(rows) >= 3
+        assert all(row["psnr"] > 45 for row in rows)

@@ -20,7 +20,7 @@ pytest.importorskip("sd_mil.engines.openvino.library", exc_type=ImportError)
 
 from safetensors.torch import save_file  # noqa: E402
 from sd_controlnet import BaseModelError, Control, ControlNetError, ImagePrompt, Steering  # noqa: E402
-from sd_runtime import Pipeline  # noqa: E402
+from sd_runtime import Pipeline, open_bundle  # noqa: E402
 
 WIDTH, HEIGHT = 24, 16
 STEPS, SCALE = 3, 3.0
@@ -271,18 +271,39 @@ def test_from_the_command_line(sd: Prompted, tmp_path: Path) -> None:
     ]
 
 
-def test_it_is_converted_by_the_command_line(sd: Prompted, tmp_path: Path) -> None:
+def test_converted_and_drawn_with_by_the_command_line(sd: Prompted, tmp_path: Path) -> None:
+    """The whole way, in this process: the picture is that of the bundle that the library made."""
     from click.testing import CliRunner
     from sdc.cli import cli
 
     checkpoint = sd.pipeline.bundle.path.parent / "checkpoint"
-    command = ["convert", checkpoint, "-o", tmp_path / "x", "--ip-adapter", *sd.files, "--dry-run"]
-    command += ["--image-encoder", sd.files[0].parent / "image_encoder", "--components", "unet,image_encoder"]
+    command = ["convert", checkpoint, "-o", tmp_path / "bundle", "--ip-adapter", *sd.files]
+    command += ["--image-encoder", sd.files[0].parent / "image_encoder", "--compute-precision", "fp16"]
+    command += ["--latent-h", HEIGHT // 2, "--latent-w", WIDTH // 2]
+    planned = CliRunner().invoke(cli, [*map(str, command), "--dry-run"], catch_exceptions=False)
+    for port in (
+        "ip_hidden_states_1: float16[2, 32, 1, 5]",
+        "ip_adapter_scale: float16[2, 2]",
+        "pixel_values: float16[1, 3, 32, 32]",
+    ):
+        assert port in planned.output
+    assert not (tmp_path / "bundle").exists()
     done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "ip_hidden_states_1: float16[2, 32, 1, 5]" in done.output
-    assert "ip_adapter_scale: float16[2, 2]" in done.output
-    assert "pixel_values: float16[1, 3, 32, 32]" in done.output
+    roles = [each.role for each in open_bundle(tmp_path / "bundle").manifest.components]
+    assert (roles.count("vision_encoder"), roles.count("image_projection")) == (1, 2)
+
+    PHOTOS[1].save(tmp_path / "photo.png")
+    command = ["generate", "a cat", "-i", tmp_path / "bundle", "-o", tmp_path / "x.png", "--rng", "torch"]
+    command += ["--negative-prompt", "dull", "--seed", 11, "--num-inference-steps", STEPS]
+    command += ["--guidance-scale", SCALE, "--ip-adapter-image", tmp_path / "photo.png"]
+    command += ["--ip-adapter", "ip-adapter-plus", "--ip-adapter-scale", 0.8]
+    done = CliRunner().invoke(cli, list(map(str, command)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "x.png") as drawn:
+        found = np.asarray(drawn, float)
+    assert psnr(found, sd.ours([0.0, 0.8])) >= 50  # whose UNet takes residuals, too
+    assert psnr(found, sd.ours([])) < 35
 
 
 def test_when_and_for_which_adapter(sd: Prompted) -> None:

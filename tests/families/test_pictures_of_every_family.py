@@ -172,6 +172,25 @@ def test_inpainting_with_an_ordinary_unet(families: Any, by_diffusers: Any, phot
     assert psnr(plain, expected) < 30
 
 
+def test_inpainting_the_masked_part_alone(families: Any, by_diffusers: Any, photo: Any) -> None:
+    import diffusers
+    from PIL import Image
+
+    made = families.sd(scheduler=families.scheduler("DDIMScheduler"))
+    bundle = families.bundle(made)
+    theirs = families.as_kind(diffusers.StableDiffusionInpaintPipeline, made)
+    large, mask = photo.resize((50, 40)), Image.new("L", (50, 40))
+    mask.paste(255, (28, 9, 37, 20))
+    shared = {**GUIDED, "image": large, "strength": 0.7, "num_inference_steps": 4, "padding_mask_crop": 3}
+    expected = by_diffusers(theirs, PROMPT, mask_image=mask, height=16, width=16, **shared)
+    found = drawn(bundle, mask=mask, **shared)
+    assert found.size == (50, 40)
+    box = np.s_[9:20, 28:37]
+    assert_same(np.asarray(found)[box], expected[box])
+    assert psnr(np.asarray(large)[box], expected[box]) < 25
+    assert psnr(found, expected) >= 40
+
+
 def test_instruct_pix2pix(families: Any, by_diffusers: Any, photo: Any) -> None:
     theirs = families.sd(
         kind="StableDiffusionInstructPix2PixPipeline",

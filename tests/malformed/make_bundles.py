@@ -1,4 +1,4 @@
-"""Write ``bundles``: ``valid`` and ``version_1`` are sound; every other folder has one thing wrong with it.
+"""Write ``bundles``: ``valid`` and ``version_N`` are sound; every other folder has one thing wrong with it.
 
     python tests/malformed/make_bundles.py
 
@@ -33,7 +33,7 @@ def _port(name: str, shape: list[int], dtype: str) -> dict[str, Any]:
 
 BASE: Manifest = {
     "format": "sd-bundle",
-    "version": 2,
+    "version": 3,
     "model": {
         "identifier": "org/tiny",
         "family": "sd1",
@@ -47,6 +47,7 @@ BASE: Manifest = {
         "vae": {"scaling_factor": 0.18215, "shift_factor": 0.0, "encodes": "moments"},
         "text_encoders": [],
         "conditioning": {"time_ids": "none", "zero_empty_negative": False, "guidance_embedding": False},
+        "recipe": None,
     },
     "components": [
         {
@@ -84,7 +85,12 @@ BASE: Manifest = {
     },
 }
 
-#: The same as it was written before there was a version 2.
+#: The same as it was written before there was a version 3.
+VERSION_2: Manifest = copy.deepcopy(BASE)
+VERSION_2["version"] = 2
+del VERSION_2["model"]["recipe"]
+
+#: And before there was a version 2.
 VERSION_1: Manifest = {
     "format": "sd-bundle",
     "version": 1,
@@ -151,6 +157,16 @@ def _chunk(manifest: Manifest) -> dict[str, Any]:
     return chunk
 
 
+def _with_a_form(manifest: Manifest, batch: int) -> None:
+    """The denoiser once more for the same size, for so many samples."""
+    (variant,) = manifest["components"][0]["variants"]
+    other = copy.deepcopy(variant)
+    for side in ("inputs", "outputs"):
+        other["chunks"][0][side][0]["shape"][0] = batch
+    other["chunks"][0]["function"] = "other"
+    manifest["components"][0]["variants"].append(other)
+
+
 def _weights(manifest: Manifest) -> dict[str, Any]:
     weights: dict[str, Any] = manifest["provenance"]["weights"]
     return weights
@@ -194,12 +210,12 @@ TEXTS: dict[str, str] = {
     "boolean_as_integer": _edited(lambda m: _size(m)["latent"].update(height=True)),
     "unknown_role": _edited(lambda m: m["components"][0].update(role="upscaler")),
     "wrong_format": _edited(lambda m: m.update(format="something-else")),
-    "later_version": _edited(lambda m: m.update(version=3, novelty="unknown here")),
-    "version_as_float": _edited(lambda m: m.update(version=2.0)),
+    "later_version": _edited(lambda m: m.update(version=4, novelty="unknown here")),
+    "version_as_float": _edited(lambda m: m.update(version=3.0)),
     "not_an_object": "[]\n",
     "empty_manifest": "",
     "truncated_json": SOUND[: len(SOUND) // 2],
-    "duplicate_keys": SOUND.replace('"version": 2,', '"version": 2, "version": 2,'),
+    "duplicate_keys": SOUND.replace('"version": 3,', '"version": 3, "version": 3,'),
     "not_a_number": SOUND.replace("0.18215", "NaN"),
     "infinite_number": SOUND.replace("0.18215", "1e999"),
     "huge_integer": SOUND.replace('"height": 64', '"height": ' + "9" * 5_000),
@@ -254,6 +270,8 @@ TEXTS: dict[str, str] = {
     "two_variants_of_one_size": _edited(
         lambda m: m["components"][0]["variants"].append(m["components"][0]["variants"][0])
     ),
+    "two_variants_of_one_form": _edited(lambda m: _with_a_form(m, 2)),
+    "recipe_without_a_name": _edited(lambda m: m["model"].update(recipe="")),
     "one_chunk_twice": _edited(
         lambda m: m["components"][0]["variants"][0]["chunks"].append(copy.deepcopy(_chunk(m)))
     ),
@@ -307,7 +325,10 @@ TEXTS: dict[str, str] = {
     "version_1_package_unlisted": _edited(
         lambda m: m["components"][0].update(package="other.mlpackage"), VERSION_1
     ),
-    "version_2_with_a_field_of_version_1": _edited(lambda m: m.update(compression="none")),
+    "version_2": _edited(lambda _: None, VERSION_2),
+    "version_2_with_a_field_of_version_1": _edited(lambda m: m.update(compression="none"), VERSION_2),
+    "version_2_with_a_field_of_version_3": _edited(lambda m: m["model"].update(recipe=None), VERSION_2),
+    "version_2_with_two_forms": _edited(lambda m: _with_a_form(m, 1), VERSION_2),
     "missing_file": _listing("scheduler/more.json"),
     "file_is_a_folder": _listing("empty"),
     "wrong_size": _edited(lambda m: next(iter(m["files"].values())).update(size=1)),

@@ -39,7 +39,7 @@ def report(converted: Path) -> Report:
     names = list(uniform_recipe(program, Palettize(8)).schemes)
     recipe = FromRecipe("mixed", Recipe({name: Palettize(8 if "down" in name else 4) for name in names}))
     subject = BundleSubject(open_bundle(converted), ("unet",), Drawing((PROMPT,), SEED, STEPS), OpenVINO())
-    return analyze(subject, [*widths([4]), recipe], wanted_snr=15.0, watch=lambda _: None)
+    return analyze(subject, [*widths([4]), recipe], wanted_snr=15.0, watch=lambda _: None).report
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_calibration_adds_better_palettes_mixed_bits_and_sensitivities(sdc, conv
         "a blue star on a red background\na white circle on a green background\n"
     )
     done = sdc(
-        *("analyze", converted, "--components", "text_encoder", "--bits", "4,2", "--json", "--min-snr", 20),
+        *("analyze", converted, "--components", "text_encoder", "--bits", "4,2", "--json", "--min-snr", 25),
         *("--prompts", tmp_path / "prompts.txt", "--calibrate", tmp_path / "others.txt"),
         *("--num-inference-steps", 1, "--export-recipe", tmp_path / "recipe.json"),
     )
@@ -151,10 +151,17 @@ def test_calibration_adds_better_palettes_mixed_bits_and_sensitivities(sdc, conv
         assert planned.snr > 0  # measured: more than that is not said, expected noises of 2 bits are too low
         assert re.search(r"planned: [\d.]+ dB expected, within [\d.]+% of the best recipe", planned.method)
     schemes = read_recipe(tmp_path / "recipe.json").schemes
-    assert report.choice.kind == "recipe"
+    assert report.choice.name == "mixed bits"
+    assert report.choice.snr >= 25  # measured: what is expected is higher by several dB
+    assert report.choice.stored_bytes < report.candidate("4 bits, calibrated").stored_bytes
     compressed = [scheme for scheme in schemes.values() if isinstance(scheme, Palettize)]
-    summary = report.choice.parts[0].summary  # 12 × 4-bit palette, 3 × 2-bit palette
+    # 12 × 4-bit palette, 3 × 2-bit palette; or of one width: 15 × 4-bit palette
+    summary = report.choice.parts[0].summary
     assert len(compressed) == sum(map(int, re.findall(r"(\d+) ×", summary)))
+    bits = {row.weight: row.bits(report.choice.name) for row in report.layers}
+    for name, scheme in schemes.items():
+        if isinstance(scheme, Palettize):
+            assert scheme.nbits <= bits[name] < scheme.nbits + 2  # with its table
     for width in ("4 bits", "2 bits"):
         plain, better = report.candidate(width), report.candidate(f"{width}, calibrated")
         assert better.snr > plain.snr + 1

@@ -100,6 +100,21 @@ def test_a_repository_for_the_hub(sdc, converted, tmp_path):
     assert (out / "README.md").read_text().startswith('---\nlicense: "mit"\n')
 
 
+@pytest.mark.parametrize("target", ["swift", "hub"])
+def test_a_unet_with_ip_adapters_is_refused_by_name(sdc, bundle, tmp_path, target):
+    """No app gives it its images: it would draw without them, or not at all."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (unet,) = (one for one in manifest["components"] if one["role"] == "denoiser")
+    port = {"name": "ip_hidden_states_0", "shape": [2, 64, 1, 4], "dtype": "float16"}
+    unet["variants"][0]["chunks"][0]["inputs"].append(port)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    done = sdc("bundle", bundle, "--for", target, "-o", tmp_path / "out")
+    assert done.status == 1
+    assert "one with IP-Adapters (ip_hidden_states_0, …)" in done.err
+    assert "convert it without --ip-adapter" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_left_of_what_fails(sdc, bundle, tmp_path):
     next(bundle.glob("*vae_decoder.mlpackage/Data/*/weights/weight.bin")).write_bytes(b"")
     before = sorted(tmp_path.iterdir())

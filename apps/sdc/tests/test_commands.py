@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sd_runtime import open_bundle, read_settings
+from sdc.demo.conditioned import draw_conditioned, wanted_pictures
 
 PROMPT = "a red circle on a blue background"
 
@@ -175,14 +176,19 @@ def test_inspect_says_all_about_one_model(sdc, converted):
 
 def test_demo_does_the_whole_job(sdc, tmp_path):
     """What it prints without ``--json``, the README's test sees."""
-    few = ("--pictures", 4, "--conditioned", 1, "--num-inference-steps", 3)
+    few = ("--pictures", 4, "--conditioned", 4, "--num-inference-steps", 4)
     done = sdc("demo", "-o", tmp_path / "d", *few, "--json")
     assert done.status == 0, done.err
     assert {path.name for path in (tmp_path / "d").iterdir()} == {"bundle", "controlled", "demo.png"}
     facts = json.loads(done.out)
     assert facts["verification"]["passed"]
-    assert (len(facts["pictures"]), len(facts["conditioned"])) == (4, 1)
-    assert 0 <= facts["conditioned"][0]["overlap"] <= 1
+    assert (len(facts["pictures"]), len(facts["conditioned"])) == (4, 4)
+    # the ControlNet puts shapes where edge maps say, and nothing else does
+    assert np.mean([one["overlap"] for one in facts["conditioned"]]) >= 0.8
+    without = draw_conditioned(
+        tmp_path / "d" / "controlled", wanted_pictures(4), num_inference_steps=4, scale=0.0
+    )
+    assert np.mean([one.overlap for one in without]) < 0.5
     assert {part["name"] for part in facts["components"]} >= {"unet", "vae_decoder", "text_encoder"}
 
 

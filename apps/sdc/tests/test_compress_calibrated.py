@@ -1,6 +1,7 @@
 """``sdc compress --calibrate`` and budgets: on the text encoder of the demo, which is small."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from sd_bundle import open_bundle
@@ -73,6 +74,36 @@ def test_a_quality_is_measured_on_other_pictures(sdc, bundle, prompts, tmp_path)
     assert not (tmp_path / "small.calibration").exists()
 
 
+def test_a_plan_goes_by_what_was_measured(sdc, bundle, prompts, tmp_path, monkeypatch):
+    """Of two weights, the one that is measured to be less sensitive gets fewer bits."""
+    import sd_compress
+
+    asked = {}
+
+    def measured(package, weights, inputs, **options):
+        asked.update(options, package=package, inputs=len(inputs))
+        found = []
+        for number, name in enumerate(weights):
+            (each,) = sd_compress.sensitivities([known[name]], {}, sd_compress.optimal_palette)
+            worse = [replace(one, noise=one.noise * 1000**number) for one in each.candidates]
+            found.append(replace(each, candidates=tuple(worse)))
+        return tuple(found)
+
+    monkeypatch.setattr(sd_compress, "measured_sensitivities", measured)
+    component = open_bundle(bundle).component("text_encoder")
+    every = sd_compress.weights_of(read_package(bundle / component.package).program)
+    known = {one.name: one for one in every}
+    common = ("--components", "text_encoder", "--select", "*fc1*", "--calibrate", prompts, "--target-bits", 5)
+    given = ("--sensitivities", "measured", "--jobs", 2)
+    done = sdc("compress", bundle, "-o", tmp_path / "small", *common, *given)
+    assert done.status == 0, done.err
+    assert (asked["jobs"], asked["inputs"] > 0) == (2, True)
+    assert asked["package"] == bundle / component.package
+    recipe = json.loads((tmp_path / "small/recipes/text_encoder.json").read_text())["weights"]
+    first, *_, last = (recipe[name].get("nbits", 16) for name in known if name in recipe)
+    assert first < last
+
+
 def test_a_device_that_is_not_there_is_said_before_anything_is_drawn(sdc, bundle, prompts, tmp_path):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -120,6 +151,9 @@ def test_activations_are_calibrated_while_the_bundle_draws(sdc, bundle, prompts,
         (("--target-size", "1MB"), r"expected a budget of at least"),
         (("--nbits", 4, "--calibration-folder", "x"), "--calibration-folder: it needs --calibrate"),
         (("--nbits", 4, "--device", "cpu"), "--device: it needs --calibrate"),
+        (("--nbits", 4, "--sensitivities", "measured"), "--sensitivities: it needs a budget"),
+        (("--target-bits", 4, "--sensitivities", "measured"), "--sensitivities: it needs --calibrate"),
+        (("--target-bits", 4, "--jobs", 2), "--jobs: it needs --sensitivities measured"),
         (("--method", "linear", "--calibrate"), "--calibrate: it finds palettes"),
         (("--activations", "--target", "iOS17"), "--activations: it needs --calibrate"),
         (("--activations", "--calibrate"), "and activations; ask for the target iOS17"),

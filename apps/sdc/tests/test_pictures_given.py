@@ -42,6 +42,26 @@ def test_a_part_is_painted_anew_and_the_rest_is_kept(sdc, converted, tmp_path, p
     assert np.abs(kept.mean(axis=(0, 1)) - (30, 60, 200)).max() < 30  # as the VAE has it
 
 
+def test_the_masked_part_alone_in_a_picture_of_its_own_size(sdc, converted, tmp_path, photo):
+    mask = Image.new("L", (200, 150))
+    mask.paste(255, (120, 40, 150, 60))
+    mask.save(tmp_path / "mask.png")
+    done = sdc(
+        *("generate", PROMPT, "-i", converted, "-o", tmp_path / "x.png", "--image", photo, *FAST),
+        *("--mask", tmp_path / "mask.png", "--padding-mask-crop", 8, "--mask-blur", 1, "--strength", 0.6),
+        *("--mask-content", "latent_noise"),
+    )
+    assert done.status == 0, done.err
+    assert "resized" not in done.out
+    settings = read_settings(tmp_path / "x.png")
+    assert (settings.padding_mask_crop, settings.mask_blur, settings.mask_content) == (8, 1.0, "latent_noise")
+    with Image.open(tmp_path / "x.png") as drawn, Image.open(photo) as given:
+        error = np.abs(np.asarray(drawn, int) - np.asarray(given, int)).max(axis=-1)
+    assert error[42:58, 122:148].mean() > 3
+    error[36:64, 116:154] = 0
+    assert not error.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -50,6 +70,7 @@ def test_a_part_is_painted_anew_and_the_rest_is_kept(sdc, converted, tmp_path, p
         (("--image", "absent.png"), "does not exist"),
         (("--image", "photo.jpg", "--strength", 2), "strength above 0 and up to 1"),
         (("--image", "photo.jpg", "--strength", 0.01), "at least one of 2 steps"),
+        (("--image", "photo.jpg", "--mask-blur", 2), "expected a mask for mask_blur"),
         (("--strength", 0.5), "an image to start from"),
         (("--original-size", "12by9"), "expected WIDTHxHEIGHT, got '12by9'"),
         (("--original-size", "12x9"), "an SDXL model"),

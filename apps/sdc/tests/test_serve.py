@@ -141,6 +141,43 @@ def test_img2img_starts_from_the_picture(app: App) -> None:
     assert "init_images" not in first["parameters"]
 
 
+def test_img2img_paints_what_is_masked_as_the_web_ui_does(app: App) -> None:
+    """Left out, its defaults: filled, blurred by 4, the masked part alone. What is clear is not masked."""
+    noise = np.random.default_rng(1).integers(0, 256, (150, 200, 3), np.uint8)
+    start, mask = Image.fromarray(noise), Image.new("RGBA", (200, 150))
+    mask.paste((0, 0, 0, 255), (120, 40, 150, 60))
+    fields = {"prompt": PROMPT, "init_images": [encoded(start)], "mask": encoded(mask), "steps": 2, "seed": 1}
+    fields |= {"denoising_strength": 0.5, "override_settings": {"randn_source": "CPU"}}
+    grey = Image.new("L", (200, 150))
+    grey.paste(255, (120, 40, 150, 60))
+    whole = {"inpaint_full_res": False, "mask_blur": 0, "inpainting_fill": 3, "inpainting_mask_invert": 1}
+    turned = Image.eval(grey, lambda value: 255 - value)
+    for stated, options in (
+        ({}, {"mask": grey, "mask_blur": 4, "mask_content": "fill", "padding_mask_crop": 0}),
+        (whole, {"mask": turned, "mask_blur": 0, "mask_content": "latent_nothing"}),
+    ):
+        answer = posted(app, "img2img", {**fields, **stated})
+        assert answer.status == 200, answer.body
+        found = json.loads(answer.body)
+        pipeline = app.studio._pipeline
+        assert isinstance(pipeline, Pipeline)
+        (expected,) = pipeline.generate(
+            PROMPT,
+            seed=1,
+            rng="torch",
+            num_inference_steps=2,
+            strength=0.5,
+            image=start,
+            prompt_syntax="a1111",
+            **options,
+        )
+        drawn = picture(found["images"][0])
+        assert drawn.size == ((128, 128) if stated else (200, 150))
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected.image))
+        assert "mask" not in found["parameters"]
+    assert "Mask blur: 0, Masked content: latent nothing" in json.loads(found["info"])["infotexts"][0]
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -179,7 +216,16 @@ def test_what_is_not_honoured_is_refused_by_name(app: App, fields: Any, field: s
         ({}, "init_images"),
         ({"init_images": ["@"]}, "init_images"),
         ({"init_images": [base64.b64encode(b"no picture").decode()]}, "init_images"),
-        ({"init_images": ["PICTURE"], "mask": "PICTURE", "mask_blur": 4}, "mask_blur"),
+        ({"init_images": ["PICTURE"], "mask": "PICTURE", "mask_blur_x": 4, "mask_blur_y": 2}, "mask_blur_y"),
+        ({"init_images": ["PICTURE"], "mask": "PICTURE", "mask_blur": "4"}, "mask_blur"),
+        ({"init_images": ["PICTURE"], "mask": "PICTURE", "inpainting_fill": 4}, "inpainting_fill"),
+        ({"init_images": ["PICTURE"], "mask": "PICTURE", "inpaint_full_res": 2}, "inpaint_full_res"),
+        (
+            {"init_images": ["PICTURE"], "mask": "PICTURE", "inpainting_mask_invert": 2},
+            "inpainting_mask_invert",
+        ),
+        ({"init_images": ["PICTURE"], "mask": "PICTURE", "mask_round": False}, "mask_round"),
+        ({"init_images": ["PICTURE"], "latent_mask": "PICTURE", "mask": "PICTURE"}, "latent_mask"),
         ({"init_images": ["PICTURE"], "resize_mode": 1}, "resize_mode"),
     ],
 )

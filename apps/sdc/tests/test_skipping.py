@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +42,22 @@ def test_each_share_is_held_against_full_guidance() -> None:
         assert each.psnr is not None
         np.testing.assert_allclose(each.psnr, expected, rtol=0.01)
         assert each.saved < 1
+
+
+def test_generate_measures_its_own_picture(sdc: Any, converted: Path, tmp_path: Path) -> None:
+    """The dB that is printed is that of the pictures of both commands."""
+    given = ("generate", "a red circle on a blue background", "-i", converted, "--num-inference-steps", 4)
+    done = sdc(*given, "-o", tmp_path / "some.png", "--guidance-end", 0.5, "--measure-guidance")
+    assert done.status == 0, done.err
+    assert sdc(*given, "-o", tmp_path / "all.png").status == 0
+    some, whole = (np.asarray(Image.open(tmp_path / name), float) for name in ("some.png", "all.png"))
+    expected = 10 * np.log10(255**2 / np.mean((some - whole) ** 2))
+    found = re.search(r"guidance left out: ([\d.]+) dB .* instead of ([\d.]+) s", done.out)
+    assert found is not None, done.out
+    assert abs(float(found[1]) - expected) < 1  # sd-mil's peak is the picture's own
+    done = sdc(*given, "-o", tmp_path / "x.png", "--measure-guidance")
+    assert done.status == 2
+    assert "--guidance-start or --guidance-end with --measure-guidance" in done.err
 
 
 def test_the_table() -> None:

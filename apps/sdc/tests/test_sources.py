@@ -55,6 +55,41 @@ def test_a_lora_is_in_the_bundle_and_verified(sdc, checkpoint: Path, lora: Path,
     assert sdc("verify", bundle, "--against", checkpoint).status == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "options", "recipe"),
+    [
+        ("Hyper-SD15-8steps-lora.safetensors", (), "hyper-sd-8"),
+        ("Hyper-SD15-8steps-lora.safetensors", ("--recipe", "tcd"), "tcd"),
+        ("Hyper-SD15-8steps-lora.safetensors", ("--recipe", "none"), "none"),
+        ("style.safetensors", (), None),
+        ("style.safetensors", ("--recipe", "lightning-4"), "lightning-4"),
+    ],
+)
+def test_how_a_bundle_is_to_be_sampled(
+    sdc, checkpoint: Path, lora: Path, tmp_path: Path, file: str, options: tuple[str, ...], recipe: str | None
+) -> None:
+    """By the name of the LoRA, or as is said; the manifest has it, and the settings of a picture follow."""
+    from sd_bundle import open_bundle
+    from sd_runtime import Pipeline
+
+    bundle, named = tmp_path / "bundle", lora.rename(lora.with_name(file))
+    done = sdc("convert", checkpoint, "-o", bundle, "--components", "unet", "--lora", named, *options)
+    assert done.status == 0, done.err
+    assert open_bundle(bundle).manifest.model.recipe == recipe
+    assert (f"recipe hyper-sd-8, by the name of {file}" in done.out) is (recipe == "hyper-sd-8")
+    settings = Pipeline.open(bundle).settings("a")
+    assert settings.recipe == (None if recipe == "none" else recipe)
+    if recipe == "hyper-sd-8":
+        chosen = (settings.scheduler, settings.spacing, settings.num_inference_steps, settings.guidance_scale)
+        assert chosen == ("ddim", "trailing", 8, 0.0)
+
+
+def test_a_recipe_that_nobody_knows(sdc, checkpoint: Path, tmp_path: Path) -> None:
+    done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--recipe", "telepathy")
+    assert done.status == 2
+    assert "--recipe: expected one of lcm, " in done.err
+
+
 def test_what_was_assumed_is_said(sdc, checkpoint: Path, tmp_path: Path) -> None:
     done = sdc("convert", checkpoint, "-o", tmp_path / "b", "--custom-vae-version", tmp_path / "nowhere")
     assert done.status == 1

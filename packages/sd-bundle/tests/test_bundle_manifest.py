@@ -169,7 +169,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     files |= {"scheduler/config.json": draw(RECORDS), "tokenizer/vocab.json": draw(RECORDS)}
     return Manifest(
         format="sd-bundle",
-        version=2,
+        version=3,
         model=ModelFacts(
             identifier=draw(NAMES),
             family=draw(st.sampled_from(["sd1", "sd2", "sdxl", "sdxl-refiner"])),
@@ -187,6 +187,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 TextEncoding(name, "tokenizer", draw(st.sampled_from(HIDDEN_STATES))) for name in encoders
             ),
             conditioning=conditioning,
+            recipe=draw(st.none() | NAMES),
         ),
         components=members,
         provenance=Provenance(
@@ -287,5 +288,5 @@ def test_provenance_is_no_machine_path(source: str) -> None:
 
 def test_messages_stay_on_one_printable_line() -> None:
     with pytest.raises(ManifestError) as caught:
-        parse_manifest('{"format": "sd-bundle", "version": 2, "\\u001b[31m\\n": 1}')
+        parse_manifest('{"format": "sd-bundle", "version": 3, "\\u001b[31m\\n": 1}')
     assert str(caught.value).isprintable()

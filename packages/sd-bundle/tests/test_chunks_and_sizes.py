@@ -14,6 +14,7 @@ from sd_bundle import (
     Compression,
     ConditioningFacts,
     DenoiserFacts,
+    Form,
     ImageSize,
     IntegrityError,
     LatentSize,
@@ -160,7 +161,7 @@ def test_a_component_without_that_size_is_missed(bundle: Bundle) -> None:
 
 
 def test_who_deals_with_one_package_is_told_of_several(bundle: Bundle) -> None:
-    with pytest.raises(UnsupportedBundleError, match="expected one picture size, got 128x64, 64x64"):
+    with pytest.raises(UnsupportedBundleError, match=r"expected one variant, got several \(128x64; 64x64\)"):
         bundle.package(UNET)
     (unet, _) = bundle.at_size(SMALL).manifest.components
     with pytest.raises(
@@ -191,3 +192,60 @@ def test_the_manifest_has_them_in_their_order(bundle: Bundle) -> None:
 def test_a_text_encoder_has_no_picture_size() -> None:
     with pytest.raises(ManifestError, match=r"variants\[0\]\.size: expected null for the role text_encoder"):
         dataclasses.replace(UNET, role="text_encoder")
+
+
+def of_form(number: int, batch: int, tokens: int, *, controlled: bool) -> Variant:
+    inputs = [port("sample", batch, 4, 8, 8), port("encoder_hidden_states", batch, 8, 1, tokens)]
+    if controlled:
+        inputs.append(port("additional_residual_0", batch, 8, 8, 8))
+    outputs = (port("noise_pred", batch, 4, 8, 8),)
+    return Variant(SMALL, (Chunk("small_1.mlpackage", str(number), tuple(inputs), outputs),))
+
+
+FORMS = (
+    Form(2, 77),
+    Form(2, 77, ("controlnet",)),
+    Form(1, 154),
+    Form(1, 77),
+)
+
+
+@pytest.fixture
+def in_forms(bundle: Bundle) -> Bundle:
+    """The small size in several forms, beside the wide one as it was."""
+    small = tuple(
+        of_form(number, form.batch or 0, form.tokens or 0, controlled=bool(form.takes))
+        for number, form in enumerate(FORMS)
+    )
+    unet = dataclasses.replace(UNET, variants=(UNET.variants[0], *small))
+    manifest = dataclasses.replace(bundle.manifest, components=(unet, DECODER))
+    return dataclasses.replace(bundle, manifest=manifest)
+
+
+def test_what_forms_there_are(in_forms: Bundle) -> None:
+    assert in_forms.forms(SMALL) == FORMS
+    assert len(in_forms.forms()) == len(in_forms.forms(WIDE)) == 1
+    assert in_forms.at_size(SMALL).forms() == FORMS[:1]
+    assert str(FORMS[1]) == "batch 2, 77 tokens, with controlnet"
+    labels = in_forms.component("unet").labels
+    assert labels[2] == "64x64, batch 2, 77 tokens, with controlnet"
+    assert UNET.labels == ("128x64", "64x64")
+    assert dataclasses.replace(UNET, variants=UNET.variants[:1]).labels == ("",)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_found(in_forms: Bundle, form: Form) -> None:
+    narrowed = in_forms.at_size(SMALL, form)
+    assert narrowed.only("denoiser").variant.form == form
+    assert narrowed.only("image_decoder").chunk.function == "64x64"  # which has but one
+
+
+def test_of_another_form_it_is_the_most_like(in_forms: Bundle) -> None:
+    other = Form(1, 154, ("controlnet",))  # a ControlNet, say, has no such inputs
+    assert in_forms.at_size(SMALL, other).only("denoiser").variant.form == Form(1, 154)
+
+
+def test_one_form_twice_is_refused() -> None:
+    twice = (of_form(1, 2, 77, controlled=False), of_form(2, 2, 77, controlled=False))
+    with pytest.raises(ManifestError, match="'64x64, batch 2, 77 tokens' twice"):
+        dataclasses.replace(UNET, variants=twice)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from sd_bundle import drafts
-from sd_bundle.drafts import clear_leftovers, draft_folder, locked, replacing
+from sd_bundle.drafts import clear_leftovers, draft_folder, locked, put_in_place, replacing
 
 pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="nothing is locked there, so nothing is swept"
+    sys.platform == "win32", reason="signals and FIFOs; its locks are tried elsewhere with a stand-in"
 )
 
 
@@ -157,3 +159,83 @@ def test_one_lock_at_a_time(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
     with locked(tmp_path, wait=True) as third:
         assert third
+
+
+class Msvcrt:
+    """What Windows has instead of ``fcntl``: it locks files, and only those."""
+
+    LK_LOCK, LK_NBLCK = 1, 2
+
+    def __init__(self) -> None:
+        self.fcntl = importlib.import_module("fcntl")
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert stat.S_ISREG(os.fstat(descriptor).st_mode)
+        assert count == 1
+        self.fcntl.flock(
+            descriptor, self.fcntl.LOCK_EX | (self.fcntl.LOCK_NB if mode == self.LK_NBLCK else 0)
+        )
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of files, and no renaming of folders in which one is open."""
+    monkeypatch.setitem(sys.modules, "msvcrt", Msvcrt())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # type: ignore[arg-type]
+    rename = Path.rename
+
+    def strict(self: Path, target: Path) -> Path:
+        held = [os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")]
+        if any(Path(one).is_relative_to(self) for one in held):
+            raise PermissionError(f"in use: {self}")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", strict)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
+@pytest.mark.usefixtures("windows")
+class TestWindows:
+    def test_drafts_are_held_swept_and_leave_nothing(self, tmp_path: Path) -> None:
+        folder(tmp_path / ".b.0123abcd.partial", "half")
+        (tmp_path / ".b.0123abcd.partial.lock").touch()  # of a process that was killed
+        with draft_folder(tmp_path / "b") as draft:
+            (draft / "manifest.json").write_text("new")
+            clear_leftovers(tmp_path / "b")
+            assert names(tmp_path) == [draft.name, f"{draft.name}.lock"]
+            put_in_place(draft, tmp_path / "b")
+        assert names(tmp_path) == ["b"]
+        assert names(tmp_path / "b") == ["manifest.json"]
+
+    def test_a_bundle_that_was_moved_aside_comes_back(self, tmp_path: Path) -> None:
+        folder(tmp_path / ".b.00000001.old", "manifest.json")
+        folder(tmp_path / ".b.0123abcd.partial")
+        clear_leftovers(tmp_path / "b")
+        assert names(tmp_path) == ["b"]
+
+    def test_a_file_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "a").write_text("old")
+        with replacing(tmp_path / "a") as draft, replacing(tmp_path / "a") as other:
+            draft.write_text("first")
+            other.write_text("second")
+        assert names(tmp_path) == ["a"]
+        assert (tmp_path / "a").read_text() == "first"
+
+    def test_one_lock_at_a_time(self, tmp_path: Path) -> None:
+        held = folder(tmp_path / "a")
+        with locked(held) as first, locked(held) as second:
+            assert (first, second) == (True, False)
+        with locked(held, wait=True) as third:
+            assert third
+        with pytest.raises(FileNotFoundError), locked(tmp_path / "gone"):
+            pass
+        assert names(tmp_path) == ["a"]
+
+    def test_where_nothing_is_locked_nothing_is_swept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "msvcrt", None)  # type: ignore[arg-type]
+        folder(tmp_path / ".b.0123abcd.partial", "half")
+        with draft_folder(tmp_path / "b") as draft:
+            clear_leftovers(tmp_path / "b")
+            assert names(tmp_path) == sorted([".b.0123abcd.partial", draft.name])

@@ -45,3 +45,23 @@ def test_what_is_measured_counts_and_not_what_is_expected(offset):
 def test_a_quality_that_is_never_measured_is_refused_with_the_best_that_was():
     with pytest.raises(BudgetError, match=r"at most 12\.5 dB.*got 30 dB"):
         smallest_plan(list(weights()), 30, lambda plan: min(plan.snr, 12.5))
+
+
+def test_plans_far_apart_are_not_tried_twice():
+    """All weights at 2 bits are expected to be much better than was asked for, and are not good enough."""
+    options = (
+        Candidate(Keep(), 1600, 0.0),
+        Candidate(Palettize(4), 400, 1e-5),
+        Candidate(Palettize(2), 200, 1e-3),
+    )
+    several = [Sensitivity(f"w{number}", 800, options) for number in range(4)]
+    measured = []
+
+    def measure(plan):
+        measured.append(plan.schemes)
+        return plan.snr - 6
+
+    plan, got = smallest_plan(several, 20, measure)
+    assert got >= 20
+    assert [scheme.nbits for scheme in plan.schemes.values()].count(2) == 2  # three would be 19.2 dB
+    assert len(measured) == len({tuple(one.values()) for one in measured})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -223,6 +226,31 @@ def test_an_adapter_runs_once(toy: Toy) -> None:
         added = steering(Evaluation(inputs, (True, False), index, 3))
         assert rows(added["adapter_res_samples_00"]) == [0.25, 0.25]
     assert toy.calls == ["sketch"]
+
+
+def test_what_one_thread_is_given_all_are(tmp_path: Path) -> None:
+    """Sixteen pictures at once, with one Steering: each has the sum for its own rows and step."""
+    toy = Toy(tmp_path / "toy", unet={**SHAPES, **ADAPTER, **IMAGES}, reduce_memory=True)
+    sketch = Control("sketch", Image.new("L", (4, 4), 255), 0.25)
+    controls = [Control("canny", HINT, 0.5), Control("depth", HINT, 2.0, end=0.5), sketch]
+
+    def asked(steering: Steering, job: int) -> dict[str, Any]:
+        sample = np.full((2, 4, 4, 6), 1 + job // 4, np.float32)
+        inputs = {"sample": sample, "timestep": np.zeros(2, np.float32)}
+        given = steering(Evaluation(inputs, (True, False), job % 4, 4))
+        return {name: np.asarray(values).tolist() for name, values in given.items()}
+
+    images = [ImagePrompt(BLACK, 0.5, start=0.25)]
+    alone, jobs = Steering(toy.pipeline, controls, images), range(64)
+    expected = [asked(alone, job) for job in jobs]
+    assert len(set(map(repr, expected))) > 24
+    shared, barrier, before = Steering(toy.pipeline, controls, images), Barrier(16), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads change places much more often than they do otherwise
+    try:
+        with ThreadPoolExecutor(16, initializer=barrier.wait) as pool:
+            assert list(pool.map(lambda job: asked(shared, job), jobs)) == expected
+    finally:
+        sys.setswitchinterval(before)
 
 
 BLACK = Image.new("RGB", (9, 7))

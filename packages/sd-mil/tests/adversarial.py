@@ -55,7 +55,8 @@ class Draw:
         return np.int32(self.integer(-max(rank, 1), max(rank, 1) - 1))
 
     def axes(self, rank):
-        chosen = self.random.sample(range(rank), self.random.randint(min(1, rank), rank))
+        least = 0 if self.rare(0.05) else min(1, rank)
+        chosen = self.random.sample(range(rank), self.random.randint(least, rank))
         chosen = [one - rank if self.rare(0.3) else one for one in chosen]
         return np.array([self.random.choice(HOSTILE) if self.rare(0.05) else one for one in chosen], np.int32)
 
@@ -180,6 +181,7 @@ def _shaped(draw):
         draw.random.shuffle(factors)
         while len(factors) > 1 and draw.rare(0.4):
             factors.append(factors.pop() * factors.pop())
+        factors = [*factors, 1][draw.random.choice((0, 0, 0, 1)) :] if draw.rare(0.2) else factors
         factors = [0 if draw.rare(0.15) else one for one in factors]
         factors = [-1 if draw.rare(0.1) else one for one in factors]
         draw.give(
@@ -498,6 +500,9 @@ def _recurrent(draw):
             f"{name}_back": shapes[name] for name in ("weight_ih", "weight_hh", "bias") if name in shapes
         }
     shapes = {name: draw.shape(len(shape)) if draw.rare(0.04) else shape for name, shape in shapes.items()}
+    for name in ("initial_h", "initial_c"):
+        if name in shapes and draw.rare(0.05):
+            shapes[name] = (draw.random.randint(1, 5), *shapes[name][1:])
     draw.give(**{name: draw.floats(shape) / 4 for name, shape in shapes.items()})
     draw.give(
         direction="bidirectional" if both else draw.random.choice(("forward", "reverse")),
@@ -589,7 +594,7 @@ def program(seed):
         given = []
         for place, one in enumerate(value if isinstance(value, tuple) else (value,)):
             tensor = name in _TENSORS or (name in ("indices", "input", "lengths") and draw.rare(0.7))
-            chance = 0.85 if tensor else 0.06
+            chance = 0.85 if tensor else 0.4 if name in ("initial_h", "initial_c", "shape", "end") else 0.06
             if isinstance(one, str) or not draw.rare(chance):
                 given.append(graphs.tensor(one))
                 continue

@@ -268,22 +268,81 @@ def test_sizes_of_inputs_are_bounded_before_anything_is_allocated(kind):
             compiled.run(arrays)
 
 
-def test_sizes_that_follow_from_values_are_bounded_by_what_they_are_parts_of():
-    from sd_mil.engines.portable import compile_program
-
-    end = graphs.tensor(np.array([False, True]))
-    side = {"begin": graphs.tensor(np.int32([0, 0])), "end": "n", "end_mask": end}
+def outer(first, second, before=(), **inputs):
+    """The largest of a table of sums of what ``before`` computes: n elements make a table of n²."""
     operations = [
-        graphs.call("slice_by_index", "a", ("fp32", None, 1), x="x", **side),
-        graphs.call("transpose", "b", ("fp32", 1, None), x="a", perm=graphs.tensor(np.int32([1, 0]))),
-        graphs.call("mul", "m", ("fp32", None, None), x="a", y="b"),
+        *before,
+        graphs.call("add", "m", ("fp32", None, None), x=first, y=second),
         graphs.call("reduce_max", "z", ("fp32",), x="m", axes=graphs.tensor(np.int32([0, 1]))),
     ]
-    compiled = compile_program(graphs.program({"x": ("fp32", None, 1), "n": ("int32", 2)}, operations, ["z"]))
-    ends = np.int32([2, 1])
-    assert compiled.run({"x": np.ones((5, 1), np.float32), "n": ends})["z"] == 1
-    with pytest.raises(PackageError, match="at most 1073741824 elements of mul 'm'"):
-        compiled.run({"x": np.ones((1 << 16, 1), np.float32), "n": ends})
+    return graphs.program(inputs, operations, ["z"])
+
+
+def sides(kind):
+    """The sums of a column ``a`` and a row ``b``, of the sizes ``s`` and ``t``."""
+    whole, zeros = ("fp32", None, None), graphs.tensor(np.int32([0, 0]))
+    if kind == "slices":
+        steps = [
+            graphs.call("slice_by_index", "a", whole, x="x", begin=zeros, end="s"),
+            graphs.call("slice_by_index", "b", whole, x="y", begin=zeros, end="t"),
+        ]
+        return outer(
+            "a", "b", steps, x=("fp32", None, 1), y=("fp32", 1, None), s=("int32", 2), t=("int32", 2)
+        )
+    steps = []
+    if kind == "data":
+        as_int = graphs.tensor("int32")
+        steps = [graphs.call("cast", f"{one}_", ("int32", 2), x=one, dtype=as_int) for one in "st"]
+    shapes = ("s_", "t_") if kind == "data" else ("s", "t")
+    steps += [
+        graphs.call("reshape", name, whole, x="x", shape=shape)
+        for name, shape in zip("ab", shapes, strict=True)
+    ]
+    sizes = ("fp32" if kind == "data" else "int32", 2)
+    return outer("a", "b", steps, x=("fp32", None), s=sizes, t=sizes)
+
+
+@pytest.mark.parametrize("kind", ["inputs", "data", "slices"])
+def test_sizes_that_follow_from_values_are_bounded(kind):
+    """Values of small inputs are looked at, as are the sizes of what numpy computed before."""
+    from sd_mil.engines.portable import compile_program
+
+    made = sides(kind)
+    compiled = compile_program(made)
+    number = np.float32 if kind == "data" else np.int32
+    for count in (3, 1 << 16, 5, 1 << 16, 3):
+        x = np.ones(count, np.float32) if kind != "slices" else np.ones((count, 1), np.float32)
+        arrays = {"x": x, "s": number([count, 1]), "t": number([1, count])}
+        arrays |= {"y": np.ones((1, count), np.float32)} if kind == "slices" else {}
+        if count < 9:
+            assert compiled.run(arrays)["z"] == 2
+            continue
+        for engine in (compiled, compile_reference(made)):
+            with pytest.raises(PackageError, match=r"1073741824 elements"):
+                engine.run(arrays)
+
+
+def test_other_values_for_the_same_shapes():
+    """[n, 1] and [1, n] of the same n numbers: what was said of one target does not hold for another."""
+    from sd_mil.engines.portable import compile_program
+
+    compiled = compile_program(sides("inputs"))
+    x, count = np.ones(1 << 16, np.float32), 1 << 16
+    flat, tall = np.int32([1, count]), np.int32([count, 1])
+    assert compiled.run({"x": x, "s": flat, "t": flat})["z"] == 2
+    with pytest.raises(PackageError, match="at most 1073741824 elements of add 'm'"):
+        compiled.run({"x": x, "s": flat, "t": tall})
+    assert compiled.run({"x": x, "s": tall, "t": tall})["z"] == 2
+
+
+def test_what_may_be_too_large_and_is_not_is_computed():
+    """A part of which OpenVINO only knows that it is at most the whole."""
+    from sd_mil.engines.portable import compile_program
+
+    compiled = compile_program(sides("slices"))
+    count = 1 << 16
+    arrays = {"x": np.ones((count, 1), np.float32), "y": np.ones((1, count), np.float32)}
+    assert compiled.run({**arrays, "s": np.int32([2, 1]), "t": np.int32([1, 3])})["z"] == 2
 
 
 def test_shapes_are_carried_through_once():
@@ -292,10 +351,82 @@ def test_shapes_are_carried_through_once():
 
     operation = graphs.call("add", "z", ("fp32", None, 4), x="x", y=graphs.tensor(np.ones(4, np.float32)))
     translated = translate_program(graphs.program({"x": ("fp32", None, 4)}, [operation], ["z"]))
-    check = SizeCheck(translated.model, translated.sized)
-    check.check(((3, 4),))
-    check.check(((5, 4),))
-    check.check(((3, 4),))
+    check = SizeCheck(translated.model, translated.sized, translated.sizing)
+    for count in (3, 5, 3):
+        check.check([np.zeros((count, 4), np.float32)])
     assert translated.model.input(0).shape == [5, 4]
     fixed = translate_program(graphs.program({"x": ("fp32", 2, 4)}, [operation], ["z"]))
     assert fixed.sized == ()
+
+
+_NO = graphs.tensor(np.False_)
+#: Of [n, 1] and [1, n], or what stands for them: operations that make [n, n] of it.
+GROWING = {
+    "add": {"x": "x", "y": "y"},
+    "less": {"x": "x", "y": "y"},
+    "select": {"cond": "b", "a": "x", "b": "y"},
+    "clip": {"x": "x", "alpha": "y", "beta": "y"},
+    "matmul": {"x": "x", "y": "y", "transpose_x": _NO, "transpose_y": _NO},
+    "linear": {"x": "x", "weight": "x"},
+    "gather": {"x": "x", "indices": "rows", "axis": graphs.tensor(np.int32(1))},
+    "gather_nd": {"x": "y", "indices": "places"},
+    "gather_along_axis": {"x": "x", "indices": "rows", "axis": graphs.tensor(np.int32(1))},
+    "scatter": {"data": "y", "indices": "i", "updates": "x", "axis": graphs.tensor(np.int32(0))},
+    "quantize": {"input": "x", "scale": "y", "output_dtype": graphs.tensor("int8")},
+    "dequantize": {"input": "q", "scale": "y"},
+    "random_normal": {"shape": "sizes"},
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+def test_the_reference_engine_looks_at_sizes_that_are_not_declared(kind, monkeypatch):
+    """Before numpy allocates: what is traced stays far below a table of 1000 x 1000."""
+    import tracemalloc
+
+    from sd_mil.ir import limits
+
+    monkeypatch.setattr(limits, "MAX_COMPUTED_ELEMENTS", 10_000)
+    monkeypatch.setattr(limits, "MAX_DECLARED_BYTES", 40_000)
+    n = 1000
+    arrays = {
+        "x": np.ones((n, 1), np.float32),
+        "y": np.ones((1, n), np.float32),
+        "b": np.ones((n, 1), bool),
+        "q": np.ones((n, 1), np.int8),
+        "i": np.zeros(n, np.int32),
+        "rows": np.zeros((1, n), np.int32),
+        "places": np.zeros((n, 1), np.int32),
+        "sizes": np.int32([n, n]),
+    }
+    used = [one for one in GROWING[kind].values() if isinstance(one, str)]
+    inputs = {
+        name: (graphs._MIL_NAMES[arrays[name].dtype], *[None] * arrays[name].ndim)
+        if name != "sizes"
+        else ("int32", 2)
+        for name in used
+    }
+    dtype = {"less": "bool", "quantize": "int8"}.get(kind, "fp32")
+    operation = graphs.call(kind, "z", (dtype, None, None), **GROWING[kind])
+    compiled = compile_reference(graphs.program(inputs, [operation], ["z"]))
+    tracemalloc.start()
+    try:
+        with pytest.raises(PackageError, match="more than 10000 elements, in shape"):
+            compiled.run({name: arrays[name] for name in used})
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_loops_that_double_what_they_carry(monkeypatch):
+    """A list of values that become one tensor."""
+    from sd_mil.ir import limits
+
+    monkeypatch.setattr(limits, "MAX_COMPUTED_ELEMENTS", 10_000)
+    operations = []
+    for step in range(20):
+        name = f"x{step - 1}" if step else "x"
+        axis = graphs.tensor(np.int32(0))
+        operations.append(graphs.call("concat", f"x{step}", ("fp32", None), values=(name, name), axis=axis))
+    made = graphs.program({"x": ("fp32", None)}, operations, ["x19"])
+    with pytest.raises(PackageError, match=r"named 'x13'.*more than 10000 elements"):
+        compile_reference(made).run({"x": np.ones(1, np.float32)})

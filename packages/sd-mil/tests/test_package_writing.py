@@ -1,8 +1,11 @@
+import importlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import mil_graphs as graphs
 import numpy as np
@@ -82,6 +85,53 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
             (quick / "a").touch()
         assert slow.is_dir()
     assert [path.name for path in tmp_path.rglob("*")] == ["model.mlpackage", "a"]
+
+
+class Msvcrt:
+    """What Windows has instead of ``fcntl``: it locks files, and only those."""
+
+    LK_NBLCK = 2
+
+    def __init__(self):
+        self.fcntl = importlib.import_module("fcntl")
+
+    def locking(self, descriptor, mode, count):
+        assert stat.S_ISREG(os.fstat(descriptor).st_mode)
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        self.fcntl.flock(descriptor, self.fcntl.LOCK_EX | self.fcntl.LOCK_NB)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
+def test_windows_holds_and_sweeps_too(tmp_path, monkeypatch):
+    """Of two packages being written each stays; of a killed process, folder and lock go."""
+    stand_in, rename = Msvcrt(), Path.rename
+    monkeypatch.setitem(sys.modules, "msvcrt", stand_in)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+
+    def strict(self, target):
+        held = [os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")]
+        if any(Path(one).is_relative_to(self) for one in held):
+            raise PermissionError(f"in use: {self}")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", strict)
+    with pytest.raises(ZeroDivisionError), appearing(tmp_path / "a"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with appearing(tmp_path / "a") as first:
+        left = first.with_name(f".{first.name.split('.')[1]}.0123abcd.partial")
+        left.mkdir()
+        left.with_name(f"{left.name}.lock").touch()
+        with appearing(tmp_path / "b"):
+            pass
+        with ExitStack() as stack:
+            stack.enter_context(pytest.raises(ZeroDivisionError))
+            second = stack.enter_context(appearing(tmp_path / "a"))
+            assert not left.exists()
+            assert first.is_dir()
+            raise ZeroDivisionError
+        assert not second.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_coremltools_reads_what_is_written(tmp_path):

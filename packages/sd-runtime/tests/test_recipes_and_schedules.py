@@ -29,6 +29,10 @@ LORAS = [
     ("latent-consistency/lcm-lora-sdv1-5/pytorch_lora_weights.safetensors", "lcm-lora"),
     ("dmd2_sdxl_4step_lora_fp16.safetensors", "dmd2-4"),
     ("h1t/TCD-SD15-LoRA/pytorch_lora_weights.safetensors", "tcd"),
+    ("lcm-lora-sdv1-5.safetensors", "lcm-lora"),
+    ("LCM_LoRA_sdv1-5.safetensors", "lcm-lora"),
+    ("TCD-SDXL-LoRA.safetensors", "tcd"),
+    ("sd-turbo-like.safetensors", None),
     ("not-hyper-sd15-4steps-lora.safetensors", None),
     ("pytorch_lora_weights.safetensors", None),
 ]
@@ -66,6 +70,30 @@ def test_the_recipe_of_a_published_lora(made_of: Any, lora: str, recipe: str | N
     assert made_of(lora, scale=0.0).settings("a").recipe is None
     plain = made_of(lora).settings("a", recipe="none")
     assert (plain.recipe, plain.scheduler, plain.guidance_scale) == (None, "ddim", 7.5)
+
+
+def stating(pipeline: Pipeline, recipe: str) -> Pipeline:
+    manifest = pipeline.bundle.manifest
+    model = dataclasses.replace(manifest.model, recipe=recipe)
+    bundle = dataclasses.replace(pipeline.bundle, manifest=dataclasses.replace(manifest, model=model))
+    return Pipeline(bundle, pipeline._open_model)
+
+
+def test_the_recipe_that_a_bundle_states(made_of: Any) -> None:
+    """It comes before what names say, and after what is asked for."""
+    stated = stating(made_of("Hyper-SD15-4steps-lora.safetensors"), "tcd")
+    settings = stated.settings("a")
+    assert (settings.recipe, settings.scheduler, settings.eta) == ("tcd", "tcd", 0.3)
+    assert stated.settings("a", recipe="lcm-lora").recipe == "lcm-lora"
+    assert stated.settings("a", recipe="none").recipe is None
+    assert stating(made_of("Hyper-SD15-4steps-lora.safetensors"), "none").settings("a").recipe is None
+
+
+def test_a_recipe_of_a_later_version(made_of: Any) -> None:
+    later = stating(made_of("x.safetensors"), "telepathy")
+    with pytest.raises(SettingsError, match=r"to ask for a recipe of lcm, .*, got 'telepathy': update"):
+        later.settings("a")
+    assert later.settings("a", recipe="none").scheduler == "ddim"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import json
 import runpy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,20 @@ def test_windows_hold_the_whole_prompt_in_order(
     assert windows[-1].truncated == whole.truncated
     filled = [end - 1 for end in ends]
     assert all(after == 0 or before == room for before, after in itertools.pairwise(filled))
+
+
+@pytest.mark.parametrize("way", ["encode", "windows", "weighted_windows"])
+def test_what_one_thread_reads_all_read(way: str, tmp_path: Path) -> None:
+    """One tokenizer, in its first use: prompts of other lengths, truncation and weights at once."""
+    prompts = [f"{'cat ' * count}, (cat:1.{count}) ca{count}" for count in range(16)]
+
+    def read(tokenizer: ClipTokenizer, prompt: str) -> object:
+        return (
+            tokenizer.encode(prompt) if way == "encode" else list(getattr(tokenizer, way)(prompt, count=30))
+        )
+
+    expected = [read(ClipTokenizer.from_folder(write(tmp_path)), prompt) for prompt in prompts]
+    assert len(set(map(repr, expected))) == len(prompts)
+    shared, barrier = ClipTokenizer.from_folder(tmp_path), threading.Barrier(16)
+    with ThreadPoolExecutor(16, initializer=barrier.wait) as pool:
+        assert list(pool.map(lambda prompt: read(shared, prompt), prompts * 8)) == expected * 8

@@ -11,9 +11,9 @@ import click
 from sdc.sampling_options import options
 
 if TYPE_CHECKING:
-    from sd_bundle import Bundle, ComputeUnit
+    from sd_bundle import ComputeUnit
     from sd_mil.engines import Engine
-    from sd_runtime import Precision
+    from sd_runtime import Pipeline, Precision
 
 #: Python's names of compute units by Swift's.
 _SWIFT_UNITS: Final[Mapping[str, ComputeUnit]] = {
@@ -89,9 +89,10 @@ def engine_on(engine: str, precision: Precision | None, compute_unit: ComputeUni
 
 
 def check_bundle(
-    bundle: Bundle, *, model_version: str | None, model_sources: str | None, unet_batch_one: bool
+    pipeline: Pipeline, *, model_version: str | None, model_sources: str | None, unet_batch_one: bool
 ) -> None:
     """Refuse a bundle that is not what the options say."""
+    bundle = pipeline.bundle
     model = bundle.manifest.model
     if model_version not in (None, model.identifier):
         raise click.UsageError(
@@ -101,10 +102,10 @@ def check_bundle(
     for package in (package for part in bundle.manifest.components for package in part.packages):
         if not package.endswith(suffix):
             raise click.UsageError(f"expected {suffix} alone, as --model-sources says, got {package}")
-    (sample, *_) = (port for port in bundle.only("denoiser").inputs if port.name == "sample")
-    if unet_batch_one and sample.shape[0] != 1:
+    batches = dict.fromkeys(form.batch for form in pipeline.forms)
+    if unet_batch_one and list(batches) != [1]:
         raise click.UsageError(
-            f"expected a UNet of batch 1, as --unet-batch-one says, got {sample.shape[0]}: "
+            f"expected a UNet of batch 1, as --unet-batch-one says, got {', '.join(map(str, batches))}: "
             "convert it with --unet-batch-one"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -58,12 +58,13 @@ def verify_engine(bundle: Path, engine: Engine, *, min_psnr: float) -> Verificat
     opened.check_integrity()
     rows: list[OutputFidelity] = []
     arithmetic = ""
-    sizes = opened.manifest.model.sizes
-    for size in sizes:
-        at_size = opened.at_size(size.image)
-        for component, recorded in _recorded(at_size, portable):
-            found, arithmetic = _compared(at_size, component, recorded, engine)
-            rows += (_at(row, str(size.image)) for row in found) if len(sizes) > 1 else found
+    for narrowed in _each(opened):
+        for component, recorded in _recorded(narrowed, portable):
+            size, form = opened.component(component.name).told_apart(component.variant)
+            if (component.name, size, form) in {(row.component, row.size, row.form) for row in rows}:
+                continue  # one for all forms, which is there already
+            found, arithmetic = _compared(narrowed, component, recorded, engine)
+            rows += (replace(row, size=size, form=form) for row in found)
     return VerificationReport(bundle, "the portable engine", min_psnr, arithmetic, tuple(rows))
 
 
@@ -75,10 +76,11 @@ def left_out(bundle: Path, report: VerificationReport) -> list[str]:
     return [each.name for each in open_any(bundle, None).manifest.components if each.name not in compared]
 
 
-def _at(row: OutputFidelity, size: str) -> OutputFidelity:
-    from dataclasses import replace
-
-    return replace(row, size=size)
+def _each(bundle: Bundle) -> Iterator[Bundle]:
+    """The bundle in each size and form."""
+    for size in bundle.manifest.model.sizes:
+        for form in bundle.forms(size.image) or (None,):
+            yield bundle.at_size(size.image, form)
 
 
 def _recorded(bundle: Bundle, portable: Engine) -> Iterator[tuple[BundleComponent, _Recorded]]:

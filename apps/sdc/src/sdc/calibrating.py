@@ -218,14 +218,26 @@ _OVERHEAD: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
+class Measuring:
+    """Where packages are, by their names, and how many processes measure their weights."""
+
+    packages: Mapping[str, Path]
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Planning:
-    """Recipes for programs, by their packages' names, in ``model_bytes`` of files."""
+    """Recipes for programs, by their packages' names, in ``model_bytes`` of files.
+
+    ``measuring``: the noise of each weight is measured instead of expected.
+    """
 
     programs: Mapping[str, Program]
     selection: Selection
     calibration: Calibration | None
     model_bytes: int
     tell: Tell
+    measuring: Measuring | None = None
 
     def recipe(self, budget: Budget) -> tuple[Recipe, tuple[Plan, ...]]:
         """The recipe for a budget, and the plans that it is made of: for dB one for each package.
@@ -249,10 +261,26 @@ class Planning:
         return Recipe({name: scheme for plan in plans for name, scheme in plan.schemes.items()}), plans
 
     def _sensitivities(self, package: str) -> tuple[Sensitivity, ...]:
-        from sd_compress import optimal_palette, sensitivities, weights_of, widths_for
+        from sd_compress import (
+            measured_sensitivities,
+            optimal_palette,
+            sensitivities,
+            weights_of,
+            widths_for,
+        )
 
         program, known = self.programs[package], self.calibration
         found = {one.name: one for one in weights_of(program) if self.selection.has(one)}
+        if self.measuring is not None and known is not None:
+            return measured_sensitivities(
+                self.measuring.packages[package],
+                list(found),
+                known.measured[package],
+                schemes=widths_for(program),
+                assign=known.assign(),
+                jobs=self.measuring.jobs,
+                progress=lambda done, total: self.tell(f"weights of {package}", done, total),
+            )
         return sensitivities(
             tuple(found.values()),
             {} if known is None else known.hessians,

@@ -16,6 +16,7 @@ from sdc.calibrating import (
     Budget,
     Calibrating,
     Calibration,
+    Measuring,
     Planning,
     Tell,
     calibration_folder,
@@ -81,6 +82,17 @@ _OPTIONS = (
         help="What the statistics of a network's inputs may take; by default 2.5GB.",
     ),
     click.option(
+        "--sensitivities",
+        type=click.Choice(["expected", "measured"]),
+        help="What a budget goes by: noise that is expected of each weight (the default), or measured with "
+        "that weight alone compressed, which takes a run for each of its widths (with --calibrate).",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        help="Processes that measure; by default one for each core (with --sensitivities measured).",
+    ),
+    click.option(
         "--device",
         type=click.Choice(["cpu", "cuda"]),
         help="Calibrate with torch there; by default without torch (with --calibrate).",
@@ -105,6 +117,8 @@ class Wanted:
     folder: Path | None
     memory: float | None
     device: Device | None
+    measured: bool
+    jobs: int | None
     fitting: Fitting
 
     @classmethod
@@ -125,14 +139,21 @@ class Wanted:
             asked.pop("calibration_folder"),
             asked.pop("calibration_memory"),
             asked.pop("device"),
+            asked.pop("sensitivities") == "measured",
+            asked.pop("jobs"),
             Fitting.taken_from(asked),
         )
         wanted._check(is_bundle)
         return wanted
 
     def _check(self, is_bundle: bool) -> None:
+        if self.measured and self.budget is None:
+            raise click.UsageError("--sensitivities: it needs a budget, for which they are measured")
+        if self.jobs is not None and not self.measured:
+            raise click.UsageError("--jobs: it needs --sensitivities measured")
         if self.calibrate is None:
             given = {
+                "sensitivities": self.measured or None,
                 "calibration-folder": self.folder,
                 "calibration-memory": self.memory,
                 "device": self.device,
@@ -198,7 +219,12 @@ class Wanted:
             return work.recipe, ()
         files = [path for path in work.model.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files or [work.model])
-        planning = Planning(work.programs(), work.selection, calibration, size, work.tell)
+        measuring = None
+        if self.measured:
+            if work.target is not None:
+                raise click.UsageError("--sensitivities: measured of the model as it is, not with --target")
+            measuring = Measuring({path.name: path for path in work.packages}, self.jobs or -1)
+        planning = Planning(work.programs(), work.selection, calibration, size, work.tell, measuring)
         return planning.recipe(self.budget)
 
 

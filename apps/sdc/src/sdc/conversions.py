@@ -40,7 +40,7 @@ def print_conversion(report: ConversionReport) -> None:
     rows = table("component", "s", "size", "peak memory", "precision", "program")
     for part in report.components:
         rows.add_row(
-            _titled(part.name, part.sizes),
+            _titled(part.name, part.variants),
             f"{part.seconds:.1f}",
             size(part.bytes),
             size(part.peak_memory or 0),
@@ -58,9 +58,20 @@ def print_conversion(report: ConversionReport) -> None:
     )
 
 
-def _titled(name: str, sizes: Sequence[str]) -> str:
-    """``unet (512x512, 512x768)``; of one size just the name."""
-    return f"{name} ({', '.join(sizes)})" if len(sizes) > 1 else name
+def print_recipe(recipe: str, lora: str) -> None:
+    """What was made of a LoRA's name."""
+    from sdc.console import console
+
+    console().print(
+        f"recipe {recipe}, by the name of {lora}: `sdc generate` samples so; --recipe says otherwise",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _titled(name: str, variants: Sequence[str]) -> str:
+    """``unet (512x512; 512x768)``; of one just the name."""
+    return f"{name} ({'; '.join(variants)})" if variants else name
 
 
 def plan_facts(planned: Plan) -> dict[str, Any]:
@@ -70,6 +81,7 @@ def plan_facts(planned: Plan) -> dict[str, Any]:
             {
                 "name": part.name,
                 "size": part.size,
+                "form": part.form,
                 "package": part.package,
                 "bytes": part.package_bytes,
                 "precision": part.precision,
@@ -95,7 +107,7 @@ def print_plan(planned: Plan, options: ConversionOptions, output: Path) -> None:
     rows = table("component", "size", "precision", "program")
     for part in planned.components:
         rows.add_row(
-            part.name if part.size is None else f"{part.name} ({part.size})",
+            _titled(part.name, [text for text in (part.size, part.form) if text is not None]),
             size(part.package_bytes) if part.package_bytes else "shared",
             part.precision or "to be checked",
             "kept" if part.is_reused else "new",

@@ -21,6 +21,7 @@ OPTIONS = {
     "controlnet": "--convert-controlnet",
     "t2i_adapter": "--convert-t2i-adapter",
     "image_projection": "--ip-adapter",
+    "preview_decoder": "--preview-vae",
 }
 
 network_options = options(
@@ -31,6 +32,13 @@ network_options = options(
         metavar="NET ...",
         help="ControlNets beside the checkpoint: a folder, .safetensors file or hub id each. The UNet needs "
         "--unet-support-controlnet.",
+    ),
+    click.option(
+        "--union-hints",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="How many hints a union ControlNet among them takes at once.",
     ),
     click.option(
         OPTIONS["t2i_adapter"],
@@ -51,6 +59,11 @@ network_options = options(
         metavar="FOLDER|ID",
         help="The CLIP vision model of the IP-Adapters; by default image_encoder beside the first of them.",
     ),
+    click.option(
+        OPTIONS["preview_decoder"],
+        metavar="VAE",
+        help="A tiny VAE (TAESD) whose decoder shows how far a picture is: a folder, file or hub id.",
+    ),
 )
 
 
@@ -59,23 +72,25 @@ def open_with_networks(
     source: dict[str, Any],
     *,
     controlnets: Sequence[str],
+    union_hints: int,
     adapters: Sequence[str],
     ip_adapters: Sequence[str],
     image_encoder: str | None,
+    preview_vae: str | None,
     components: Collection[str] | None = None,
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
     """The checkpoint that the options say, with what they name beside it, and the kinds of all of them.
 
     ``components``: those of the checkpoint or of what is beside it; None is all.
     """
-    from sd_convert import KINDS
+    from sd_convert import KINDS, with_preview_vae
 
     if image_encoder is not None and not ip_adapters:
         raise click.UsageError("expected --ip-adapter with --image-encoder, got none")
-    if not controlnets and not adapters and not ip_adapters:
+    if union_hints > 1 and not controlnets:
+        raise click.UsageError("expected --convert-controlnet with --union-hints, got none")
+    if not controlnets and not adapters and not ip_adapters and preview_vae is None:
         return open_checkpoint(checkpoint, source, components=components), KINDS
-    from sd_controlnet.conversion import with_controlnets, with_ip_adapters, with_t2i_adapters
-
     own = [kind.name for kind in KINDS]
     # the config of the UNet is always needed, and its weights are opened, not read
     chosen = None if components is None else [name for name in components if name in own] or ["unet"]
@@ -83,7 +98,14 @@ def open_with_networks(
         chosen.append("unet")
     opened = open_checkpoint(checkpoint, source, components=chosen)
     offline = {"local_files_only": source["offline"]}
-    opened, kinds = with_controlnets(opened, controlnets, **offline)
+    previews: tuple[ComponentKind, ...] = ()
+    if preview_vae is not None:
+        opened, previews = with_preview_vae(opened, preview_vae, **offline)
+    if not controlnets and not adapters and not ip_adapters:
+        return opened, (*KINDS, *previews)
+    from sd_controlnet.conversion import with_controlnets, with_ip_adapters, with_t2i_adapters
+
+    opened, kinds = with_controlnets(opened, controlnets, union_hints=union_hints, **offline)
     opened, more = with_t2i_adapters(opened, adapters, **offline)
     opened, images = with_ip_adapters(opened, ip_adapters, image_encoder, **offline)
-    return opened, (*KINDS, *kinds, *more, *images)
+    return opened, (*KINDS, *previews, *kinds, *more, *images)

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from sdc import recipe_option
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -83,12 +85,6 @@ def _guidance_methods() -> Sequence[str]:
     return tuple(GUIDANCE)
 
 
-def _recipes() -> Sequence[str]:
-    from sd_runtime import NO_RECIPE, RECIPES
-
-    return (*RECIPES, NO_RECIPE)
-
-
 sampling_options = options(
     click.option("--negative-prompt", default="", help="What not to draw."),
     click.option(
@@ -148,8 +144,14 @@ sampling_options = options(
     ),
     click.option("--guidance-end", type=float, help="... and up to which."),
     click.option(
+        "--measure-guidance",
+        is_flag=True,
+        help="With these two: draw each picture with guidance in all steps, too, and say how far apart they "
+        "are, in dB, and what time was saved.",
+    ),
+    click.option(
         "--recipe",
-        type=NameOf("recipe", _recipes),
+        type=NameOf("recipe", recipe_option.names),
         help="How a model for few steps wants to be sampled: what is not stated itself. By default what the "
         "bundle asks for.",
     ),

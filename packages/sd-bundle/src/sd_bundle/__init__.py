@@ -2,6 +2,7 @@
 
 from sd_bundle.components import (
     SIZED_ROLES,
+    STEERING,
     AttentionImplementation,
     BundleComponent,
     Chunk,
@@ -9,6 +10,7 @@ from sd_bundle.components import (
     CompressionMethod,
     ComputeUnit,
     Dtype,
+    Form,
     PortSpec,
     Role,
     Variant,
@@ -58,6 +60,7 @@ from sd_bundle.writer import Draft, new_bundle
 
 __all__ = [
     "SIZED_ROLES",
+    "STEERING",
     "AddedEmbedding",
     "Architecture",
     "AttentionImplementation",
@@ -78,6 +81,7 @@ __all__ = [
     "Family",
     "FileHashes",
     "FileRecord",
+    "Form",
     "HiddenStates",
     "ImageSize",
     "IntegrityError",

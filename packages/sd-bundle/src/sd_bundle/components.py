@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 from sd_bundle.errors import ManifestError, UnsupportedBundleError
@@ -16,6 +17,7 @@ Role: TypeAlias = Literal[
     "text_encoder",
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "safety_checker",
     "controlnet",
@@ -32,9 +34,19 @@ Dtype: TypeAlias = Literal["float16", "float32", "int32"]
 SIZED_ROLES: Final[tuple[Role, ...]] = (
     "denoiser",
     "image_decoder",
+    "preview_decoder",
     "image_encoder",
     "controlnet",
     "t2i_adapter",
+)
+
+#: How the names of a denoiser's inputs begin, by the role of the networks that give them.
+STEERING: Final[Mapping[Role, str]] = MappingProxyType(
+    {
+        "controlnet": "additional_residual_",
+        "t2i_adapter": "adapter_res_samples_",
+        "image_projection": "ip_hidden_states_",
+    }
 )
 
 _MOST_BITS: Final = 32
@@ -83,6 +95,28 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How a network is called, beside the size of the picture: what tells variants of one size apart.
+
+    ``batch``: rows of ``sample``; ``tokens``: of ``encoder_hidden_states``; None of networks without.
+    ``takes``: the roles of the networks whose outputs it has inputs for, such as ``controlnet``.
+    """
+
+    batch: int | None
+    tokens: int | None
+    takes: tuple[Role, ...] = ()
+
+    def __str__(self) -> str:
+        """``batch 2, 77 tokens, with controlnet``."""
+        parts = (
+            None if self.batch is None else f"batch {self.batch}",
+            None if self.tokens is None else f"{self.tokens} tokens",
+            f"with {' and '.join(self.takes)}" if self.takes else None,
+        )
+        return ", ".join(part for part in parts if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """A whole network: chunks that run in their order, each fed by name from inputs and earlier chunks.
 
@@ -120,6 +154,18 @@ class Variant:
                 if port.name not in returned:
                     taken.setdefault(port.name, port)
         return tuple(taken.values())
+
+    @property
+    def form(self) -> Form:
+        """How it is called, as its inputs say."""
+        shapes = {port.name: port.shape for port in self.inputs}
+        sample, attended = shapes.get("sample", ()), shapes.get("encoder_hidden_states", ())
+        takes = (role for role, start in STEERING.items() if any(name.startswith(start) for name in shapes))
+        return Form(sample[0] if sample else None, attended[-1] if attended else None, tuple(takes))
+
+    def __str__(self) -> str:
+        """Size and form: ``512x768, batch 2, 77 tokens``."""
+        return ", ".join(text for text in (str(self.size or ""), str(self.form)) if text)
 
     @property
     def outputs(self) -> tuple[PortSpec, ...]:
@@ -160,7 +206,8 @@ class BundleComponent:
     """One network of the bundle: what it is for, and the packages that it is made of.
 
     ``name`` is the ecosystem's (``unet``); ``role`` is what the pipeline looks for. ``variants`` has one for
-    each picture size, or a single one. ``attention_implementation`` is None for networks whose attention was
+    each picture size, or a single one; several of one size have different forms, and the first is taken where
+    none is asked for. ``attention_implementation`` is None for networks whose attention was
     left as it was, ``compression`` for weights that were.
     """
 
@@ -182,7 +229,7 @@ class BundleComponent:
             if (variant.size is not None) != is_sized:
                 expected = f"{'a size' if is_sized else 'null'} for the role {self.role}"
                 raise ManifestError(f"$.variants[{index}].size", expected, variant.size)
-        check_unique((str(variant.size) for variant in self.variants), "$.variants")
+        check_unique((str(variant) for variant in self.variants), "$.variants")
         if not _TARGET.fullmatch(self.deployment_target):
             raise ManifestError("$.deployment_target", "a system such as 'macOS13'", self.deployment_target)
 
@@ -220,6 +267,18 @@ class BundleComponent:
         return tuple(dict.fromkeys(chunk.package for chunk in chunks))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells each variant from the others: the size (``512x768``), the form, or both; "" of one."""
+        told = (self.told_apart(variant) for variant in self.variants)
+        return tuple(", ".join(text for text in each if text is not None) for each in told)
+
+    def told_apart(self, variant: Variant) -> tuple[str | None, str | None]:
+        """Its size and its form; each None where all variants have the same, the form where sizes do."""
+        sizes = {each.size for each in self.variants}
+        has_forms = len(sizes) < len(self.variants)
+        return str(variant.size) if len(sizes) > 1 else None, str(variant.form) if has_forms else None
+
+    @property
     def variant(self) -> Variant:
         """The only one.
 
@@ -227,9 +286,9 @@ class BundleComponent:
             UnsupportedBundleError: there are several; :meth:`Bundle.at_size` chooses.
         """
         if len(self.variants) > 1:
-            sizes = ", ".join(str(variant.size) for variant in self.variants)
+            have = "; ".join(self.labels)
             raise UnsupportedBundleError(
-                f"{self.name}: expected one picture size, got {sizes}: choose it with Bundle.at_size"
+                f"{self.name}: expected one variant, got several ({have}): choose with Bundle.at_size"
             )
         return self.variants[0]
 

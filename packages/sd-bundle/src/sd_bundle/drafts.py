@@ -2,18 +2,20 @@
 
 A draft is ``.NAME.xxxxxxxx.partial`` in the folder of ``NAME``, on the same file system, so that it can be
 renamed; where ``NAME`` is long, a hash stands for it, since file systems end names at 255 bytes or earlier. A
-draft is locked for as long as its process lives. Whoever gets the lock of another's draft therefore knows
-that nobody works on it any more, and the next one that writes ``NAME`` clears it away.
+draft is locked for as long as its process lives, on Windows by an empty file beside it. Whoever gets the lock
+of another's draft therefore knows that nobody works on it any more, and the next one that writes ``NAME``
+clears it away.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -154,14 +156,42 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[bool]:
     """Hold the lock of a file or folder, or say false: somebody else does, or there are no locks here."""
     try:
         import fcntl
-    except ImportError:  # Windows
-        yield False
+    except ImportError:
+        with _locked_beside(path, wait=wait) as is_ours:
+            yield is_ours
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO of that name must not hold us
     try:
         yield _lock(fcntl, descriptor, wait)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _locked_beside(path: Path, *, wait: bool) -> Iterator[bool]:
+    """As :func:`locked` on Windows, which locks files only: an empty one beside ``path``, gone with the lock.
+
+    A folder with an open file could not be renamed there, so it cannot be one inside.
+    """
+    try:
+        msvcrt: Any = importlib.import_module("msvcrt")
+    except ImportError:  # no locks at all
+        yield False
+        return
+    os.lstat(path)  # what is gone is not locked
+    beside, is_ours = path.with_name(f"{path.name}.lock"), True
+    descriptor = os.open(beside, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except OSError:
+            is_ours = False
+        yield is_ours
+    finally:
+        os.close(descriptor)
+        if is_ours:
+            with suppress(OSError):  # somebody has opened it, and removes it then
+                beside.unlink()
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -137,7 +137,8 @@ class ModelFacts:
     ``identifier`` is the model version as the checkpoint's owner writes it. ``scheduler`` is the file that
     holds the noise schedule (diffusers' ``scheduler_config.json``). ``sizes`` are those of the pictures, the
     first one drawn where none is asked for. ``text_encoders`` are in the order in which their hidden states
-    are joined; the pooled embedding is the last one's.
+    are joined; the pooled embedding is the last one's. ``recipe`` is how a model that was distilled to draw
+    in a few steps wants to be sampled, by a name that who draws knows; None where nobody said.
     """
 
     identifier: str
@@ -150,6 +151,7 @@ class ModelFacts:
     vae: VaeFacts
     text_encoders: tuple[TextEncoding, ...]
     conditioning: ConditioningFacts
+    recipe: str | None = None
 
     @property
     def image(self) -> ImageSize:
@@ -180,6 +182,8 @@ class ModelFacts:
         """Refuse an empty identifier, paths out of the bundle, and sizes that are none or of two models."""
         check_filled(self.identifier, "$.identifier")
         check_relative(self.scheduler, "$.scheduler")
+        if self.recipe is not None:
+            check_filled(self.recipe, "$.recipe")
         if not self.sizes:
             raise ManifestError("$.sizes", "at least one size", ())
         check_unique((str(size.image) for size in self.sizes), "$.sizes")

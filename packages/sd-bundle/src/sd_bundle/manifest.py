@@ -16,9 +16,10 @@ from sd_bundle.provenance import FileRecord, Provenance
 from sd_bundle.rules import check_unique
 from sd_bundle.schema import Json, decode, encode, parse_json
 from sd_bundle.version1 import upgrade, where_in_version_1
+from sd_bundle.version2 import upgrade as upgrade_version_2
 
 FORMAT: Final = "sd-bundle"
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Manifest:
     """The whole of ``manifest.json``. ``files`` lists every file but ``manifest.json`` itself."""
 
     format: Literal["sd-bundle"]
-    version: Literal[2]
+    version: Literal[3]
     model: ModelFacts
     components: tuple[BundleComponent, ...]
     provenance: Provenance
@@ -132,7 +133,7 @@ def _check_conditioning(
 
 
 def parse_manifest(text: str) -> Manifest:
-    """The manifest in ``text``, of version 2 or 1; both give the same value.
+    """The manifest in ``text``, of version 3, 2 or 1; all give the same value.
 
     Raises:
         ManifestError: not JSON, another format or a later version, or a rule of FORMAT.md broken.
@@ -141,7 +142,9 @@ def parse_manifest(text: str) -> Manifest:
     version = _version(document) if isinstance(document, dict) else VERSION
     if version == VERSION:
         return decode(Manifest, document)
-    upgraded = upgrade(document)
+    if version == 2:
+        return decode(Manifest, upgrade_version_2(document))
+    upgraded = upgrade_version_2(upgrade(document))
     try:
         return decode(Manifest, upgraded)
     except ManifestError as error:
@@ -156,7 +159,7 @@ def _version(document: Mapping[str, Json]) -> int:
     if type(version) is not int or not 1 <= version <= VERSION:
         is_later = type(version) is int and version > VERSION
         hint = "; this bundle was written by a newer sdc: update to read it" if is_later else ""
-        raise ManifestError("$.version", f"1 or {VERSION}, which this sd-bundle reads{hint}", version)
+        raise ManifestError("$.version", f"1, 2 or {VERSION}, which this sd-bundle reads{hint}", version)
     return version
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sd_bundle.components import BundleComponent, Role
+from sd_bundle.components import BundleComponent, Form, Role, Variant
 from sd_bundle.errors import BundleError, IntegrityError, Literally, ManifestError, MissingComponentError
 from sd_bundle.facts import ImageSize
 from sd_bundle.hashes import FileHashes, remembered_hashes
@@ -67,8 +67,11 @@ class Bundle:
         have = ", ".join(c.name for c in self.manifest.components) or "none"
         raise MissingComponentError(f"expected a component {name!r} in {self.path}, which has: {have}")
 
-    def at_size(self, size: ImageSize | None = None) -> Bundle:
+    def at_size(self, size: ImageSize | None = None, form: Form | None = None) -> Bundle:
         """The same bundle as if it had but the pictures of ``size``; None is the model's first size.
+
+        Of the variants of that size, each network has the one of ``form``, or that which is most like it; by
+        default the first.
 
         Raises:
             MissingComponentError: the model does not draw that size.
@@ -78,12 +81,18 @@ class Bundle:
         if not chosen:
             have = ", ".join(str(each.image) for each in sizes)
             raise MissingComponentError(f"expected a picture size of {self.path} ({have}), got {size}")
-        if len(sizes) == 1:
+        if len(sizes) == 1 and all(len(component.variants) == 1 for component in self.manifest.components):
             return self
         model = replace(self.manifest.model, sizes=tuple(chosen))
-        components = (_at_size(component, chosen[0].image) for component in self.manifest.components)
+        components = (_at_size(component, chosen[0].image, form) for component in self.manifest.components)
         kept = tuple(component for component in components if component is not None)
         return replace(self, manifest=replace(self.manifest, model=model, components=kept))
+
+    def forms(self, size: ImageSize | None = None) -> tuple[Form, ...]:
+        """The forms that the denoiser has for pictures of ``size``, None the model's first; possibly none."""
+        wanted = size or self.manifest.model.image
+        denoisers = self.components("denoiser")
+        return tuple(v.form for each in denoisers for v in each.variants if v.size in (None, wanted))
 
     def package(self, component: BundleComponent) -> Path:
         """The ``.mlpackage`` folder of ``component``, which has but one.
@@ -164,10 +173,18 @@ class Bundle:
                 raise IntegrityError(f"{path}: expected sha256 {expected}, got {got}; copy it again")
 
 
-def _at_size(component: BundleComponent, size: ImageSize) -> BundleComponent | None:
-    """``component`` for pictures of one size; None if it has no network for those."""
-    variants = tuple(variant for variant in component.variants if variant.size in (None, size))
-    return replace(component, variants=variants) if variants else None
+def _at_size(component: BundleComponent, size: ImageSize, form: Form | None) -> BundleComponent | None:
+    """``component`` for pictures of one size, in one form; None if it has no network for those."""
+    variants = [variant for variant in component.variants if variant.size in (None, size)]
+    if not variants:
+        return None
+    if form is None:
+        return replace(component, variants=(variants[0],))
+
+    def likeness(variant: Variant) -> tuple[bool, ...]:
+        return variant.form == form, variant.form.tokens == form.tokens, variant.form.batch == form.batch
+
+    return replace(component, variants=(max(variants, key=likeness),))  # of equals, the first
 
 
 def _as_meant(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -110,5 +110,5 @@ def _without(members: dict[str, Json], *names: str) -> dict[str, Json]:
 
 
 def where_in_version_1(where: str) -> str:
-    """A JSON path of version 2 as the document of version 1 has it."""
+    """A JSON path of later versions as the document of version 1 has it."""
     return _NEW_LEVELS.sub("", where)

@@ -25,6 +25,7 @@ from .errors import (
 )
 from .granularity import Granularity, PerBlock, PerChannel, PerGroupedChannel, PerTensor
 from .input_noise import AS_ASKED, FittedActivations, InputNoise, fit_activations, input_noises
+from .measured import measured_sensitivities
 from .packages import (
     COMPRESSED_ROLES,
     BundleReport,
@@ -129,6 +130,7 @@ __all__ = [
     "format_recipe",
     "input_noises",
     "measure_gains",
+    "measured_sensitivities",
     "optimal_palette",
     "palettize",
     "parse_apple_recipe",

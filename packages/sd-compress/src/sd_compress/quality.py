@@ -12,6 +12,7 @@ from sd_mil.engines import OpenVINO, ProgramEngine
 
 from .errors import BudgetError
 from .plan import Plan, plan_for_snr
+from .schemes import Scheme
 from .sensitivity import Sensitivity
 from .snr import SignalToNoise
 
@@ -57,15 +58,30 @@ def smallest_plan(
         BudgetError: none is that good.
     """
     asked, best, most = snr, None, -math.inf
-    for _ in range(_ATTEMPTS):
+    bad, good = (
+        -math.inf,
+        math.inf,
+    )  # expected of plans that were not good enough, asked for of those that were
+    known: dict[tuple[Scheme, ...], float] = {}
+    while len(known) < _ATTEMPTS:
         plan = plan_for_snr(weights, asked)
-        got = measure(plan)
+        schemes = tuple(plan.schemes.values())
+        got = known[schemes] if schemes in known else measure(plan)
+        known[schemes] = got = -math.inf if math.isnan(got) else got
         most = max(most, got)
-        if got >= snr and (best is None or plan.stored_bytes < best[0].stored_bytes):
-            best = plan, got
-        if snr <= got < snr + _NEAR or plan.noise == 0:
+        if got < snr:
+            bad = max(bad, plan.snr)
+        else:
+            good = min(good, asked)
+            if best is None or plan.stored_bytes < best[0].stored_bytes:
+                best = plan, got
+        if snr <= got < snr + _NEAR or plan.noise == 0 or good - bad < _NEAR:
             break
+        # Where few plans are near, one is expected to be much better than was asked for, and is not enough.
+        asked = max(asked, plan.snr) if got < snr else asked
         asked += min(max(snr - got, -_LARGEST_STEP), _LARGEST_STEP) + _NEAR / 2
+        if not bad < asked < good:
+            asked = (bad + good) / 2
     if best is None:
         raise BudgetError(f"expected at most {most:.1f} dB, the best that was measured, got {snr:g} dB")
     return best

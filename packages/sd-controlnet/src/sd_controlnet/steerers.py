@@ -29,6 +29,11 @@ Residuals: TypeAlias = Mapping[str, Float]
 #: The input by which a union ControlNet is told which kind of hint it is given.
 KIND_OF_HINT: Final = "control_type"
 
+#: And for several hints at once: the kind of each, and how strongly each counts.
+KINDS_OF_HINTS: Final = "control_type_idx"
+SCALES_OF_HINTS: Final = "conditioning_scale"
+_ATTENDED: Final = "encoder_hidden_states"
+
 #: Guess mode weighs the residuals from a tenth up. Source: ``ControlNetModel.forward`` in diffusers.
 _FINEST: Final = -1.0
 
@@ -37,7 +42,8 @@ _FINEST: Final = -1.0
 class Steerer:
     """A network of the bundle with its hint (1, C, H, W), and what masks its residuals, by their size (h, w).
 
-    ``load`` gives the network, ``forget`` lets go of it where memory is to be saved.
+    ``load`` gives the network for so many tokens (None where it sees none), ``forget`` lets go of it where
+    memory is to be saved.
     """
 
     hint_port: ClassVar[str]
@@ -46,10 +52,12 @@ class Steerer:
 
     control: Control
     component: BundleComponent
-    load: Callable[[], LoadedModel]
+    load: Callable[[int | None], LoadedModel]
     forget: Callable[[], None]
     hint: Float
     masks: Mapping[tuple[int, ...], Float]
+    #: Of a union ControlNet for several hints at once: those beside ``control`` and its hint.
+    beside: tuple[tuple[Control, Float], ...] = ()
 
     def residuals(self, evaluation: Evaluation) -> Residuals:
         """What it adds, (n, C, h, w) each, scaled and masked."""
@@ -94,14 +102,31 @@ class ControlNetSteerer(Steerer):
         given = {name: evaluation.inputs[name][rows] for name in ports if name in evaluation.inputs}
         # a UNet for inpainting sees more channels, which follow the latent's
         given["sample"] = given["sample"][:, : ports["sample"].shape[1]]
-        if KIND_OF_HINT in ports:
-            kind = np.eye(ports[KIND_OF_HINT].shape[1], dtype=np.float32)[self.control.mode]
-            given[KIND_OF_HINT] = np.repeat(kind[None], len(rows), axis=0)
-        given[self.hint_port] = np.repeat(self.hint, len(rows), axis=0)
-        return predict_rows(self.load(), self.outputs(), given, {})
+        fixed = self._hints(ports) if KIND_OF_HINT in ports else {self.hint_port: self.hint}
+        given |= {name: np.repeat(values, len(rows), axis=0) for name, values in fixed.items()}
+        tokens = given[_ATTENDED].shape[-1] if _ATTENDED in given else None
+        return predict_rows(self.load(tokens), self.outputs(), given, {})
+
+    def _hints(self, ports: Mapping[str, PortSpec]) -> dict[str, Float]:
+        """Hints and their kinds, one row of each. One for which there is no hint has the scale 0."""
+        count = ports[KIND_OF_HINT].shape[1]
+        hints = [(self.control, self.hint), *self.beside]
+        kinds = np.zeros((hint_count(ports), count), np.float32)
+        for number, (control, _) in enumerate(hints):
+            kinds[number, control.mode] = 1
+        given = {KIND_OF_HINT: kinds.max(axis=0)[None], self.hint_port: self.hint}
+        if KINDS_OF_HINTS in ports:
+            scales = np.zeros((1, len(kinds)), np.float32)
+            # of one hint alone, what it adds is scaled instead, as in diffusers
+            scales[0, : len(hints)] = [control.scale for control, _ in hints] if self.beside else 1.0
+            given |= {KINDS_OF_HINTS: kinds[None], SCALES_OF_HINTS: scales}
+        for number in range(1, len(kinds)):
+            filled = number < len(hints)
+            given[f"{self.hint_port}_{number}"] = hints[number][1] if filled else np.zeros_like(self.hint)
+        return given
 
     def _scales(self, count: int) -> Sequence[float]:
-        scale = float(self.control.scale)
+        scale = 1.0 if self.beside else float(self.control.scale)
         if not self.control.guess_mode or is_pooled(self.component.outputs):
             return [scale] * count
         return [scale * float(weight) for weight in np.logspace(_FINEST, 0, count)]
@@ -126,7 +151,7 @@ class AdapterSteerer(Steerer):
     def residuals(self, evaluation: Evaluation) -> Residuals:
         """See :class:`Steerer`; guess mode leaves out the rows that guidance moves away from."""
         if not self._features:
-            features = self.load().predict_all(self.outputs(), **{self.hint_port: self.hint})
+            features = self.load(None).predict_all(self.outputs(), **{self.hint_port: self.hint})
             self._features.update(
                 {name: self.scaled(values, self.control.scale) for name, values in features.items()}
             )
@@ -141,6 +166,11 @@ STEERERS: Final[Mapping[str, type[Steerer]]] = {
     "controlnet": ControlNetSteerer,
     "t2i_adapter": AdapterSteerer,
 }
+
+
+def hint_count(ports: Mapping[str, PortSpec]) -> int:
+    """How many hints a ControlNet with these inputs is given at once."""
+    return ports[KINDS_OF_HINTS].shape[1] if KINDS_OF_HINTS in ports else 1
 
 
 def is_pooled(ports: Sequence[PortSpec]) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sd_runtime import IMAGE_SCALE, BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec
+from sd_runtime import IMAGE_SCALE, BundleComponent, ControlSettings, Evaluation, Pipeline, PortSpec, Role
 
 from sd_controlnet.conditioning import hint_array, mask_array, shrunk
 from sd_controlnet.control import Control
@@ -16,7 +17,7 @@ from sd_controlnet.errors import BaseModelError, ControlNetError
 from sd_controlnet.image_prompt import ImagePrompt
 from sd_controlnet.image_prompts import image_inputs, image_tokens
 from sd_controlnet.naming import described, named
-from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, is_pooled
+from sd_controlnet.steerers import KIND_OF_HINT, STEERERS, Residuals, Steerer, hint_count, is_pooled
 
 Float: TypeAlias = npt.NDArray[np.float32]
 
@@ -24,7 +25,8 @@ Float: TypeAlias = npt.NDArray[np.float32]
 class Steering:
     """Networks that steer together: what they add is summed, once. Images go through IP-Adapters beside them.
 
-    ``controls`` is what the settings of a picture say of them. Several pictures may be drawn with one.
+    ``controls`` is what the settings of a picture say of them, ``takes`` the roles of what runs, by which a
+    pipeline chooses among the forms of its UNet. Several pictures may be drawn with one.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class Steering:
         """
         if not controls and not images:
             raise ControlNetError("expected at least one ControlNet, adapter or image, got none")
-        self._unet = {port.name: port for port in pipeline.bundle.only("denoiser").inputs}
+        self.takes = _roles(controls, images, pipeline)
+        self._unet = {port.name: port for port in _denoiser(pipeline, self.takes).inputs}
         prepared = [_prepared(control, pipeline, self._unet) for control in controls]
-        self._steerers = tuple(steerer for steerer, _ in prepared)
+        self._steerers = _joined([steerer for steerer, _ in prepared])
         self._images = image_tokens(pipeline, images, self._unet)
         self.controls = (*(settings for _, settings in prepared), *(each.settings for each in self._images))
 
@@ -62,7 +65,8 @@ class Steering:
         added: dict[str, Float] = {}
         for steerer in self._steerers:
             control = steerer.control
-            if control.scale and control.steers(evaluation.index, evaluation.total):
+            strength = max(each.scale for each in (control, *(other for other, _ in steerer.beside)))
+            if strength and control.steers(evaluation.index, evaluation.total):
                 for name, values in steerer.residuals(evaluation).items():
                     added[name] = added[name] + values if name in added else values
             if control.is_over(evaluation.index, evaluation.total):
@@ -72,6 +76,24 @@ class Steering:
             name: np.broadcast_to(values, (len(values), *self._unet[name].shape[1:]))
             for name, values in added.items()
         }
+
+
+def _roles(
+    controls: Sequence[Control], images: Sequence[ImagePrompt], pipeline: Pipeline
+) -> tuple[Role, ...]:
+    named_ones = (
+        named(control.component, pipeline, STEERERS, "--convert-controlnet").role for control in controls
+    )
+    return tuple(dict.fromkeys((*named_ones, *(("image_projection",) if images else ()))))
+
+
+def _denoiser(pipeline: Pipeline, takes: Collection[Role]) -> BundleComponent:
+    """The UNet in a form that takes all of these, or in the first, to be told what it lacks."""
+    for form in pipeline.forms:
+        if set(takes) <= set(form.takes):
+            models, _ = pipeline.in_form(form)
+            return models.bundle.only("denoiser")
+    return pipeline.bundle.only("denoiser")
 
 
 def _prepared(
@@ -89,7 +111,7 @@ def _prepared(
     steerer = kind(
         control=control,
         component=component,
-        load=lambda: models.of(component),
+        load=lambda tokens: models.of(_for_tokens(component, pipeline, tokens)),
         forget=lambda: models.forget(component) if models.reduce_memory else None,
         hint=hint,
         masks={} if mask is None else {size: shrunk(mask, *size) for size in sizes},
@@ -105,6 +127,49 @@ def _prepared(
         mode=control.mode,
     )
     return steerer, settings
+
+
+def _joined(steerers: Sequence[Steerer]) -> tuple[Steerer, ...]:
+    """The hints of a union ControlNet that was made for several at once in one use of it."""
+    joined: dict[str, Steerer] = {}
+    for number, steerer in enumerate(steerers):
+        most = hint_count({port.name: port for port in steerer.component.inputs})
+        if most == 1:
+            joined[str(number)] = steerer
+            continue
+        key = f"of {steerer.component.name}"
+        if key not in joined:
+            joined[key] = steerer
+            continue
+        first = joined[key]
+        _check_alike(first.control, steerer.control)
+        beside = (*first.beside, (steerer.control, steerer.hint))
+        if len(beside) >= most:
+            raise ControlNetError(
+                f"expected up to {most} hints for {steerer.component.name}, got more: convert it with "
+                f"--union-hints {len(beside) + 1}"
+            )
+        joined[key] = replace(first, beside=beside)
+    return tuple(joined.values())
+
+
+def _check_alike(first: Control, other: Control) -> None:
+    for name in ("start", "end", "guess_mode", "mask"):
+        due, got = getattr(first, name), getattr(other, name)
+        if due != got:
+            raise ControlNetError(
+                f"expected hints that {first.component} is given at once to have the same {name}, got {due} "
+                f"and {got}"
+            )
+
+
+def _for_tokens(component: BundleComponent, pipeline: Pipeline, tokens: int | None) -> BundleComponent:
+    """The network in the form that sees as many tokens as the UNet; itself where it has but one."""
+    for form in pipeline.forms:
+        if form.tokens == tokens:
+            models, _ = pipeline.in_form(form)
+            return models.bundle.component(component.name)
+    return component
 
 
 def _check_mode(control: Control, component: BundleComponent) -> None:

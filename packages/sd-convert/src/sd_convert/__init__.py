@@ -9,7 +9,7 @@ from .checkpoint.ip_adapters import with_image_attention
 from .checkpoint.lora import Lora
 from .checkpoint.networks import SeparateNetwork, open_network, with_networks
 from .checkpoint.opening import open_checkpoint
-from .checkpoint.single_file import read_controlnet_file, read_ip_adapter_file
+from .checkpoint.single_file import read_controlnet_file, read_ip_adapter_file, read_t2i_adapter_file
 from .components import (
     KINDS,
     ComponentKind,
@@ -36,6 +36,7 @@ from .errors import (
     LikeError,
     LimitError,
     LoweringError,
+    MissingLibrariesError,
     NotACheckpointError,
     NotEnoughMemoryError,
     NotEnoughSpaceError,
@@ -58,6 +59,7 @@ from .facts import (
     check_known_options,
     check_values,
 )
+from .preview import with_preview_vae
 from .verify import MIN_PSNR, OutputFidelity, VerificationReport, verify
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "LimitError",
     "Lora",
     "LoweringError",
+    "MissingLibrariesError",
     "Network",
     "NotACheckpointError",
     "NotEnoughMemoryError",
@@ -124,9 +127,11 @@ __all__ = [
     "portable",
     "read_controlnet_file",
     "read_ip_adapter_file",
+    "read_t2i_adapter_file",
     "sample_inputs",
     "verify",
     "with_image_attention",
     "with_networks",
+    "with_preview_vae",
     "write_component",
 ]

@@ -14,6 +14,7 @@ SdConvertError
 ├── LimitError                    the machine's memory or disk does not suffice
 │   ├── NotEnoughMemoryError        memory could not be had
 │   └── NotEnoughSpaceError         the disk is full, or a file would be larger than is allowed
+├── MissingLibrariesError         torch and what goes with it are needed, and not installed
 ├── LoweringError                 the exported graph has an operation that is not lowered
 └── VerificationError             the bundle and the checkpoint cannot be compared at all
 """
@@ -75,6 +76,10 @@ class NotEnoughMemoryError(LimitError):
 
 class NotEnoughSpaceError(LimitError):
     """The disk is full, or a file would be larger than is allowed."""
+
+
+class MissingLibrariesError(SdConvertError):
+    """A program that is not kept, or a comparison with torch, where torch is not installed."""
 
 
 class LoweringError(SdConvertError):

@@ -22,6 +22,7 @@ from .conversion.bundle import model_facts
 from .conversion.options import ConversionOptions, check_components
 from .errors import OptionsError, VerificationError
 from .facts import Facts, chosen_sizes, read_facts, stated_sizes
+from .libraries import check_libraries
 
 #: Apple's threshold for a sound conversion (``report_correctness`` in torch2coreml.py).
 MIN_PSNR: Final = 35.0
@@ -34,7 +35,8 @@ _Precision = Literal["fp32", "bf16"] | None
 class OutputFidelity:
     """One output of one component: PSNR against torch in dB, the largest error, seconds of the prediction.
 
-    ``size``: that of the picture (``768x512``), of a component that has a network for each of several.
+    ``size``: that of the picture (``768x512``), of a component that has a network for each of several;
+    ``form`` likewise (``batch 1, 77 tokens``).
     """
 
     component: str
@@ -43,6 +45,7 @@ class OutputFidelity:
     max_error: float
     seconds: float
     size: str | None = None
+    form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,13 @@ def verify(
     Raises:
         VerificationError: the two do not have the same components or ports, so there is nothing to compare.
         CheckpointError, UnsupportedArchitectureError: see ``sd_convert.errors``.
+        MissingLibrariesError: torch is not installed.
         sd_bundle.BundleError: the bundle is damaged; every file is held against its sha256.
         sd_mil.SdMilError: a package is malformed, or the engine cannot run it.
     """
     opened = open_bundle(bundle)
     opened.check_integrity()
+    check_libraries("comparing with the checkpoint's own network")
     rows: list[OutputFidelity] = []
     arithmetic = ""
     for network in _networks(opened, checkpoint, components, tuple(kinds)):
@@ -196,7 +201,8 @@ def _check_facts(bundle: Bundle, facts: Facts) -> None:
     meant = model_facts(facts, [chosen_sizes(facts, ConversionOptions())], stated.identifier, names)
     for field in dataclasses.fields(stated):
         ours, theirs = getattr(meant, field.name), getattr(stated, field.name)
-        if field.name != "sizes" and ours != theirs:  # each variant's size is held to the checkpoint's ports
+        # each variant's size is held to the checkpoint's ports; a recipe is whoever's who converted it
+        if field.name not in ("sizes", "recipe") and ours != theirs:
             raise VerificationError(
                 f"{bundle.path}: expected the manifest's {field.name} to be {ours!r}, as {facts.name} has it,"
                 f" got {theirs!r}: the bundle was made from another checkpoint, or with other options"
@@ -217,7 +223,7 @@ def _run_torch(component: Component, inputs: Arrays) -> dict[str, npt.NDArray[An
 
 
 def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[OutputFidelity, ...]:
-    has_sizes = len(network.entry.variants) > 1
+    size, form = network.entry.told_apart(network.variant)
     return tuple(
         OutputFidelity(
             component=network.entry.name,
@@ -225,7 +231,8 @@ def _compare(network: _Network, expected: Arrays, got: _Predicted) -> tuple[Outp
             psnr=psnr(array, got.outputs[name]),
             max_error=float(np.max(np.abs(array.astype(np.float64) - got.outputs[name].astype(np.float64)))),
             seconds=got.seconds,
-            size=str(network.variant.size) if has_sizes else None,
+            size=size,
+            form=form,
         )
         for name, array in expected.items()
     )

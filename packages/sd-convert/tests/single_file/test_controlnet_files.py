@@ -113,7 +113,6 @@ def test_it_is_read_as_diffusers_reads_it(
     ("name", "kind", "said"),
     [
         ("lora_controlnet", UnsupportedArchitectureError, "a Control-LoRA"),
-        ("task_embedding", UnsupportedArchitectureError, "a union ControlNet"),
         ("something.else", NotACheckpointError, "expected a ControlNet .* got something.else"),
     ],
 )
@@ -121,3 +120,58 @@ def test_other_files_are_refused(tmp_path: Path, name: str, kind: type[Exception
     save_file({name: torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(kind, match=said):
         read_controlnet_file(tmp_path / "other.safetensors", {})
+
+
+def test_a_union_controlnet_is_read_from_its_names_and_shapes(tiny: Path, tmp_path: Path) -> None:
+    """diffusers' class, built from the config that was found, takes the file and computes the same."""
+    from diffusers import ControlNetUnionModel
+
+    torch.manual_seed(3)
+    made = ControlNetUnionModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        conditioning_embedding_out_channels=(8, 16),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=64,
+        num_control_type=4,
+        num_trans_channel=32,
+        num_trans_head=2,
+        num_trans_layer=2,
+        num_proj_channel=32,
+    ).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_file(made.state_dict(), tmp_path / "union.safetensors")
+    unet = {"addition_time_embed_dim": 8, "attention_head_dim": 4, "norm_num_groups": 16}
+    config, source = read_controlnet_file(tmp_path / "union.safetensors", unet)
+    rebuilt = ControlNetUnionModel.from_config(dict(config)).eval()
+    rebuilt.load_state_dict(
+        {name: torch.from_numpy(np.array(array)) for name, array in source.open().items()}
+    )
+    given = {
+        "sample": torch.randn(1, 4, 8, 8),
+        "timestep": torch.tensor(500),
+        "encoder_hidden_states": torch.randn(1, 5, 32),
+        "controlnet_cond": [torch.rand(1, 3, 16, 16)],
+        "control_type": torch.eye(4)[2:3],
+        "control_type_idx": [2],
+        "conditioning_scale": [1.0],
+        "added_cond_kwargs": {"text_embeds": torch.randn(1, 16), "time_ids": torch.ones(1, 6)},
+    }
+    with torch.no_grad():
+        found, expected = rebuilt(**given), made(**given)
+    torch.testing.assert_close(found.mid_block_res_sample, expected.mid_block_res_sample)
+    save_file(
+        {
+            "task_embedding": torch.zeros(3),
+            **{k: v for k, v in made.state_dict().items() if k != "task_embedding"},
+        },
+        tmp_path / "odd.safetensors",
+    )
+    with pytest.raises(UnsupportedArchitectureError, match=r"a union ControlNet with task_embedding"):
+        read_controlnet_file(tmp_path / "odd.safetensors", unet)

@@ -65,6 +65,7 @@ from sd_runtime.errors import (
     UserImageError,
 )
 from sd_runtime.foreign import Adopted, Unstated, adopt, open_any
+from sd_runtime.masking import MASK_CONTENTS
 from sd_runtime.memory import available as available_memory
 from sd_runtime.model import (
     ChunkedModel,
@@ -79,9 +80,9 @@ from sd_runtime.noise import SEEDS, Rng, draw_noise
 from sd_runtime.picture_texts import format_of, read_texts
 from sd_runtime.pipeline import Pipeline
 from sd_runtime.png import GeneratedImage, read_settings, webui_text
-from sd_runtime.previews import latent_to_rgb
+from sd_runtime.previews import PREVIEWS, latent_to_rgb
 from sd_runtime.recipes import NONE as NO_RECIPE
-from sd_runtime.recipes import RECIPES, Recipe
+from sd_runtime.recipes import RECIPES, Recipe, recipe_published
 from sd_runtime.request import Request, SamplingOptions
 from sd_runtime.reuse import RNGS, Reused, reused
 from sd_runtime.safety import Safety
@@ -95,7 +96,9 @@ __all__ = [
     "GUIDANCE",
     "IMAGE_SCALE",
     "IMAGE_TOKENS",
+    "MASK_CONTENTS",
     "NO_RECIPE",
+    "PREVIEWS",
     "RECIPES",
     "RESIDUAL",
     "RNGS",
@@ -183,6 +186,7 @@ __all__ = [
     "read_image",
     "read_settings",
     "read_texts",
+    "recipe_published",
     "resolve_engine",
     "reused",
     "webui_text",

@@ -26,6 +26,12 @@ def decoded(latent: Float, models: Models) -> Image:
     return to_image(to_pixels(picture))
 
 
+def previewed(latent: Float, models: Models) -> Image:
+    """What the tiny VAE for previews makes of ``latent`` (1, C, h, w), as it is diffused."""
+    picture = models.only("preview_decoder").predict("image", z=latent)
+    return to_image(to_pixels(picture))
+
+
 def decode_latent(decoder: LoadedModel, latent: Float, vae: VaeFacts) -> Float:
     """The decoder's picture of ``latent`` (1, C, h, w): (1, 3, H, W), nominally in [-1, 1]."""
     return decoder.predict("image", z=latent / vae.scaling_factor + vae.shift_factor)

@@ -17,8 +17,9 @@ from sd_runtime.conditioning.guidance import is_guided
 from sd_runtime.conditioning.text_changes import TextChanges
 from sd_runtime.denoiser import Steer
 from sd_runtime.errors import SettingsError
+from sd_runtime.masking import Kept, masked
 from sd_runtime.noise import draw_noise
-from sd_runtime.outpainting import outpainted
+from sd_runtime.outpainting import outpainted, padded
 from sd_runtime.recipes import NONE, prepared
 from sd_runtime.request import HIRES, SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
@@ -26,9 +27,13 @@ from sd_runtime.settings import EmbeddingSettings, ImageSettings
 from sd_runtime.tasks import hires, image_to_image, inpainting, instruct
 from sd_runtime.tasks.refine import START, check_refiner
 from sd_runtime.tasks.task import Task
-from sd_runtime.user_image import UserImage, prepare_image, prepare_mask
+from sd_runtime.user_image import UserImage, opened, prepare_image, prepare_mask
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
     from sd_runtime.pipeline import Pipeline
 
 #: diffusers' defaults, by what the manifest says of the model.
@@ -65,6 +70,9 @@ TASK_OPTIONS: Final = {
     "image": "a task that starts from an image",
     "mask": "an image to paint a part of, and a model that does,",
     "strength": "an image to start from",
+    "mask_blur": "a mask",
+    "mask_content": "a mask",
+    "padding_mask_crop": "a mask",
     "image_guidance_scale": "an InstructPix2Pix model",
 }
 _ARTICLES: Final = {"image": "an image", "mask": "a mask"}
@@ -74,7 +82,7 @@ _ARTICLES: Final = {"image": "an image", "mask": "a mask"}
 class Drawing:
     """One picture to draw: its settings, and what they name but do not hold.
 
-    ``larger`` draws the second of two passes.
+    ``larger`` draws the second of two passes; ``kept`` is put back around what was painted.
     """
 
     settings: ImageSettings
@@ -84,6 +92,7 @@ class Drawing:
     refiner: Pipeline | None
     steer: Steer | None
     larger: Pipeline | None = None
+    kept: Kept | None = None
 
     def repeated(self, count: int) -> list[Drawing]:
         """The same from other noise, too: from ``seed``, ``seed + 1``, ..., each of which is in range.
@@ -120,8 +129,7 @@ def drawing_of(
     margins, request = request.outpaint, outpainted(prepared(request, bundle))
     task = task_of(request, bundle, tasks)
     _check_fit(request, task, bundle.manifest.model)
-    image = None if request.image is None else prepare_image(request.image, bundle.manifest.model.image)
-    mask = None if request.mask is None else prepare_mask(request.mask, bundle.manifest.model.image)
+    image, mask, kept = _pictures(request, bundle.manifest.model.image)
     scheduler = resolve(request.scheduler or own_scheduler(bundle))
     model = bundle.manifest.model
     settings = ImageSettings(
@@ -147,6 +155,9 @@ def drawing_of(
         variation_seed=request.variation_seed,
         variation_strength=request.variation_strength,
         outpaint=margins,
+        mask_blur=_or_none(request.mask_blur),
+        mask_content=request.mask_content,
+        padding_mask_crop=request.padding_mask_crop,
         prompt_syntax="a1111" if request.prompt_syntax == "a1111" else None,
         **_of_text(request, text),
         **_of_guidance(request),
@@ -157,7 +168,44 @@ def drawing_of(
     _check_guided(complete, model)
     check_scheduling(complete, bundle)
     larger = _larger(complete, model, at_size)
-    return Drawing(complete, task, image, mask, request.refiner, request.steer, larger)
+    return Drawing(complete, task, image, mask, request.refiner, request.steer, larger, kept)
+
+
+def _pictures(request: Request, size: ImageSize) -> tuple[UserImage | None, UserImage | None, Kept | None]:
+    """Image and mask at the model's size, and what is kept around the painted part."""
+    if request.image is None or request.mask is None:
+        image = None if request.image is None else prepare_image(request.image, size)
+        return image, None if request.mask is None else prepare_mask(request.mask, size), None
+    blur, padding = request.mask_blur, request.padding_mask_crop
+    found = masked(request.image, request.mask, size, blur=blur, padding=padding)
+    return found.image, found.mask, found.kept
+
+
+def kept_of(
+    settings: ImageSettings,
+    size: ImageSize,
+    image: Image | str | Path | None,
+    mask: Image | str | Path | None,
+) -> Kept | None:
+    """What a picture of ``settings`` keeps around its painted part, of the request's ``image`` and ``mask``.
+
+    Raises:
+        SettingsError: it keeps something, and the image or the mask is missing or another one.
+    """
+    if settings.mask_blur is None and settings.padding_mask_crop is None:
+        return None
+    if image is not None and settings.outpaint is not None:
+        image, mask = padded(opened(image), settings.outpaint)
+    if image is None or mask is None:
+        raise SettingsError(
+            "expected the image and the mask of a request with mask_blur or padding_mask_crop, which are put "
+            f"back around the painted part, got no {'image' if image is None else 'mask'}"
+        )
+    blur, padding = settings.mask_blur, settings.padding_mask_crop
+    found = masked(image, mask, size, blur=blur, padding=padding)
+    if (found.image.sha256, found.mask.sha256) != (settings.image_sha256, settings.mask_sha256):
+        raise SettingsError("expected the image and the mask that the settings are of, got others")
+    return found.kept
 
 
 def own_scheduler(bundle: Bundle) -> str:
@@ -202,7 +250,7 @@ def _missing(request: Request, task: Task) -> list[str]:
 
 def _check_fit(request: Request, task: Task, model: ModelFacts) -> None:
     """Refuse what this model, in this task, would not look at."""
-    honoured = {*task.needs, *task.defaults(model)}
+    honoured = {*task.needs, *task.options, *task.defaults(model)}
     for name, wanted in TASK_OPTIONS.items():
         _refuse_unless(name in honoured, request, (name,), wanted)
     _refuse_unless(task.in_two_passes, request, HIRES, "a picture drawn from noise")
@@ -333,6 +381,10 @@ def _larger(
         larger.bundle.only(role)
     check_scheduling(hires.second_pass(settings, facts), larger.bundle)
     return larger
+
+
+def _or_none(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _or(value: float | None, default: float) -> float:

@@ -12,15 +12,15 @@ from sd_runtime import memory
 from sd_runtime.model import LoadedModel, Model
 
 #: What every step may need at once.
-_TOGETHER: Final[tuple[Role, ...]] = ("denoiser", "controlnet", "t2i_adapter")
+_TOGETHER: Final[tuple[Role, ...]] = ("denoiser", "controlnet", "t2i_adapter", "preview_decoder")
 
 
 class Models:
     """The networks of ``bundle``: each loads when it is first asked for, and stays until it is released.
 
     Where memory is short, those that wait are let go before the next one loads; with ``reduce_memory`` the
-    denoiser, by far the largest, is never kept beside others but those that steer it. What is let go is freed
-    as soon as nobody draws with it: callers hold a network only while they run it.
+    denoiser, by far the largest, is never kept beside others but those that steer it or show how far it is.
+    What is let go is freed as soon as nobody draws with it: callers hold a network only while they run it.
 
     Threads may share it; networks load one at a time.
     """
@@ -33,6 +33,12 @@ class Models:
         self._open_model = open_model
         self._loaded: dict[str, LoadedModel] = {}
         self._lock = RLock()  # held while a network loads, never while one runs
+
+    def of_bundle(self, bundle: Bundle) -> Models:
+        """The same networks in other forms, those of ``bundle``: of each, one form is kept at a time."""
+        other = Models(bundle, self._open_model, reduce_memory=self.reduce_memory)
+        other._loaded, other._lock = self._loaded, self._lock
+        return other
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -50,6 +56,9 @@ class Models:
     def of(self, component: BundleComponent) -> LoadedModel:
         """The network of ``component``."""
         with self._lock:
+            kept = self._loaded.get(component.name)
+            if kept is not None and kept.component != component:  # in another form
+                del self._loaded[component.name]
             if component.name not in self._loaded:
                 self._make_room(component)
                 self._loaded[component.name] = LoadedModel(component, self._open_model(component))

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from sd_bundle import Bundle, BundleComponent, ImageSize, PictureSize, Role
+from sd_bundle import Bundle, BundleComponent, Form, ImageSize, MissingComponentError, PictureSize, Role
 from sd_schedulers import Step
 
 from sd_runtime.conditioning.embeddings import read_embeddings
 from sd_runtime.conditioning.prompt import Prompts
 from sd_runtime.conditioning.text_changes import TextChanges
-from sd_runtime.decoding import decoded, to_image
-from sd_runtime.drawing import Drawing, drawing_of
+from sd_runtime.decoding import decoded, previewed, to_image
+from sd_runtime.denoiser import Steer
+from sd_runtime.drawing import Drawing, drawing_of, kept_of
+from sd_runtime.errors import SettingsError
 from sd_runtime.foreign import Unstated, open_any
+from sd_runtime.forms import form_for, rows_of
+from sd_runtime.masking import Kept
 from sd_runtime.model import Model, Precision, open_model, precision_of, resolve_engine
 from sd_runtime.models import Models
 from sd_runtime.png import GeneratedImage
-from sd_runtime.previews import colours_of, latent_to_rgb
+from sd_runtime.previews import PREVIEWS, LatentColours, colours_of, latent_to_rgb
 from sd_runtime.request import Request, SamplingOptions, request_of
 from sd_runtime.safety import BLACK_OUT, Safety, examined
 from sd_runtime.sampling import steps_of
@@ -76,6 +81,7 @@ class Pipeline:
         self.hires = hires
         self._whole, self._open_model = bundle, open_model
         self._others: dict[ImageSize, Pipeline] = {}
+        self._forms: dict[Form, tuple[Models, Prompts]] = {}
         self._opening = Lock()
 
     @classmethod
@@ -161,6 +167,39 @@ class Pipeline:
                 )
             return self._others[size]
 
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """In which forms the denoiser is there for this size; :attr:`bundle` has the first."""
+        return self._whole.forms(self.bundle.manifest.model.image)
+
+    def in_form(self, form: Form) -> tuple[Models, Prompts]:
+        """The networks, most of them shared, and the prompts through them, with the denoiser in that form."""
+        if form == self.bundle.forms()[0]:
+            return self.models, self.prompts
+        with self._opening:
+            if form not in self._forms:
+                models = self.models.of_bundle(self._whole.at_size(self.bundle.manifest.model.image, form))
+                self._forms[form] = models, Prompts(models, self.text)
+            return self._forms[form]
+
+    def suited(self, settings: ImageSettings, steer: Steer | None = None) -> tuple[Models, Prompts]:
+        """As :meth:`in_form`, in the one that a picture with these settings needs.
+
+        ``steer`` says in its attribute ``takes`` the roles of what it runs; without one, all may come.
+
+        Raises:
+            SettingsError: there is none; which there are.
+        """
+        if len(forms := self.forms) <= 1:
+            return self.models, self.prompts
+        form = form_for(
+            forms,
+            takes=() if steer is None else getattr(steer, "takes", None),
+            rows=rows_of(settings, self.bundle.manifest.model),
+            fits=partial(self.prompts.fit, settings),
+        )
+        return self.in_form(form)
+
     def settings(self, prompt: str | Request, **options: Unpack[SamplingOptions]) -> ImageSettings:
         """The settings of one picture, complete and checked; nothing is loaded.
 
@@ -182,7 +221,8 @@ class Pipeline:
         loop; the last step's ``latent`` is the picture's. A prompt that is longer than the text encoder's
         window is cut, with a PromptTruncatedWarning.
         """
-        return steps_of(self._drawing(prompt, options), self.models, self.prompts)
+        drawing = self._drawing(prompt, options)
+        return steps_of(drawing, *self.suited(drawing.settings, drawing.steer))
 
     def generate(
         self,
@@ -204,17 +244,33 @@ class Pipeline:
         """The picture of ``latent``, (1, C, h, w) as a step has it, in the size that it is for."""
         return decoded(latent, self._drawing_size(latent).models)
 
-    def preview(self, latent: npt.NDArray[np.float32]) -> Image:
-        """What ``latent`` (``step.denoised``, (1, C, h, w)) will look like, at next to no cost.
+    def preview(self, latent: npt.NDArray[np.float32], how: str | None = None) -> Image:
+        """What ``latent`` (``step.denoised``, (1, C, h, w)) will look like, at little cost.
 
-        One pixel for each of the latent's, where its colours are published (VAEs of SD 1, 2 and SDXL); else,
-        and of a tiny VAE, what the decoder makes of it.
+        ``how`` is one of :data:`~sd_runtime.PREVIEWS`. By default the tiny VAE that the bundle has for it
+        (``preview_decoder``); else one pixel for each of the latent's, where its colours are published (VAEs
+        of SD 1, 2 and SDXL); else what the decoder makes of it.
+
+        Raises:
+            MissingComponentError: a tiny VAE is asked for, and the bundle has none.
+            SettingsError: colours are asked for that nobody has published, or another way.
         """
-        vae = self.bundle.manifest.model.vae
-        colours = colours_of(vae, latent.shape[1])
-        if colours is None or vae.encodes == "latents":
-            return self.decode(latent)
-        return to_image(latent_to_rgb(latent, colours))
+        return self._drawing_size(latent)._preview(latent, how)
+
+    def check_preview(self, how: str) -> None:
+        """Refuse a way to :meth:`preview` that the bundle does not have; errors as there."""
+        if how not in PREVIEWS:
+            raise SettingsError(f"expected a preview of {', '.join(PREVIEWS)}, got {how!r}")
+        if how == "tiny-vae" and not self.bundle.components("preview_decoder"):
+            raise MissingComponentError(
+                f"expected a tiny VAE for previews (preview_decoder) in {self.bundle.path}, got none: "
+                "convert the checkpoint with --preview-vae, or ask for another preview"
+            )
+        if how == "rgb" and self._colours is None:
+            raise SettingsError(
+                "expected a VAE of SD 1, 2 or SDXL for previews in rgb, whose colours are published, got "
+                f"that of {self.bundle.manifest.model.identifier}: ask for another preview"
+            )
 
     def finish(
         self,
@@ -223,21 +279,48 @@ class Pipeline:
         *,
         check_safety: bool = True,
         safety: Safety = BLACK_OUT,
+        image: Image | str | Path | None = None,
+        mask: Image | str | Path | None = None,
     ) -> GeneratedImage:
         """The picture of the last step's ``latent``, checked by the bundle's safety checker if it has one.
 
         A flagged picture comes out as ``safety`` says, black by default; ``check_safety=False`` leaves it
-        unchecked. The result's ``safety`` has the scores, or says that there is no checker.
+        unchecked. The result's ``safety`` has the scores, or says that there is no checker. ``image`` and
+        ``mask`` are those of the request, into which a picture of ``mask_blur`` or ``padding_mask_crop`` is
+        put back; other pictures do without.
+
+        Raises:
+            SettingsError: the settings count on an image and a mask that are not given.
         """
-        return self._finish(latent, settings, safety if check_safety else None)
+        kept = kept_of(settings, self.bundle.manifest.model.image, image, mask)
+        return self._finish(latent, settings, safety if check_safety else None, kept)
 
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""
         self.models.release(roles)
         if not roles or "text_encoder" in roles:
-            self.prompts.forget()
+            for prompts in (self.prompts, *(prompts for _, prompts in self._forms.values())):
+                prompts.forget()
         for other in (*self._others.values(), *([self.hires] if self.hires else [])):
             other.release(*roles)
+
+    def _preview(self, latent: npt.NDArray[np.float32], how: str | None) -> Image:
+        colours = self._colours
+        if how is None:
+            how = "rgb" if colours is not None else "vae"
+            how = "tiny-vae" if self.bundle.components("preview_decoder") else how
+        self.check_preview(how)
+        if how == "tiny-vae":
+            return previewed(latent, self.models)
+        if how == "vae" or colours is None:
+            return decoded(latent, self.models)
+        return to_image(latent_to_rgb(latent, colours))
+
+    @property
+    def _colours(self) -> LatentColours | None:
+        """Those of the model's latents; a tiny VAE's decoder is no slower."""
+        model = self.bundle.manifest.model
+        return None if model.vae.encodes == "latents" else colours_of(model.vae, model.latent.channels)
 
     def _drawing_size(self, latent: npt.NDArray[np.float32]) -> Pipeline:
         """The pipeline that draws latents of that height and width; this one if none does."""
@@ -258,12 +341,17 @@ class Pipeline:
         )
 
     def _generate(self, drawing: Drawing, safety: Safety | None) -> GeneratedImage:
-        *_, last = steps_of(drawing, self.models, self.prompts)
-        return self._finish(last.latent, drawing.settings, safety)
+        *_, last = steps_of(drawing, *self.suited(drawing.settings, drawing.steer))
+        return self._finish(last.latent, drawing.settings, safety, drawing.kept)
 
     def _finish(
-        self, latent: npt.NDArray[np.float32], settings: ImageSettings, safety: Safety | None
+        self,
+        latent: npt.NDArray[np.float32],
+        settings: ImageSettings,
+        safety: Safety | None,
+        kept: Kept | None,
     ) -> GeneratedImage:
-        shown, report = examined(self.decode(latent), self.models, safety)
+        painted = self.decode(latent)
+        shown, report = examined(kept.around(painted) if kept else painted, self.models, safety)
         has_run = report.status in ("passed", "flagged")
         return GeneratedImage(shown, replace(settings, safety=report if has_run else None), report)

@@ -16,6 +16,7 @@ from sd_bundle import ManifestError, decode, encode, parse_json
 from sd_schedulers import SCHEDULERS, sampler_name
 
 from sd_runtime.errors import ImageTextError
+from sd_runtime.masking import MASK_CONTENTS, ONLY_MASKED
 from sd_runtime.picture_texts import PictureTexts, png_with_texts, read_texts, save_with_texts
 from sd_runtime.settings import ControlSettings, ImageSettings, SafetyReport
 from sd_runtime.tasks.hires import UPSCALERS
@@ -72,6 +73,10 @@ def webui_text(settings: ImageSettings) -> str:
         "Refiner switch at": settings.refiner_start,
         "Variation seed": settings.variation_seed,
         "Variation seed strength": settings.variation_strength,
+        "Mask blur": _short(settings.mask_blur),
+        "Inpaint area": None if settings.padding_mask_crop is None else ONLY_MASKED,
+        "Masked area padding": settings.padding_mask_crop,
+        "Masked content": settings.mask_content and MASK_CONTENTS[settings.mask_content],
         "Clip skip": settings.clip_skip,
         "TI hashes": ", ".join(f"{each.name}: {each.sha256[:12]}" for each in settings.embeddings or ())
         or None,
@@ -92,6 +97,10 @@ def _control(control: ControlSettings) -> str:
         f"Model: {control.component}, Weight: {control.scale:g}, Guidance Start: {control.start:g}, "
         f"Guidance End: {control.end:g}, Control Mode: {mode}"
     )
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
 
 
 #: It has two, for the samplers in timesteps and for those of k-diffusion.

@@ -15,6 +15,10 @@ from sd_bundle import VaeFacts
 Float: TypeAlias = npt.NDArray[np.float32]
 
 
+#: How a latent can be shown: by the tiny VAE of the bundle, by its colours, or by the decoder of pictures.
+PREVIEWS: Final = ("tiny-vae", "rgb", "vae")
+
+
 @dataclass(frozen=True, slots=True)
 class LatentColours:
     """``factors`` (C, 3) and ``bias`` (3,): a latent as it is diffused to RGB, nominally in [-1, 1]."""

@@ -5,7 +5,7 @@ A recipe is part of a request. What the caller says himself comes first; then th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from sd_runtime.request import Request
 #: The name that stands for no recipe, whatever the bundle says.
 NONE: Final = "none"
 
+_WEIGHTS: Final = ".safetensors"
 #: Fields of a request that mean one thing in several ways: who states one of them has chosen.
 _SPREAD: Final = frozenset(("spacing", "timesteps", "sigmas"))
 #: What is left of a recipe with another scheduler than its own.
@@ -135,12 +136,28 @@ def recipe_named(name: str) -> Recipe:
     return RECIPES[name]
 
 
+def recipe_published(names: Iterable[str]) -> Recipe | None:
+    """The recipe of a model or a LoRA with one of these names: a hub id, a file on the hub, a file's name."""
+    known = tuple(names)
+    return next((recipe for recipe in _ALL if any(_is_of(name, recipe) for name in known)), None)
+
+
 def recipe_for(bundle: Bundle) -> Recipe | None:
-    """The recipe that a bundle asks for: by its identifier, a LoRA merged into it, or its scheduler."""
-    names = [bundle.manifest.model.identifier, *_merged(bundle)]
-    for recipe in _ALL:
-        if any(_is_of(name, recipe) for name in names):
-            return recipe
+    """The recipe that a bundle states, or that its identifier, a LoRA in it or its scheduler asks for.
+
+    Raises:
+        SettingsError: the name of none.
+    """
+    stated = bundle.manifest.model.recipe
+    if stated is not None:
+        if stated not in (*RECIPES, NONE):
+            raise SettingsError(
+                f"expected {bundle.path} to ask for a recipe of {', '.join(RECIPES)}, got {stated!r}: "
+                f"update, or choose one, or {NONE}"
+            )
+        return RECIPES.get(stated)
+    if (published := recipe_published([bundle.manifest.model.identifier, *_merged(bundle)])) is not None:
+        return published
     model, written_for = bundle.manifest.model, bundle.noise_config().get("_class_name")
     if model.denoiser.distillation == "lcm" or written_for == "LCMScheduler":
         return RECIPES["lcm" if model.conditioning.guidance_embedding else "lcm-lora"]
@@ -153,10 +170,16 @@ def _merged(bundle: Bundle) -> list[str]:
 
 
 def _is_of(name: str, recipe: Recipe) -> bool:
-    """By the whole name, or by the repository or the file name of ``org/model/file``."""
+    """By the whole name, or by the repository or the file name of ``org/model/file``.
+
+    Repositories whose files are called alike are the names of files that were downloaded from them.
+    """
     parts = name.lower().split("/")
     names = {name.lower(), parts[-1], "/".join(parts[:2])}
-    return any(published.lower() in names for published in recipe.published)
+    if parts[-1].endswith(_WEIGHTS):
+        names.add(parts[-1].removesuffix(_WEIGHTS).replace("_", "-"))
+    known = {published.lower() for published in recipe.published}
+    return bool(names & (known | {one.partition("/")[2] for one in known if "/" in one}))
 
 
 def prepared(request: Request, bundle: Bundle) -> Request:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from sd_runtime.conditioning.guidance import GUIDANCE
 from sd_runtime.errors import SettingsError
+from sd_runtime.masking import MASK_CONTENTS
 from sd_runtime.noise import Rng, draw_noise
 from sd_runtime.settings import EmbeddingSettings, Margins, Size
 from sd_runtime.tasks.hires import LARGEST_SCALE, UPSCALERS
@@ -27,6 +28,8 @@ HIRES: Final = ("hires_scale", "hires_strength", "hires_steps", "hires_upscaler"
 #: What one pass alone takes.
 _NOT_IN_TWO_PASSES: Final = ("refiner", "steer", "timesteps", "sigmas")
 _FINITE: Final = ("guidance_scale", "image_guidance_scale", "eta", "mu", *SCORES)
+#: Of masks, in pixels.
+LARGEST_BLUR: Final = 1024
 _SHARES: Final = ("strength", "refiner_start", "variation_strength", "hires_strength")
 
 
@@ -72,6 +75,9 @@ class SamplingOptions(TypedDict, total=False):
     hires_upscaler: str | None
     clip_skip: int | None
     embeddings: Sequence[EmbeddingSettings] | None
+    mask_blur: float | None
+    mask_content: str | None
+    padding_mask_crop: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,14 @@ class Request:
         hires_upscaler: ``latent``, between the elements of the latent, or ``lanczos``, between the pixels:
             then the larger size needs an image encoder.
         clip_skip, embeddings: what the pipeline has to have been opened with; None takes it as it is.
+        mask_blur: how soft the edge of the mask is: the deviation of a Gaussian, in pixels of the mask, 0 to
+            1024. The image is put back around what was painted, and fades into it there. None puts nothing
+            back: what is kept is then as the VAE has it, as in diffusers.
+        mask_content: what the masked part starts from: ``original``, the image; ``fill``, the colours around
+            it; ``latent_noise``, more noise; ``latent_nothing``, a latent of zeros. The nearer ``strength``
+            is to 1, the less it matters.
+        padding_mask_crop: draw the masked part alone, with so many pixels around it, at the model's size, and
+            put it back into the image, which keeps its own size (the web UI's "only masked").
 
     Raises:
         SettingsError: a value makes no sense, whatever the model.
@@ -177,6 +191,9 @@ class Request:
     hires_upscaler: str | None = None
     clip_skip: int | None = None
     embeddings: Sequence[EmbeddingSettings] | None = None
+    mask_blur: float | None = None
+    mask_content: str | None = None
+    padding_mask_crop: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense with any model."""
@@ -194,6 +211,7 @@ class Request:
         _check_variation(self)
         _check_outpaint(self)
         _check_hires(self)
+        _check_mask(self)
         for name in SIZES:
             _check_size(name, getattr(self, name))
         for name, kind in (("timesteps", int), ("sigmas", float)):
@@ -273,6 +291,17 @@ def _check_hires(request: Request) -> None:
         raise SettingsError(
             f"expected hires_scale without {beside[0]}{of}, which is for one pass, got both: leave one out"
         )
+
+
+def _check_mask(request: Request) -> None:
+    blur, content, padding = request.mask_blur, request.mask_content, request.padding_mask_crop
+    _check_finite("mask_blur", blur)
+    if blur is not None and not 0 <= blur <= LARGEST_BLUR:
+        raise SettingsError(f"expected a mask_blur from 0 to {LARGEST_BLUR}, got {blur!r}")
+    if content is not None and content not in MASK_CONTENTS:
+        raise SettingsError(f"expected a mask_content of {', '.join(MASK_CONTENTS)}, got {content!r}")
+    if padding is not None and (isinstance(padding, bool) or padding not in range(2**15)):
+        raise SettingsError(f"expected a padding_mask_crop from 0 to {2**15 - 1} pixels, got {padding!r}")
 
 
 def _check_steps(name: str, steps: int | None) -> None:

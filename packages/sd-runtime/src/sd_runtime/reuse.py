@@ -12,6 +12,7 @@ from sd_schedulers import sampler_named
 
 from sd_runtime.errors import ImageTextError, SettingsError
 from sd_runtime.infotext import Infotext, parse_infotext
+from sd_runtime.masking import MASK_CONTENTS, ONLY_MASKED
 from sd_runtime.noise import SEEDS
 from sd_runtime.picture_texts import read_texts
 from sd_runtime.png import parse_settings
@@ -55,6 +56,9 @@ _SAME: Final = (
     "hires_upscaler",
     "clip_skip",
     "embeddings",
+    "mask_blur",
+    "mask_content",
+    "padding_mask_crop",
 )
 #: What settings know of, and a request has to be given.
 _GIVEN: Final = {"image_sha256": "image", "mask_sha256": "mask", "refiner": "refiner", "controls": "steer"}
@@ -171,7 +175,7 @@ def _networks(prompt: str) -> list[str]:
 
 
 def _has_mask(pairs: Mapping[str, str]) -> bool:
-    return any(name.startswith(("Mask", "Masked")) for name in pairs)
+    return any(name.startswith(("Mask", "Inpaint area")) for name in pairs)
 
 
 def _number(option: str, kind: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
@@ -193,6 +197,20 @@ def _upscaler(value: str) -> dict[str, Any]:
         if theirs == value:
             return {"hires_upscaler": own}
     raise ValueError
+
+
+def _content(value: str) -> dict[str, Any]:
+    for own, theirs in MASK_CONTENTS.items():
+        if theirs == value:
+            return {"mask_content": own}
+    raise ValueError
+
+
+def _area(value: str) -> dict[str, Any]:
+    """The whole picture is what is drawn without; the padding follows."""
+    if value not in (ONLY_MASKED, "Whole picture"):
+        raise ValueError
+    return {}
 
 
 #: The web UI's names for generators; the card's noise does not depend on the card.
@@ -245,5 +263,9 @@ _PAIRS: Final[Mapping[str, tuple[str, Callable[[str], dict[str, Any]]]]] = {
     "Hires upscaler": ("hires_upscaler", _upscaler),
     "Clip skip": ("clip_skip", _number("clip_skip", int)),
     **{name: (name, _nothing) for name in ("Sampler", "Schedule type", "Model", "Model hash", "Version")},
-    **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask blur", "Masked content", "Mask mode")},
+    "Mask blur": ("mask_blur", _number("mask_blur", float)),
+    "Masked content": ("mask_content", _content),
+    "Inpaint area": ("padding_mask_crop", _area),
+    "Masked area padding": ("padding_mask_crop", _number("padding_mask_crop", int)),
+    **{name: (name, _nothing) for name in ("VAE", "VAE hash", "Mask mode")},
 }

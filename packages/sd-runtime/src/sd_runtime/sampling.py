@@ -53,10 +53,11 @@ def _in_two_passes(
 
     def second(latent: Float) -> Iterator[Step]:
         picture = None if upscaler == "latent" else prepare_image(decoded(latent, models), facts.image)
-        _make_room(models, larger.models)
+        networks, _ = larger.suited(own)
+        _make_room(models, networks)
         noise = NoiseStream(own.seed, own.rng)
-        begun = hires.begin(_given(own, larger.models, noise, image=picture), latent, upscaler)
-        return _sampled(begun, texts, own, larger.models, noise)
+        begun = hires.begin(_given(own, networks, noise, image=picture), latent, upscaler)
+        return _sampled(begun, texts, own, networks, noise)
 
     return hires.in_two_passes(steps, second, more=settings.hires_steps or settings.num_inference_steps)
 
@@ -70,12 +71,13 @@ def _make_room(models: Models, later: Models) -> None:
 def _to_refiner(
     steps: Iterator[Step], refiner: Pipeline, settings: ImageSettings, models: Models, noise: NoiseStream
 ) -> Iterator[Step]:
+    networks, prompts = refiner.suited(settings)
+
     def resume(base: Resumed) -> Iterator[Step]:
-        texts = refiner.prompts.of(settings)
-        return _sampled(Begun(base), texts, settings, refiner.models, noise)
+        return _sampled(Begun(base), prompts.of(settings), settings, networks, noise)
 
     start = settings.refiner_start or START
-    make_room = partial(_make_room, models, refiner.models)
+    make_room = partial(_make_room, models, networks)
     return refined(steps, resume, start=start, asked=settings.num_inference_steps, make_room=make_room)
 
 

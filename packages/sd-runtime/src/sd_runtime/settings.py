@@ -74,7 +74,9 @@ class ImageSettings:
     ``outpaint`` is by how many pixels a given picture grew: left, top, right and bottom. ``hires_scale`` is
     how much larger the picture is than ``width`` and ``height`` where a second pass drew over it, with
     ``hires_steps`` and ``hires_strength``, after ``hires_upscaler``. ``clip_skip`` is the layer of the text
-    encoders that was read, from the end; ``embeddings`` are those that were added to them.
+    encoders that was read, from the end; ``embeddings`` are those that were added to them. ``mask_blur`` is
+    the deviation of the mask's edge in pixels, ``mask_content`` what the masked part started from,
+    ``padding_mask_crop`` how many pixels around it were seen, where it was drawn alone.
     """
 
     prompt: str
@@ -124,3 +126,6 @@ class ImageSettings:
     hires_upscaler: str | None = None
     clip_skip: int | None = None
     embeddings: tuple[EmbeddingSettings, ...] | None = None
+    mask_blur: float | None = None
+    mask_content: str | None = None
+    padding_mask_crop: int | None = None

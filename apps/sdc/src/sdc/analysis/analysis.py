@@ -9,16 +9,17 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from sdc.analysis.calibrating import Calibration
-from sdc.analysis.candidates import Looked, look_at, look_at_original
+from sdc.analysis.candidates import Looked, look_at, look_at_original, measure
 from sdc.analysis.recording import Samples
 from sdc.analysis.settings import Setting
 from sdc.analysis.subjects import Subject, Watch
-from sdc.console import peak_memory
+from sdc.console import peak_memory, printable
 
 if TYPE_CHECKING:
     from sd_compress.report import Candidate, Environment, LayerRow, Report
@@ -31,6 +32,14 @@ _RELEASES = ("stable-diffusion-coreml", "sd-compress", "sd-mil", "openvino", "nu
 _PARAMETER = re.compile(r"[._](weight|bias)(_to_fp16|_to_fp32)?$")
 
 
+@dataclass(frozen=True)
+class Analysis:
+    """A report, and the settings that were looked at: those asked for, and what was searched."""
+
+    report: Report
+    settings: tuple[Setting, ...]
+
+
 def analyze(
     subject: Subject,
     settings: Iterable[Setting],
@@ -38,10 +47,10 @@ def analyze(
     wanted_snr: float,
     watch: Watch,
     calibration: Calibration | None = None,
-) -> Report:
+) -> Analysis:
     """Look at the original and at every setting, one after the other; ``watch`` is told what is being done.
 
-    ``calibration`` knows how sensitive each layer is.
+    ``calibration`` knows how sensitive each layer is: with it, a recipe for ``wanted_snr`` is searched.
 
     Raises:
         click.ClickException: a component returns nothing that could be measured.
@@ -54,10 +63,14 @@ def analyze(
     samples = {component: Samples(MOST_SAMPLES) for component in subject.components}
     original, arithmetic = look_at_original(subject, samples, _named("original", watch))
     check_outputs(samples)
-    looked = [original, *_looked(subject, settings, samples, watch)]
+    looking = _Looking(subject, samples, watch)
+    done = [(setting, looking.at(setting)) for setting in settings]
+    if calibration is not None and (mixed := looking.search(calibration, wanted_snr)) is not None:
+        done.append((mixed, looking.at(mixed)))
+    looked = [original, *(one for _, one in done)]
     candidates = tuple(one.candidate for one in looked)
     drawing = subject.drawing
-    return Report(
+    report = Report(
         format=FORMAT,
         version=VERSION,
         model=subject.name,
@@ -75,6 +88,7 @@ def analyze(
         seconds=time.perf_counter() - began,
         peak_memory=peak_memory(),
     )
+    return Analysis(report, tuple(setting for setting, _ in done))
 
 
 def check_outputs(samples: Mapping[str, Samples]) -> None:
@@ -87,12 +101,31 @@ def check_outputs(samples: Mapping[str, Samples]) -> None:
             )
 
 
-def _looked(
-    subject: Subject, settings: Iterable[Setting], samples: Mapping[str, Samples], watch: Watch
-) -> Iterator[Looked]:
-    unchanged: dict[str, Model] = {}
-    for setting in settings:
-        yield look_at(subject, setting, samples, unchanged, _named(setting.name, watch))
+@dataclass(frozen=True)
+class _Looking:
+    """What is the same for all settings."""
+
+    subject: Subject
+    samples: Mapping[str, Samples]
+    watch: Watch
+    unchanged: dict[str, Model] = field(default_factory=dict)
+
+    def at(self, setting: Setting) -> Looked:
+        return look_at(self.subject, setting, self.samples, self.unchanged, _named(setting.name, self.watch))
+
+    def search(self, calibration: Calibration, wanted_snr: float) -> Setting | None:
+        """The smallest recipe that keeps the dB on the samples; None if none does, which is said."""
+        from sd_compress import BudgetError
+
+        def measured(component: str, setting: Setting) -> float:
+            part = measure(self.subject, component, setting, self.samples, _named("searching", self.watch))
+            return math.inf if part.snr is None else part.snr
+
+        try:
+            return calibration.mixed(wanted_snr, measured)
+        except BudgetError as error:
+            click.echo(printable(f"sdc: note: mixed bits left out: {error}"), err=True)
+            return None
 
 
 def _named(candidate: str, watch: Watch) -> Watch:

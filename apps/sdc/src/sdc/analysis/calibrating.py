@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,15 +37,22 @@ class Calibration:
         """The same widths, with palettes that keep the outputs close."""
         return Uniform(setting.bits, f"{setting.name}, calibrated", _METHOD, self.assigns)
 
-    def mixed(self, snr: float) -> Setting:
-        """Of each component the smallest recipe that is expected to keep ``snr`` dB.
+    def mixed(self, snr: float, measure: Callable[[str, Setting], float]) -> Setting:
+        """Of each component the smallest recipe that keeps ``snr`` dB, as ``measure`` has it of a component.
 
         Raises:
             sd_compress.BudgetError: no recipe is that good.
         """
-        from sd_compress import plan_for_snr
+        from sd_compress import smallest_plan
 
-        plans = [plan_for_snr(weights, snr) for weights in self.candidates.values() if weights]
+        def measured(component: str, plan: Plan) -> float:
+            return measure(component, self._planned("mixed bits", [plan]))
+
+        plans = [
+            smallest_plan(weights, snr, partial(measured, component))[0]
+            for component, weights in self.candidates.items()
+            if weights
+        ]
         return self._planned("mixed bits", plans)
 
     def curve(self, widths: Sequence[Uniform]) -> Iterator[Setting]:

@@ -104,6 +104,20 @@ def look_at(
         return Looked(candidate, attempt.stored)
 
 
+def measure(
+    subject: Subject, component: str, setting: Setting, samples: Mapping[str, Samples], watch: Watch
+) -> Part:
+    """One component at a setting, on its samples alone: nothing is drawn.
+
+    Raises:
+        sd_compress.CompressionError, OSError: see :func:`look_at`.
+    """
+    with _scratch() as folder, own_cache(folder):
+        attempt = Attempt(subject, setting, samples, {}, watch, folder)
+        attempt.open(component)
+        return attempt.parts[component]
+
+
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A temporary folder; on Windows mapped files cannot be removed, and are left to the system."""

@@ -155,14 +155,15 @@ def command(
             bar.update(task, description=words)
 
         calibration = _calibration(subject, others, uniform, watch)
-        settings = (*uniform, *_calibrated(calibration, uniform, min_snr), *named)
+        settings = (*uniform, *_calibrated(calibration, uniform), *named)
         bar.update(task, total=1 + len(settings))
         tracked = bar.track(settings, task_id=task)
-        found = analyze(subject, tracked, wanted_snr=min_snr, watch=watch, calibration=calibration)
+        analysis = analyze(subject, tracked, wanted_snr=min_snr, watch=watch, calibration=calibration)
+        found = analysis.report
     if report is not None:
         _write(found, report)
     if export_recipe is not None:
-        _export(found, settings, programs, export_recipe)
+        _export(found, analysis.settings, programs, export_recipe)
     _print_json(found) if as_json else _print(found, report)
 
 
@@ -247,20 +248,11 @@ def _calibration(
     return calibrate(subject, prompts, uniform, lambda words: watch(f"calibrating: {words}"))
 
 
-def _calibrated(
-    calibration: Calibration | None, uniform: tuple[Uniform, ...], min_snr: float
-) -> Iterator[Setting]:
-    """Every width again, mixed bits in the same bytes, and those that are good enough if some are."""
-    from sd_compress import BudgetError
-
-    if calibration is None:
-        return
-    yield from map(calibration.uniform, uniform)
-    yield from calibration.curve(uniform)
-    try:
-        yield calibration.mixed(min_snr)
-    except BudgetError as error:
-        click.echo(printable(f"sdc: note: mixed bits left out: {error}"), err=True)
+def _calibrated(calibration: Calibration | None, uniform: tuple[Uniform, ...]) -> Iterator[Setting]:
+    """Every width again, and mixed bits in the same bytes."""
+    if calibration is not None:
+        yield from map(calibration.uniform, uniform)
+        yield from calibration.curve(uniform)
 
 
 def _can_be_decoded(setting: Setting, programs: list[Program]) -> bool:

@@ -134,6 +134,8 @@ def _print_resources(made: dict[str, Resources]) -> None:
         controls = "with" if seen.takes_controlnets else "without"
         where = f" in {folder}" if folder else ""
         console().print(f"apps see{where}: {seen.family}, {seen.attention}, {size}, {controls} ControlNets")
+        if one.left_out:
+            console().print(f"left out{where}, as no app looks for them: UNets of {'; '.join(one.left_out)}")
 
 
 def _print_repository(made: HubRepository) -> None:

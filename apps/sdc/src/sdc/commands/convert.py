@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from click.core import ParameterSource
 
 from sdc.calibration_options import bytes_asked
 from sdc.commands.chunk import cut_facts, print_cuts
-from sdc.conversions import conversion_facts, plan_facts, print_conversion, print_plan, worst
+from sdc.conversions import conversion_facts, plan_facts, print_conversion, print_plan, print_recipe, worst
 from sdc.devices import check_free, choose, deliver, facts, print_delivered, resources_beside
 from sdc.json_output import json_option, print_json
 from sdc.networks import network_options, open_with_networks
 from sdc.quantizing import palettizing
+from sdc.recipe_option import check_recipe, names, recipe_of
+from sdc.sampling_options import NameOf
 from sdc.several import TakesSeveral
 from sdc.sizes import image_size
 from sdc.sources import SOURCE_NAMES, source_options
@@ -51,8 +54,8 @@ if TYPE_CHECKING:
 @click.option(
     "--components",
     metavar="A,B",
-    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, names of ControlNets "
-    "and adapters; by default all that the checkpoint has, and those.",
+    help="text_encoder, text_encoder_2, unet, vae_decoder, vae_encoder, safety_checker, preview_decoder, "
+    "names of ControlNets and adapters; by default all that the checkpoint has, and those.",
 )
 @click.option(
     "--attention-implementation",
@@ -93,6 +96,15 @@ if TYPE_CHECKING:
     "--unet-batch-one", is_flag=True, help="One sample at a time: less memory, two calls for each step."
 )
 @click.option(
+    "--unet-form",
+    "unet_forms",
+    metavar="controlnet|batch-one|tokens=N",
+    multiple=True,
+    help="Make the UNet so, too: with inputs for ControlNets, for one sample, for prompts of N tokens (154, "
+    "231, …); repeatable, in all combinations, which share their weights. What draws takes the one that a "
+    "picture needs.",
+)
+@click.option(
     "--min-deployment-target", default="macOS13", show_default=True, help="Oldest system to run on."
 )
 @click.option(
@@ -119,6 +131,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Put the weights into the programs of a bundle of the same architecture, with its options.",
 )
+@click.option(
+    "--recipe",
+    type=NameOf("recipe", names),
+    help="How `sdc generate` is to sample where nothing else is said, of a model or LoRA for few steps; by "
+    "default that of a LoRA whose name is known.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep what earlier conversions found out.")
 @source_options
 @click.option(
@@ -144,10 +162,13 @@ def command(
     unet_support_controlnet: bool,
     unet_support_t2i_adapter: bool,
     convert_controlnet: tuple[str, ...],
+    union_hints: int,
     convert_t2i_adapter: tuple[str, ...],
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
+    preview_vae: str | None,
     unet_batch_one: bool,
+    unet_forms: tuple[str, ...],
     min_deployment_target: str,
     compute_precision: tuple[str, ...],
     quantize_nbits: int | None,
@@ -156,6 +177,7 @@ def command(
     chunk_size: float | None,
     merge_chunks: bool,
     like: Path | None,
+    recipe: str | None,
     no_cache: bool,
     source: dict[str, Any],
     check_output_correctness: bool,
@@ -172,6 +194,7 @@ def command(
 
     from sdc.commands.verify import print_report
 
+    check_recipe(recipe)
     if like is not None:
         _refuse_beside_like(ctx)
     likeness = None if like is None else Likeness.of(like)
@@ -186,6 +209,7 @@ def command(
         unet_support_controlnet=unet_support_controlnet,
         unet_support_t2i_adapter=unet_support_t2i_adapter,
         unet_batch_one=unet_batch_one,
+        unet_forms=unet_forms,
         target=min_deployment_target,
         compute_precision=compute_precision,
         overwrite=overwrite,
@@ -197,19 +221,23 @@ def command(
     if likeness is not None:
         options = likeness.options(options)
     if options.components is None or "unet" in options.components:
-        _check_supported("controlnet", convert_controlnet, unet_support_controlnet)
-        _check_supported("t2i-adapter", convert_t2i_adapter, unet_support_t2i_adapter)
+        _check_supported("controlnet", convert_controlnet, options.takes_residuals)
+        _check_supported("t2i-adapter", convert_t2i_adapter, options.unet_support_t2i_adapter)
     if device is not None:
         check_free(resources_beside(output), overwrite=overwrite)
     opened, kinds = open_with_networks(
         checkpoint,
         source,
         controlnets=convert_controlnet,
+        union_hints=union_hints,
         adapters=convert_t2i_adapter,
         ip_adapters=ip_adapter,
         image_encoder=image_encoder,
+        preview_vae=preview_vae,
         components=options.components,
     )
+    guessed = recipe_of(opened) if recipe is None else None
+    options = replace(options, recipe=recipe if guessed is None else guessed[0])
     cache = None if no_cache else ConversionCache()
     if dry_run:
         planned = plan(opened, options, cache=cache, kinds=kinds)
@@ -227,6 +255,8 @@ def command(
         print_json(made | ({} if delivered is None else facts(delivered)))
     else:
         print_conversion(conversion)
+        if guessed is not None:
+            print_recipe(*guessed)
         if cuts:
             print_cuts(cuts)
         if report is not None:
@@ -261,8 +291,6 @@ def _in_pieces(
     pieces: Pieces,
 ) -> tuple[ConversionReport, list[Cut]]:
     """Convert beside ``output``, and write it from there with the UNet in pieces."""
-    from dataclasses import replace
-
     from sd_bundle import OutputExistsError, open_bundle
     from sd_bundle.drafts import draft_folder, remove_abandoned
 
@@ -324,6 +352,7 @@ _BESIDE_LIKE = (
     "output",
     "components",
     "like",
+    "recipe",
     "no_cache",
     "check_output_correctness",
     "overwrite",

@@ -14,6 +14,8 @@ from sdc.apple_options import apple_options, check_bundle, engine_on, named, pro
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
+from sdc.mask_options import mask_options
+from sdc.preview_options import preview_option
 from sdc.prompt_lists import of_several, read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
@@ -181,10 +183,12 @@ class _Generate(TakesSeveral):
     type=click.IntRange(min=0),
     help="Write what every N-th step has come to, too: FILE-step-010.png.",
 )
+@preview_option
 @sampling_options
 @text_options
 @hires_options
 @_picture_options
+@mask_options
 @_xl_options
 @control_options
 @safety_options
@@ -204,6 +208,8 @@ def command(
     size: tuple[int, int] | None,
     like: Path | None,
     save_every: int,
+    preview: str | None,
+    measure_guidance: bool,
     disable_safety: bool,
     safety: str | None,
     safety_adjustment: float | None,
@@ -231,6 +237,8 @@ def command(
     said = prompt_of(prompt, prompt_option, is_optional=(prompts or like) is not None)
     if said is not None and prompts is not None:
         raise click.UsageError("expected one prompt or --prompts, got both")
+    if preview is not None and not save_every:
+        raise click.UsageError("expected --save-every with --preview, got none")
     listed = None if prompts is None else read_prompts(prompts)
     _check_output(output)
     began = time.perf_counter()
@@ -249,16 +257,19 @@ def command(
         clip_skip=clip_skip or (source and source.options.get("clip_skip")) or 1,
     )
     check_bundle(
-        pipeline.bundle,
+        pipeline,
         model_version=model_version,
         model_sources=model_sources,
         unet_batch_one=unet_batch_one,
     )
+    if preview is not None:
+        pipeline.check_preview(preview)
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
+    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
     given: dict[str, Any] = {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and (read_image(image) if asked["outpaint"] else _read(image, pipeline)),
-        "mask": mask and _read(mask, pipeline),
+        "image": image and (read_image(image) if keeps_size else _read(image, pipeline)),
+        "mask": mask and (read_image(mask) if keeps_size else _read(mask, pipeline)),
         "steer": steering(pipeline, asked),
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -268,6 +279,10 @@ def command(
         drawing = source.with_options({**own, **stated(ctx, asked), **given})
         drawing["clip_skip"] = pipeline.text.clip_skip  # that of the picture, or the one that was stated
         _say_what_differs(source, pipeline)
+    if measure_guidance and drawing.get("guidance_start") is None and drawing.get("guidance_end") is None:
+        raise click.UsageError(
+            "expected --guidance-start or --guidance-end with --measure-guidance, got none"
+        )
     texts = [drawing.pop("prompt")] if listed is None else listed
     drawing.pop("prompt", None)
     plain = drawing.get("prompt_syntax", "plain") == "plain"
@@ -282,12 +297,14 @@ def command(
     for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
         target = of_several(named(output, text), place, len(texts))
         path = numbered(target, seed) if image_count > 1 else target
+        options: dict[str, Any] = {**drawing, counted: seed}
         drawn = draw(
             pipeline,
             text,
             safety=policy,
-            save=_every(save_every, path),
-            **{**drawing, counted: seed},
+            save=_every(save_every, path, preview),
+            sampled=_measured(pipeline, text, options) if measure_guidance else None,
+            **options,
         )
         drawn.save(path)
         _say(drawn, path)
@@ -309,25 +326,46 @@ def draw(
     *,
     safety: Safety | None,
     save: Callable[[Pipeline, Step], None] | None = None,
+    sampled: Callable[[Step, float], None] | None = None,
     **options: Unpack[SamplingOptions],
 ) -> GeneratedImage:
-    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each."""
+    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each.
+
+    ``sampled`` gets the last one, and the seconds that all took.
+    """
     from sdc.console import progress
 
     settings = pipeline.settings(prompt, **options)
     with progress(rate="step/s") as bar:
         task = bar.add_task("loading", total=None)
-        for step in pipeline.steps(prompt, **options):
+        steps = pipeline.steps(prompt, **options)  # prompts are encoded and networks loaded here
+        began = time.perf_counter()
+        for step in steps:
             bar.update(task, description="sampling", total=step.total, completed=step.index + 1)
             if save is not None:
                 save(pipeline, step)
+        if sampled is not None:
+            bar.update(task, description="with guidance in all steps")
+            sampled(step, time.perf_counter() - began)
         bar.update(task, description="decoding")
+        given: dict[str, Any] = {name: options.get(name) for name in ("image", "mask")}
         if safety is None:
-            return pipeline.finish(step.latent, settings, check_safety=False)
-        return pipeline.finish(step.latent, settings, safety=safety)
+            return pipeline.finish(step.latent, settings, check_safety=False, **given)
+        return pipeline.finish(step.latent, settings, safety=safety, **given)
 
 
-def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
+def _measured(pipeline: Pipeline, prompt: str, options: dict[str, Any]) -> Callable[[Step, float], None]:
+    """What says how far a picture is from the one with guidance in all steps."""
+    from sdc.console import console
+    from sdc.skipping import held
+
+    def say(last: Step, seconds: float) -> None:
+        console().print(str(held(pipeline, prompt, last.latent, seconds, options)), soft_wrap=True)
+
+    return say
+
+
+def _every(count: int, path: Path, preview: str | None) -> Callable[[Pipeline, Step], None] | None:
     """What writes every ``count``-th step beside ``path``; the last one is the picture itself."""
     if count == 0:
         return None
@@ -340,7 +378,7 @@ def _every(count: int, path: Path) -> Callable[[Pipeline, Step], None] | None:
 
             target = path.with_name(f"{path.stem}-step-{number:03d}{path.suffix}")
             with replacing(target) as draft:
-                pipeline.decode(step.denoised).save(draft, format=format_of(target))
+                pipeline.preview(step.denoised, preview or "vae").save(draft, format=format_of(target))
 
     return save
 

@@ -53,6 +53,7 @@ def bundle_facts(path: Path) -> dict[str, Any]:
             {
                 "component": component.name,
                 "picture_size": None if variant.size is None else str(variant.size),
+                "form": component.told_apart(variant)[1],
                 "chunk": f"chunk {index} of {len(variant.chunks)}" if len(variant.chunks) > 1 else None,
                 "function": chunk.function,
                 "attention_implementation": component.attention_implementation,
@@ -239,8 +240,8 @@ def _print_package(out: Console, facts: dict[str, Any]) -> None:
     out.print()
     out.print(head + f" ({facts['kind']}, specification {version or 'none'})")
     if "component" in facts:
-        keys = ("component", "picture_size", "chunk", "function", "attention_implementation", "compute_unit")
-        parts = [str(facts[key]) for key in (*keys, "deployment_target") if facts[key]]
+        keys = ("component", "picture_size", "form", "chunk", "function", "attention_implementation")
+        parts = [str(facts[key]) for key in (*keys, "compute_unit", "deployment_target") if facts[key]]
         out.print(", ".join([*parts, *_compression(facts["compression"])]))
     functions = facts.get("functions", {})
     for name, function in (functions if len(functions) > 1 else {"": facts}).items():

@@ -11,6 +11,7 @@ import click
 from sdc.apple_options import compute_unit_option, engine_on
 from sdc.engines import engine_options
 from sdc.hires_options import hires_bundle_option
+from sdc.preview_options import preview_option
 from sdc.text_options import files_by_name, text_options
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--reduce-memory", is_flag=True, help="Keep no network beside the denoiser: slower.")
 @text_options
 @hires_bundle_option
+@preview_option
 @compute_unit_option
 @engine_options("auto")
 def command(
@@ -51,6 +53,7 @@ def command(
     disable_safety: bool,
     reduce_memory: bool,
     hires_bundle: Path | None,
+    preview: str | None,
     embedding: tuple[str, ...],
     clip_skip: int | None,
     compute_unit: ComputeUnit | None,
@@ -75,6 +78,7 @@ def command(
         check_safety=not disable_safety,
         reduce_memory=reduce_memory,
         hires_bundle=hires_bundle,
+        preview=preview,
         embeddings=files_by_name(embedding),
         clip_skip=clip_skip or 1,
     )
@@ -99,6 +103,7 @@ def open_studio(
     check_safety: bool = True,
     reduce_memory: bool = False,
     hires_bundle: Path | None = None,
+    preview: str | None = None,
     embeddings: Mapping[str, Path] | None = None,
     clip_skip: int = 1,
 ) -> Studio:
@@ -122,4 +127,6 @@ def open_studio(
 
     opened = open_any(bundle, None)
     read_embeddings(embeddings or {}, opened)  # says now what is wrong with them
-    return Studio(opened, open_size, check_safety, tuple(embeddings or ()), clip_skip)
+    if preview is not None:
+        open_size(opened.manifest.model.image).check_preview(preview)
+    return Studio(opened, open_size, check_safety, tuple(embeddings or ()), clip_skip, preview)

@@ -42,9 +42,11 @@ def command(
     bundle: Path,
     checkpoint: str | None,
     convert_controlnet: tuple[str, ...],
+    union_hints: int,
     convert_t2i_adapter: tuple[str, ...],
     ip_adapter: tuple[str, ...],
     image_encoder: str | None,
+    preview_vae: str | None,
     min_psnr: float,
     engine: str,
     precision: Literal["fp32", "bf16"] | None,
@@ -73,8 +75,11 @@ def command(
             "controlnet": convert_controlnet,
             "t2i_adapter": convert_t2i_adapter,
             "image_projection": ip_adapter,
+            "preview_decoder": () if preview_vae is None else (preview_vae,),
         }
-        found = _against(checkpoint, bundle, given, source, image_encoder, min_psnr=min_psnr, engine=resolved)
+        found = _against(
+            checkpoint, bundle, given, source, image_encoder, union_hints, min_psnr=min_psnr, engine=resolved
+        )
     facts = report_facts(found)
     if report is not None:
         from sd_bundle.drafts import replacing
@@ -94,6 +99,7 @@ def _against(
     given: dict[str, tuple[str, ...]],
     source: dict[str, Any],
     image_encoder: str | None,
+    union_hints: int,
     *,
     min_psnr: float,
     engine: Engine,
@@ -113,9 +119,11 @@ def _against(
         checkpoint,
         source,
         controlnets=given["controlnet"],
+        union_hints=union_hints,
         adapters=given["t2i_adapter"],
         ip_adapters=given["image_projection"],
         image_encoder=image_encoder,
+        preview_vae=next(iter(given["preview_decoder"]), None),
         components=tuple(component.name for component in opened.manifest.components),
     )
     return verify(bundle, network, kinds=kinds, min_psnr=min_psnr, engine=engine)
@@ -148,7 +156,7 @@ def print_report(report: VerificationReport) -> None:
 
     rows = table("component", "output", "dB", "max error", "s")
     for row in report.rows:
-        network = f"{row.component} {row.size}" if row.size else row.component
+        network = " ".join(word for word in (row.component, row.size, row.form and f"({row.form})") if word)
         rows.add_row(network, row.output, f"{row.psnr:.1f}", f"{row.max_error:.2e}", f"{row.seconds:.1f}")
     console().print(rows)
     verdict = "passed" if report.passed else "FAILED"

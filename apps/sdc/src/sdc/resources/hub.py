@@ -74,6 +74,12 @@ def write_hub_repository(
             raise ResourcesError(
                 f"expected one picture size in a repository, got {have} in {bundle.path}: convert for one"
             )
+        if len(forms := bundle.forms()) > 1:
+            have = "; ".join(map(str, forms))
+            raise ResourcesError(
+                f"expected a UNet of one form in a repository, got {have} in {bundle.path}: "
+                "convert it without --unet-form"
+            )
     models: dict[str, tuple[CompiledResource, ...]] = {}
     zips: dict[str, int] = {}
     with draft_folder(folder) as draft:

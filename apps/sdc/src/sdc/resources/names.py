@@ -119,6 +119,8 @@ def _named(bundle: Bundle, component: BundleComponent) -> Iterator[Resource]:
         name = "ControlledUnet" if takes_residuals(component) else "Unet"
         yield from _in_pieces(bundle, component, name)
         return
+    if component.role == "preview_decoder":
+        return  # no app shows pictures by one
     if component.name not in _NAMES:
         raise ResourcesError(
             f"expected components that apps know ({', '.join(_NAMES)}, unet), got {component.name!r}"
@@ -159,6 +161,7 @@ def _checked(component: BundleComponent, most: int) -> tuple[str, ...]:
         if chunk.function is not None:
             raise ResourcesError(
                 f"expected {component.name} in a package of one function, as apps load it, got the function "
-                f"{chunk.function!r} of {chunk.package}: convert with one --size for each folder"
+                f"{chunk.function!r} of {chunk.package}: convert with one --size for each folder, "
+                "and without --unet-form"
             )
     return tuple(chunk.package for chunk in chunks)

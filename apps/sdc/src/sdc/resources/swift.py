@@ -42,11 +42,15 @@ class CompiledResource:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What was written, and what apps take it for."""
+    """What was written, and what apps take it for.
+
+    ``left_out``: forms of the UNet that the bundle has and no app looks for.
+    """
 
     path: Path
     models: tuple[CompiledResource, ...]
     seen: Seen
+    left_out: tuple[str, ...] = ()
 
 
 def compile_linked(package: Path, compiled: Path) -> None:
@@ -119,8 +123,8 @@ def write_resources(
     """Compile the networks of a bundle under the names that apps look for, beside the tokenizer's files.
 
     ``size`` chooses among several picture sizes. ``with_refiner`` is the bundle of SDXL's refiner,
-    ``with_controlled`` one of the same model whose UNet takes ControlNets, which are packages of their own.
-    All of it appears at the end, or nothing.
+    ``with_controlled`` one of the same model whose UNet takes ControlNets, which are packages of their own; a
+    bundle whose UNet has both forms needs none. All of it appears at the end, or nothing.
 
     Raises:
         ResourcesError: apps could not read it, or would take it for something else.
@@ -132,7 +136,8 @@ def write_resources(
     if folder.exists() or folder.is_symlink():
         raise FileExistsError(f"{folder} exists: choose another output")
     one = _of_one_size(bundle, size)
-    planned = [*resources(one), *_beside(one, with_refiner, with_controlled)]
+    own = _own_controlled(bundle, one) if with_controlled is None else None
+    planned = [*resources(one), *_beside(one, with_refiner, with_controlled or own)]
     controls = _controls(controlnets, planned)
     with draft_folder(folder) as draft:
         _copy_tokenizer(one, draft)
@@ -143,7 +148,9 @@ def write_resources(
         seen = as_apps_see(draft)
         _check_seen(seen, one)
         draft.rename(folder)
-    return Resources(folder, tuple(models), seen)
+    taken = [unet.only("denoiser").variant.form for unet in (one, own) if unet is not None]
+    others = tuple(str(form) for form in bundle.forms(one.manifest.model.image) if form not in taken)
+    return Resources(folder, tuple(models), seen, others)
 
 
 def _of_one_size(bundle: Bundle, size: ImageSize | None) -> Bundle:
@@ -159,6 +166,14 @@ def _of_one_size(bundle: Bundle, size: ImageSize | None) -> Bundle:
             "give it with --refiner, beside the base model"
         )
     return bundle.at_size(size)
+
+
+def _own_controlled(bundle: Bundle, one: Bundle) -> Bundle | None:
+    """The bundle with its UNet for ControlNets, where it has one that is otherwise the same."""
+    form, image = one.only("denoiser").variant.form, one.manifest.model.image
+    taking = replace(form, takes=(*form.takes, "controlnet"))
+    has_both = "controlnet" not in form.takes and taking in bundle.forms(image)
+    return bundle.at_size(image, taking) if has_both else None
 
 
 def _beside(

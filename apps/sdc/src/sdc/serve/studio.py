@@ -70,7 +70,8 @@ class Drawn:
 class Studio:
     """``open_size`` opens the bundle's pipeline for a picture size; the last one stays open.
 
-    ``embeddings`` and ``clip_skip`` are what it opens them with.
+    ``embeddings`` and ``clip_skip`` are what it opens them with; ``how_previewed`` is for
+    ``Pipeline.preview``.
     """
 
     bundle: Bundle
@@ -78,6 +79,7 @@ class Studio:
     check_safety: bool = True
     embeddings: tuple[str, ...] = ()
     clip_skip: int = 1
+    how_previewed: str | None = None
     progress: Progress = field(default_factory=Progress)
     _pipeline: Pipeline | None = None
     _turn: Lock = field(default_factory=Lock)
@@ -110,7 +112,7 @@ class Studio:
     def preview(self) -> Image | None:
         """What the picture at work looks like so far; made for whoever asks, and for nobody else."""
         latent, pipeline = self.progress.latent, self._pipeline
-        return None if latent is None or pipeline is None else pipeline.preview(latent)
+        return None if latent is None or pipeline is None else pipeline.preview(latent, self.how_previewed)
 
     def interrupt(self) -> None:
         """End the picture at work after its step; without one, nothing."""
@@ -156,12 +158,27 @@ class Studio:
             settings.append(pipeline.settings(**asked))
             last = self._sampled(pipeline, asked)
             if last is None or last.index + 1 < last.total:
-                cut = None if last is None else pipeline.decode(last.denoised)
-                return Drawn(tuple(pictures), tuple(settings), cut)
-            drawn = pipeline.finish(last.latent, settings[-1], check_safety=self.check_safety)
+                cut = None if last is None else self._finished(pipeline, last.denoised, settings[-1], asked)
+                return Drawn(tuple(pictures), tuple(settings), None if cut is None else cut.image)
+            drawn = self._finished(pipeline, last.latent, settings[-1], asked)
             keep(drawn)
             pictures.append(drawn)
         return Drawn(tuple(pictures), tuple(settings))
+
+    def _finished(
+        self,
+        pipeline: Pipeline,
+        latent: npt.NDArray[np.float32],
+        settings: ImageSettings,
+        asked: dict[str, Any],
+    ) -> GeneratedImage:
+        return pipeline.finish(
+            latent,
+            settings,
+            check_safety=self.check_safety,
+            image=asked.get("image"),
+            mask=asked.get("mask"),
+        )
 
     def _sampled(self, pipeline: Pipeline, options: dict[str, Any]) -> Step | None:
         """The last step that was taken; None if there was none."""

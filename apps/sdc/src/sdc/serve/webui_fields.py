@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sdc.serve.webui_hires import HIRES, hires_of
+from sdc.serve.webui_masks import MASKS, masks_of
 from sdc.serve.webui_values import Read, integer, number, picture_of, real, refused, shown, text, whole
 
 if TYPE_CHECKING:
@@ -39,14 +40,12 @@ _INERT: Final = frozenset(
 )
 #: Values with which a field that is not honoured changes nothing.
 _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
-    **dict.fromkeys(("restore_faces", "tiling", "inpaint_full_res"), (None, False)),
-    **dict.fromkeys(("s_churn", "s_tmin", "resize_mode", "mask_blur", "mask_blur_x"), (None, 0)),
-    "mask_blur_y": (None, 0),
+    **dict.fromkeys(("restore_faces", "tiling"), (None, False)),
+    **dict.fromkeys(("s_churn", "s_tmin", "resize_mode"), (None, 0)),
     **dict.fromkeys(("seed_resize_from_h", "seed_resize_from_w"), (None, 0, -1)),
     **dict.fromkeys(("firstphase_width", "firstphase_height"), (None, 0)),
     **dict.fromkeys(("script_name", "refiner_checkpoint", "firstpass_image", "latent_mask"), (None, "")),
     **{name: (None, [], {}) for name in ("styles", "script_args", "alwayson_scripts")},
-    "inpainting_fill": (None, 1),  # what is there already: "original"
     "s_noise": (None, 1),
     "initial_noise_multiplier": (None, 1),
     "s_tmax": (None, 0),
@@ -56,9 +55,7 @@ _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
 _BELONGS: Final = {"refiner_switch_at": "refiner_checkpoint"}
 _OF_HIRES: Final = ("enable_hr", "hr_", "denoising_strength")
 _OF_MASKS: Final = ("mask_", "inpaint", "latent_mask")
-_ONLY_OF_IMAGES: Final = frozenset(
-    ("init_images", "mask", "denoising_strength", "inpainting_mask_invert", "inpaint_full_res_padding")
-)
+_ONLY_OF_IMAGES: Final = MASKS | {"init_images", "mask", "denoising_strength"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,18 +213,10 @@ def _overrides(fields: Mapping[str, Any], title: str, clip_skip: int) -> dict[st
 
 def _pictures(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Of ``img2img``: the picture to start from, strength, and a mask."""
-    from PIL import ImageOps
-
     images = fields.get("init_images")
     if not isinstance(images, list) or len(images) != 1:
         raise refused("init_images", f"expected a list of one picture, got {shown(images)}")
     options: dict[str, Any] = {"image": picture_of(images[0], "init_images")}
     if fields.get("denoising_strength") is not None:
         options |= number("strength")("denoising_strength", fields["denoising_strength"])
-    if fields.get("mask") is not None:
-        mask = picture_of(fields["mask"], "mask")
-        inverted = fields.get("inpainting_mask_invert") or 0
-        if inverted not in (0, 1):
-            raise refused("inpainting_mask_invert", f"expected 0 or 1, got {shown(inverted)}")
-        options["mask"] = ImageOps.invert(mask.convert("L")) if inverted else mask
-    return options
+    return options | masks_of(fields)

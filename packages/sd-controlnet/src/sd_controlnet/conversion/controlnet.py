@@ -34,12 +34,22 @@ HINT: Final = "controlnet_cond"
 #: Of a union ControlNet: 1 for the kind of hint that it is given, 0 for the others.
 KIND_OF_HINT: Final = "control_type"
 UNION: Final = "ControlNetUnionModel"
+#: Of one for several hints at once: the kind of each, and how strongly each counts.
+KINDS_OF_HINTS: Final = "control_type_idx"
+SCALES_OF_HINTS: Final = "conditioning_scale"
+#: The key that the config of a union ControlNet has beside diffusers': how many hints it is given.
+HINTS_KEY: Final = "union_hints"
+MOST_HINTS: Final = 8
 _SUMMARY: Final = (
     "ControlNet is a neural network structure to control diffusion models by adding extra conditions. "
     "Please refer to https://arxiv.org/abs/2302.05543 for details."
 )
 _HINT_DESCRIPTION: Final = "An additional input image for ControlNet to condition the generated images."
-_KIND_DESCRIPTION: Final = "The kind of hint, of those that a union ControlNet knows: 1 at its place, else 0."
+_KIND_DESCRIPTION: Final = (
+    "The kinds of hints, of those that a union ControlNet knows: 1 at its place, else 0."
+)
+_KINDS_DESCRIPTION: Final = "The kind of each hint: 1 at its place, else 0"
+_SCALES_DESCRIPTION: Final = "How strongly each hint counts; 0 leaves it out"
 _RESIDUAL_DESCRIPTION: Final = (
     "One of the outputs of each downsampling block in ControlNet. The value added to the corresponding "
     "resnet output in UNet."
@@ -80,12 +90,18 @@ def controlnet_kind(name: str) -> ComponentKind:
             **unet.descriptions,
             **described,
             HINT: _HINT_DESCRIPTION,
+            **{f"{HINT}_{number}": _HINT_DESCRIPTION for number in range(1, MOST_HINTS)},
             KIND_OF_HINT: _KIND_DESCRIPTION,
+            KINDS_OF_HINTS: _KINDS_DESCRIPTION,
+            SCALES_OF_HINTS: _SCALES_DESCRIPTION,
         },
         draws={
             **{port: draw for port, draw in unet.draws.items() if port != "sample"},
             HINT: drawn_hint,
+            **{f"{HINT}_{number}": drawn_hint for number in range(1, MOST_HINTS)},
             KIND_OF_HINT: _drawn_kind,
+            KINDS_OF_HINTS: _drawn_kinds,
+            SCALES_OF_HINTS: _drawn_scales,
         },
         rewrites_attention=True,
         summary=_SUMMARY,
@@ -119,8 +135,15 @@ def _shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes
         if name.startswith(RESIDUAL)
     }
     if _is_union(config):
-        inputs[KIND_OF_HINT] = (sizes.batch, config.count("num_control_type", _KINDS_OF_HINT))
-    return {**inputs, HINT: hint}, outputs
+        inputs |= _kinds_of_hints(config, sizes.batch)
+    more = {f"{HINT}_{number}": hint for number in range(1, config.count(HINTS_KEY, 1))}
+    return {**inputs, HINT: hint, **more}, outputs
+
+
+def _kinds_of_hints(config: Section, batch: int) -> dict[str, tuple[int, ...]]:
+    kinds, hints = config.count("num_control_type", _KINDS_OF_HINT), config.count(HINTS_KEY, 1)
+    several = {KINDS_OF_HINTS: (batch, hints, kinds), SCALES_OF_HINTS: (batch, hints)} if hints > 1 else {}
+    return {KIND_OF_HINT: (batch, kinds), **several}
 
 
 def _is_union(config: Section) -> bool:
@@ -157,9 +180,10 @@ def _network(_: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
     kind: Any = ControlNetUnionModel if is_union else ControlNetModel
     ports: Any = UnionPorts if is_union else ControlNetPorts
     known = inspect.signature(kind.__init__).parameters
-    check_known_options(config.values, known, where=config.where)
+    theirs = {key: value for key, value in config.values.items() if key != HINTS_KEY}
+    check_known_options(theirs, known, where=config.where)
     order = config.values.get("controlnet_conditioning_channel_order", "rgb")
-    values = {**config.values, "controlnet_conditioning_channel_order": "rgb"}
+    values = {**theirs, "controlnet_conditioning_channel_order": "rgb"}
     model = on_meta_device(lambda: kind.from_config(values), where=config.where)
     network: Any = ports(model, inputs, is_bgr=order == "bgr")
     return Network(network, lambda name: f"controlnet.{network.names.get(name, name)}")
@@ -168,6 +192,15 @@ def _network(_: Facts, config: Section, inputs: tuple[str, ...]) -> Network:
 def _drawn_kind(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """One of the kinds, for all rows."""
     return np.eye(shape[1])[[drawing.generator.integers(shape[1])] * shape[0]]
+
+
+def _drawn_kinds(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """One of the kinds for each hint, for all rows."""
+    return np.stack([np.eye(shape[2])[drawing.generator.integers(shape[2], size=shape[1])]] * shape[0])
+
+
+def _drawn_scales(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    return np.stack([drawing.generator.uniform(0.2, 1.2, size=shape[1])] * shape[0])
 
 
 def drawn_hint(drawing: Drawing, shape: tuple[int, ...]) -> npt.NDArray[Any]:

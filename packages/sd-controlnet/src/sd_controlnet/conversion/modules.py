@@ -28,9 +28,7 @@ class ControlNetPorts(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The residuals at full strength."""
         named = dict(zip(self.inputs, tensors, strict=True))
-        hint = named["controlnet_cond"]
-        if self.is_bgr:
-            hint = torch.cat([hint[:, 2:3], hint[:, 1:2], hint[:, 0:1]], dim=1)
+        hint = self._in_order(named["controlnet_cond"])
         down, middle = self.controlnet(
             named["sample"],
             named["timestep"],
@@ -41,15 +39,20 @@ class ControlNetPorts(nn.Module):
         )
         return (*down, middle)
 
+    def _in_order(self, hint: Tensor) -> Tensor:
+        return torch.cat([hint[:, 2:3], hint[:, 1:2], hint[:, 0:1]], dim=1) if self.is_bgr else hint
+
     def _hinted(self, _: Mapping[str, Tensor], hint: Tensor) -> dict[str, Any]:
         """The arguments that diffusers' class has for the hint."""
         return {"controlnet_cond": hint}
 
 
 class UnionPorts(ControlNetPorts):
-    """diffusers' union ControlNet for one hint, whose kind is an input.
+    """diffusers' union ControlNet for hints whose kinds are inputs.
 
     Shapes: those of :class:`ControlNetPorts`, and ``control_type`` (B, kinds), 1 at the hint's kind, else 0.
+    Of several hints ``controlnet_cond_1``, ..., the kind of each, ``control_type_idx`` (B, hints, kinds), and
+    ``conditioning_scale`` (B, hints), rows of which are alike.
     """
 
     def __init__(self, controlnet: nn.Module, inputs: Sequence[str], *, is_bgr: bool) -> None:
@@ -65,11 +68,25 @@ class UnionPorts(ControlNetPorts):
 
     def _hinted(self, named: Mapping[str, Tensor], hint: Tensor) -> dict[str, Any]:
         kind = named["control_type"]
+        if "control_type_idx" in named:
+            return self._several(named, hint)
         return {
             "controlnet_cond": [hint],
             "control_type": kind,
             "control_type_idx": [kind],
             "conditioning_scale": [1.0],
+        }
+
+    def _several(self, named: Mapping[str, Tensor], first: Tensor) -> dict[str, Any]:
+        kinds, scales = named["control_type_idx"], named["conditioning_scale"]
+        count = kinds.shape[1]
+        hints = [first, *(self._in_order(named[f"controlnet_cond_{number}"]) for number in range(1, count))]
+        return {
+            "controlnet_cond": hints,
+            "control_type": named["control_type"],
+            "control_type_idx": [kinds[:, number] for number in range(count)],
+            # (1, 1, 1), which goes with features (B, 1, C) and conditions (B, C, H, W)
+            "conditioning_scale": [scales[:1, n : n + 1].unsqueeze(-1) for n in range(count)],
         }
 
 

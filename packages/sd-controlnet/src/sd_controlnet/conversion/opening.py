@@ -16,28 +16,32 @@ from sd_convert import (
     open_network,
     read_controlnet_file,
     read_ip_adapter_file,
+    read_t2i_adapter_file,
     with_image_attention,
     with_networks,
 )
 
 from sd_controlnet.errors import ControlNetError
 
-from .controlnet import controlnet_kind
+from .controlnet import HINTS_KEY, MOST_HINTS, UNION, controlnet_kind
 from .image_encoder import IMAGE_ENCODER, image_encoder_kind, image_encoder_place, seen
 from .ip_adapter import completed, ip_adapter_kind
-from .t2i_adapter import read_adapter_file, t2i_adapter_kind
+from .t2i_adapter import t2i_adapter_kind
 
 _TEXT_WIDTH: Final = 1280  # diffusers' default
 
 
 def with_controlnets(
-    checkpoint: Checkpoint, sources: Sequence[str | Path], **options: Any
+    checkpoint: Checkpoint, sources: Sequence[str | Path], *, union_hints: int = 1, **options: Any
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
     """``checkpoint`` with ControlNets beside its own networks, and the kinds that convert them.
 
     ``sources``: each a folder in diffusers' format, a hub id or a ``.safetensors`` file (diffusers' names or
-    the original ones). Their components are called by hub id, or by the name of the folder or file.
+    the original ones; of a union ControlNet, diffusers'). Their components are called by hub id, or by the
+    name of the folder or file.
     ``options``: ``variant``, ``token``, ``cache_dir`` and ``local_files_only``, as of ``open_checkpoint``.
+
+    ``union_hints``: how many hints a union ControlNet is given at once, up to 8; fewer cost as much.
 
     Example:
         >>> checkpoint, kinds = with_controlnets(open_checkpoint("model"), ["canny"])  # doctest: +SKIP
@@ -45,22 +49,34 @@ def with_controlnets(
 
     Raises:
         sd_convert.CheckpointError: there is no such network, or it is no ControlNet.
-        ControlNetError: two of one name.
+        ControlNetError: two of one name, or several hints for ControlNets none of which is a union.
     """
+    if not 1 <= union_hints <= MOST_HINTS:
+        raise ControlNetError(f"expected 1 to {MOST_HINTS} hints of a union ControlNet, got {union_hints}")
     opened = {
         "folder": "controlnet",
         "what": "a ControlNet",
         "read_file": read_controlnet_file,
         **options,
     }
-    return _with(checkpoint, sources, controlnet_kind, opened)
+    networks = {network.name: network for network in _opened(checkpoint, sources, opened)}
+    if union_hints > 1:
+        unions = {name: each for name, each in networks.items() if each.config.get("_class_name") == UNION}
+        if not unions:
+            raise ControlNetError(
+                f"expected a union ControlNet for {union_hints} hints at once, got "
+                f"{', '.join(networks) or 'none'}"
+            )
+        for name, network in unions.items():
+            networks[name] = replace(network, config={**network.config, HINTS_KEY: union_hints})
+    return with_networks(checkpoint, networks), tuple(map(controlnet_kind, networks))
 
 
 def with_t2i_adapters(
     checkpoint: Checkpoint, sources: Sequence[str | Path], **options: Any
 ) -> tuple[Checkpoint, tuple[ComponentKind, ...]]:
     """As :func:`with_controlnets`, for T2I-Adapters."""
-    opened = {"folder": "adapter", "what": "a T2I-Adapter", "read_file": read_adapter_file, **options}
+    opened = {"folder": "adapter", "what": "a T2I-Adapter", "read_file": read_t2i_adapter_file, **options}
     return _with(checkpoint, sources, t2i_adapter_kind, opened)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from sd_convert import (
@@ -15,7 +14,6 @@ from sd_convert import (
     ComponentKind,
     Facts,
     Network,
-    NotACheckpointError,
     OptionsError,
     Section,
     Shapes,
@@ -35,7 +33,8 @@ _SUMMARY: Final = (
     "https://arxiv.org/abs/2302.08453 for details."
 )
 _XL: Final = "full_adapter_xl"
-_TYPES: Final = ("full_adapter", "light_adapter", _XL)
+_LIGHT: Final = "light_adapter"
+_TYPES: Final = ("full_adapter", _LIGHT, _XL)
 _SUPPORTED: Final[Mapping[str, Collection[Any]]] = {
     "_class_name": ("T2IAdapter",),
     "adapter_type": _TYPES,
@@ -61,23 +60,13 @@ def t2i_adapter_kind(name: str) -> ComponentKind:
     )
 
 
-def read_adapter_file(file: Path, _: Mapping[str, Any]) -> Any:
-    """Refuse: nothing in a file says which kind of adapter it is.
-
-    Raises:
-        NotACheckpointError: always.
-    """
-    raise NotACheckpointError(
-        f"{file}: expected a T2I-Adapter's folder in diffusers' format or its hub id, got a file, which does "
-        "not say what kind of adapter it is"
-    )
-
-
 def _shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
     """The picture, and features as the blocks of the UNet take them; one for all rows of a batch."""
     check_values(config.values, _SUPPORTED, config.where)
     is_xl = config.values.get("adapter_type") == _XL
     widths, factor = config.items("channels") or _WIDTHS, facts.vae.factor
+    if config.values.get("adapter_type") == _LIGHT and widths:
+        widths = (*widths, widths[-1])  # diffusers' has one level more than it is told
     _check_base(facts, config, widths, is_xl=is_xl)
     unshuffled = factor * (2 if is_xl else 1)
     height, width = sizes.height * factor, sizes.width * factor

@@ -11,6 +11,7 @@ from sd_convert.components.component import Component
 from sd_convert.conversion.options import ConversionOptions
 from sd_convert.coreml import import_coremltools
 from sd_convert.facts import chosen_sizes
+from sd_convert.libraries import check_lowering
 
 from .instantiate import on_meta_device
 from .kind import ComponentKind, Drawing, Network, Shapes
@@ -18,7 +19,7 @@ from .part import Part, Ports, chosen_parts, kind_named, part_of
 from .safety_checker import SAFETY_CHECKER
 from .text_encoder import TEXT_ENCODER, TEXT_ENCODER_2
 from .unet import UNET
-from .vae import VAE_DECODER, VAE_ENCODER
+from .vae import PREVIEW_DECODER, VAE_DECODER, VAE_ENCODER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,13 @@ KINDS: Final = (TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE_DECODER, VAE_ENCODER, SA
 
 
 def load_libraries(kinds: Iterable[ComponentKind]) -> None:
-    """Import what converting components of ``kinds`` needs, so that the first one's time is its own."""
+    """Import what converting components of ``kinds`` needs, so that the first one's time is its own.
+
+    Raises:
+        MissingLibrariesError: it is not installed.
+    """
+    kinds = tuple(kinds)
+    check_lowering(" and ".join(kind.name for kind in kinds))
     import_coremltools()
     for library in dict.fromkeys(library for kind in kinds for library in kind.libraries):
         import_module(library)
@@ -70,6 +77,7 @@ def sample_inputs(
 
 __all__ = [
     "KINDS",
+    "PREVIEW_DECODER",
     "ComponentKind",
     "Drawing",
     "Network",

@@ -43,10 +43,10 @@ def _port(port: PortSpec) -> Port:
 
 
 def _tools() -> dict[str, str]:
-    """The keys that coremltools itself writes into every package it converts."""
-    torch = installed("torch")
+    """The keys that coremltools itself writes into every package it converts; of what is not here, none."""
+    coremltools, torch = installed("coremltools"), installed("torch")
     facts = {
-        "version": version("coremltools"),
+        **({} if coremltools is None else {"version": coremltools}),
         **({} if torch is None else {"source": f"torch=={torch}"}),
         "source_dialect": "TorchExport::ATEN",
         "conversion_date": conversion_date(),

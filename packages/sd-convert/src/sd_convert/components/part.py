@@ -18,6 +18,7 @@ from sd_convert.components.metadata import Metadata, describe
 from sd_convert.conversion.options import ConversionOptions
 from sd_convert.errors import OptionsError
 from sd_convert.facts import Facts, Section, Sizes, read_facts, section
+from sd_convert.libraries import check_lowering
 
 from .fit import fit_weights
 from .kind import ComponentKind, Drawing
@@ -88,7 +89,9 @@ class Part:
             CheckpointError: the weights are missing, or contradict the config.
             UnsupportedArchitectureError: the config has a key or value that is not converted.
             OptionsError: a latent size that the network cannot take.
+            MissingLibrariesError: torch is not installed.
         """
+        check_lowering(self.name)
         network = self.kind.network(self.facts, self.config, tuple(port.name for port in ports.inputs))
         module = network.module.eval()
         weights = fit_weights(module, self.weights, rename=network.rename, where=self.config.where)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sd_convert.checkpoint.single_file.vae import is_of_training
+from sd_convert.errors import UnsupportedArchitectureError
 from sd_convert.facts import Facts, Section, Sizes
 from sd_convert.facts.supported import check_known_options, check_vae
-from sd_convert.facts.vae import TINY
+from sd_convert.facts.vae import TINY, vae_facts
 
 from . import draws
 from .architecture import TINY_VAE_DEFAULTS, VAE_DEFAULTS, VAE_IGNORED, network_config
@@ -46,7 +47,7 @@ def image_shape(facts: Facts, sizes: Sizes) -> tuple[int, int, int, int]:
 def _decoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
     from .modules import DecoderPorts
 
-    vae = _instantiate(facts, config)
+    vae = _instantiate(facts.vae.kind, config)
     module = DecoderPorts(getattr(vae, "post_quant_conv", None), vae.decoder)
     return Network(module, _renaming(_ENCODER))
 
@@ -54,21 +55,50 @@ def _decoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
 def _encoder(facts: Facts, config: Section, _: tuple[str, ...]) -> Network:
     from .modules import EncoderPorts
 
-    vae = _instantiate(facts, config)
+    vae = _instantiate(facts.vae.kind, config)
     module = EncoderPorts(vae.encoder, getattr(vae, "quant_conv", None))
     return Network(module, _renaming(_DECODER))
 
 
-def _instantiate(facts: Facts, config: Section) -> Any:
+def _instantiate(kind_name: str, config: Section) -> Any:
     """diffusers' ``AutoencoderKL`` or ``AutoencoderTiny`` on the meta device."""
     check_vae(config.values, where=config.where)
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     kind, values = AutoencoderKL, dict(config.values)
-    if facts.vae.kind == TINY:  # it saves the decoder's channels under a second name, and ignores that one
+    if kind_name == TINY:  # it saves the decoder's channels under a second name, and ignores that one
         kind, values = AutoencoderTiny, {k: v for k, v in values.items() if k != "block_out_channels"}
     check_known_options(values, inspect.signature(kind.__init__).parameters, where=config.where)
     return on_meta_device(lambda: kind.from_config(values), where=config.where)
+
+
+def _preview_shapes(facts: Facts, config: Section, sizes: Sizes) -> tuple[Shapes, Shapes]:
+    """Those of the decoder in whose place it draws."""
+    own, due = vae_facts(config), facts.vae
+    for what, got, expected in (
+        ("_class_name", own.kind, TINY),
+        ("latent_channels", own.channels, due.channels),
+        ("pixels for each of the latent's", own.factor, due.factor),
+        ("scaling_factor", own.scaling_factor, 1.0),
+        ("shift_factor", own.shift_factor, 0.0),
+    ):
+        if got != expected:
+            raise UnsupportedArchitectureError(
+                f"{config.where}: expected a tiny VAE (TAESD) of latents as {facts.name} diffuses them, with "
+                f"{what} {expected}, got {got}"
+            )
+    return _decoder_shapes(facts, config, sizes)
+
+
+def _preview_decoder(_: Facts, config: Section, __: tuple[str, ...]) -> Network:
+    from .modules import DecoderPorts
+
+    return Network(DecoderPorts(None, _instantiate(TINY, config).decoder), _renaming(_ENCODER))
+
+
+def _preview_architecture(_: Facts, config: Section) -> dict[str, Any]:
+    own = network_config(config.values, TINY_VAE_DEFAULTS, (*VAE_IGNORED, "block_out_channels"))
+    return {"_class_name": TINY, **own}
 
 
 def _renaming(other_half: tuple[str, ...]) -> Callable[[str], str | None]:
@@ -112,6 +142,23 @@ VAE_DECODER: Final = ComponentKind(
     precision="auto",  # its numbers are known to grow
     notes=_notes,
     architecture=_architecture,
+    canonical=lambda _, name: _renaming(_ENCODER)(name),
+)
+
+#: Latents as they are diffused to an image in [-1, 1], at little cost: TAESD beside a whole VAE.
+PREVIEW_DECODER: Final = ComponentKind(
+    name="preview_decoder",
+    role="preview_decoder",
+    folder="preview_decoder",
+    libraries=("torch.export", "diffusers.models.autoencoders.autoencoder_tiny"),
+    shapes=_preview_shapes,
+    network=_preview_decoder,
+    descriptions={
+        "z": "The latents of a step of reverse diffusion",
+        "image": "What they will look like, normalized to range [-1, 1]",
+    },
+    precision="auto",
+    architecture=_preview_architecture,
     canonical=lambda _, name: _renaming(_ENCODER)(name),
 )
 

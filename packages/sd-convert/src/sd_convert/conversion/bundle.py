@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final, cast
 
 from sd_bundle import (
@@ -34,9 +34,8 @@ from sd_convert.components.component import PortSpec
 from sd_convert.components.description import installed
 from sd_convert.errors import IncompleteCheckpointError
 from sd_convert.facts import Facts, Sizes
-from sd_convert.targets import has_functions, target_named
 
-from .every_size import image_size
+from .every_size import Place, image_size
 from .options import ConversionOptions
 
 _SCHEDULER: Final = "scheduler/scheduler_config.json"
@@ -84,27 +83,23 @@ def provenance(
 
 
 def bundle_component(
-    kind: ComponentKind, ports: Mapping[ImageSize, Ports], package: str, options: ConversionOptions
+    kind: ComponentKind, networks: Iterable[tuple[ImageSize, Place, Ports]], options: ConversionOptions
 ) -> BundleComponent:
-    """The manifest's entry for a network with these ports for each picture size.
-
-    Of several sizes the package of that file name has a function for each, where the target knows of such;
-    or else it is the first size's, and the others' names end in their sizes.
-    """
+    """The manifest's entry for a component: for each of its networks the picture, the place, the ports."""
     implementation = options.attention_implementation if kind.rewrites_attention else None
     variants = tuple(
         Variant(
             size if kind.role in SIZED_ROLES else None,
             (
                 Chunk(
-                    name,
-                    function,
-                    tuple(map(_bundle_port, ports[size].inputs)),
-                    tuple(map(_bundle_port, ports[size].outputs)),
+                    place.package,
+                    place.function,
+                    tuple(map(_bundle_port, ports.inputs)),
+                    tuple(map(_bundle_port, ports.outputs)),
                 ),
             ),
         )
-        for size, (name, function) in zip(ports, _places(package, ports, options), strict=True)
+        for size, place, ports in networks
     )
     return BundleComponent(
         name=kind.name,
@@ -115,17 +110,6 @@ def bundle_component(
         compute_unit=cast(ComputeUnit, options.resolved_compute_unit),
         deployment_target=options.target,
     )
-
-
-def _places(
-    package: str, sizes: Collection[ImageSize], options: ConversionOptions
-) -> list[tuple[str, str | None]]:
-    """The package of each size, and the function in it."""
-    if len(sizes) > 1 and has_functions(target_named(options.target)):
-        return [(package, str(size)) for size in sizes]
-    path = PurePath(package)
-    _, *others = sizes
-    return [(package, None), *((f"{path.stem}_{size}{path.suffix}", None) for size in others)]
 
 
 def copy_files(checkpoint: Checkpoint, draft: Draft, components: tuple[str, ...]) -> None:

@@ -39,7 +39,8 @@ class ComponentReport:
     than the whole. ``peak_memory``: the process' high-water mark after it, in bytes. ``precision``: float16,
     or float32 and ``reason`` why. ``program``: where its program was kept (``the cache``, ``sd-convert``,
     the path of a bundle), None for a new one. ``sizes``: of pictures that it has networks for, which share
-    their weights; ``package`` is the first one's, ``bytes`` what all of them take.
+    their weights; ``variants``: what tells these apart, where there are several; ``package`` is the first
+    one's, ``bytes`` what all of them take.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ComponentReport:
     reason: str | None
     program: str | None
     sizes: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
     @property
     def is_reused(self) -> bool:
@@ -116,7 +118,9 @@ def convert(
     programs = EverySize(tuple(Programs(one, options, cache, stores) for one in sizes))
     if like is not None:
         like.check(programs, parts)
-    model = model_facts(facts, programs.sizes, model_version(facts, options), names)
+    model = replace(
+        model_facts(facts, programs.sizes, model_version(facts, options), names), recipe=options.recipe
+    )
     hash_file = FileHashes() if cache is None else cache.hash_file
     origin = provenance(checkpoint, names, hash_file)
     with (
@@ -195,10 +199,11 @@ class _Work:
         prepared = self.programs.prepared(wanted)
         if self.like is not None:
             self.like.check_precision(part, prepared[0])
-        package = part.kind.package_of(model_version(part.facts, options), self.programs.first.sizes)
-        images = (image_size(part.facts, one.sizes) for one in self.programs.of(part.kind))
-        ports = dict(zip(images, (one.ports for one in prepared), strict=True))
-        entry = bundle_component(part.kind, ports, package, options)
+        images = (image_size(part.facts, one.sizes) for one in self.programs.of(part))
+        ports = (one.ports for one in prepared)
+        entry = bundle_component(
+            part.kind, zip(images, self.programs.places(part), ports, strict=True), options
+        )
         program, entry = self._transformed(self._joined(part, prepared), entry)
         if self.transform is None:
             self._keep({key: content for one in prepared for key, content in one.kept.items()})
@@ -264,7 +269,8 @@ def _component_report(job: _Job) -> ComponentReport:
         precision=job.prepared[0].precision.dtype,
         reason=job.prepared[0].precision.reason,
         program=None if None in origins else ", ".join(dict.fromkeys(map(str, origins))),
-        sizes=tuple(str(variant.size) for variant in job.entry.variants if variant.size is not None),
+        sizes=tuple(dict.fromkeys(str(one.size) for one in job.entry.variants if one.size is not None)),
+        variants=job.entry.labels if len(job.entry.variants) > 1 else (),
     )
 
 

@@ -1,10 +1,10 @@
-"""A component in every picture size that is asked for: a program for each, and one set of weights for all."""
+"""A component in every size and form that is asked for: a program for each, one set of weights for all."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from sd_bundle import SIZED_ROLES, ImageSize
 from sd_bundle.drafts import link_or_copy
@@ -12,17 +12,20 @@ from sd_mil import Constant, Description, Program, write_package
 from sd_mil.format import Check, WrittenPackage, layout_of, write_packages
 from sd_mil.ir import content_key, joined
 
-from sd_convert.components import ComponentKind, Part
+from sd_convert.components import Part, Ports
+from sd_convert.components.metadata import model_version
 from sd_convert.facts import Facts, Sizes
 from sd_convert.lowering.checkpoint_tensors import CheckpointTensor
+from sd_convert.targets import has_functions, target_named
 
 from .lowered import LoweredComponent, PackedComponent
+from .precision import Precision
 from .programs import PreparedComponent, Programs, Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class EverySize:
-    """The programs of each size; the first size's are those of networks that serve all."""
+    """The programs of each size, and form of it; the first's are those of networks that serve all."""
 
     each: tuple[Programs, ...]
 
@@ -33,31 +36,56 @@ class EverySize:
 
     @property
     def sizes(self) -> tuple[Sizes, ...]:
-        """All of them, in order."""
-        return tuple(one.sizes for one in self.each)
+        """One of each picture size, in order."""
+        known: dict[tuple[int, int], Sizes] = {}
+        for one in self.each:
+            known.setdefault((one.sizes.height, one.sizes.width), one.sizes)
+        return tuple(known.values())
 
-    def of(self, kind: ComponentKind) -> tuple[Programs, ...]:
-        """Those that a component of that kind has."""
-        return self.each if kind.role in SIZED_ROLES else self.each[:1]
+    def of(self, part: Part) -> tuple[Programs, ...]:
+        """Those that a component has: of several with the same ports, the first."""
+        if part.kind.role not in SIZED_ROLES:
+            return self.each[:1]
+        known: dict[Ports, Programs] = {}
+        for one in self.each:
+            known.setdefault(one.ports(part, Precision("float16")), one)
+        return tuple(known.values())
+
+    def places(self, part: Part) -> tuple[Place, ...]:
+        """Where each of a component's networks is written.
+
+        Of several, the package of the first has a function for each, where the target knows of such; or else
+        there is a package for each, whose name ends in what it differs from the first by.
+        """
+        each = [one.sizes for one in self.of(part)]
+        version, options = model_version(part.facts, self.first.options), self.first.options
+        names = [part.kind.package_of(version, one) for one in each]
+        if len(each) > 1 and has_functions(target_named(options.target)):
+            said = ["_".join(_words(part.facts, one, each)) for one in each]
+            return tuple(Place(names[0], word) for word in said)
+        ends = ("".join(f"_{word}" for word in _words(part.facts, one, each[:1])) for one in each)
+        paths = (PurePath(name) for name in names)
+        packages = (f"{path.stem}{end}{path.suffix}" for path, end in zip(paths, ends, strict=True))
+        return tuple(Place(package, None) for package in packages)
 
     def wanted(self, part: Part) -> Wanted:
         """The component, and what is known of it in all sizes."""
         wanted = self.first.wanted(part)
-        others = self.of(part.kind)[1:]
+        others = self.of(part)[1:]
         return replace(wanted, is_kept=wanted.is_kept and all(one.kept(wanted) for one in others))
 
     def prepared(self, wanted: Wanted) -> tuple[PreparedComponent, ...]:
-        """The program in each size, all in the precision of the first, so that weights are equal."""
+        """The program in each size and form, all in the precision of the first, so that weights are equal."""
         first = self.first.prepared(wanted)
         same = replace(wanted, precision=first.precision)
-        return (first, *(one.prepared(same) for one in self.of(wanted.part.kind)[1:]))
+        return (first, *(one.prepared(same) for one in self.of(wanted.part)[1:]))
 
     def joined(self, part: Part, prepared: Sequence[PreparedComponent]) -> SharedComponent:
-        """The programs of all sizes as the functions of one, called by the sizes of their pictures."""
-        names = [str(image_size(part.facts, one.sizes)) for one in self.each]
-        opened = [
-            programs.reopened(part, one).lowered() for programs, one in zip(self.each, prepared, strict=True)
-        ]
+        """The programs of all as the functions of one, called as in :meth:`places`."""
+        own = self.of(part)
+        every = [one.sizes for one in own]
+        names = ["_".join(_words(part.facts, one, every)) for one in every]
+        opened = [programs.reopened(part, one).lowered() for programs, one in zip(own, prepared, strict=True)]
         return SharedComponent(
             name=opened[0].name,
             program=joined(dict(zip(names, (one.program for one in opened), strict=True)), key=_key),
@@ -67,8 +95,16 @@ class EverySize:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A package's file name, and the function in it, None for its only one."""
+
+    package: str
+    function: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SharedComponent:
-    """A component as a program with a function for each picture size.
+    """A component as a program with a function for each picture size and form.
 
     ``descriptions``: of each function's package. ``specification``: the version of the file format.
     """
@@ -116,6 +152,21 @@ class SharedComponent:
 def image_size(facts: Facts, sizes: Sizes) -> ImageSize:
     """The picture, in pixels, of latents of these sizes."""
     return ImageSize(sizes.height * facts.vae.factor, sizes.width * facts.vae.factor)
+
+
+def _words(facts: Facts, one: Sizes, others: Sequence[Sizes]) -> Iterator[str]:
+    """``768x512_batch1_154tokens_control``: the size, and by what else it differs from one of ``others``.
+
+    From a single other one, the size is said where it differs; residuals are in the name of the package.
+    """
+    if len(others) > 1 or image_size(facts, one) != image_size(facts, others[0]):
+        yield str(image_size(facts, one))
+    if any(one.batch != other.batch for other in others):
+        yield f"batch{one.batch}"
+    if any(one.tokens != other.tokens for other in others):
+        yield f"{one.tokens}tokens"
+    if one.has_residuals and len(others) > 1 and not all(other.has_residuals for other in others):
+        yield "control"
 
 
 def write_all(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sd_bundle import Bundle, BundleComponent, Variant, open_bundle
+from sd_bundle import Bundle, BundleComponent, Form, Variant, open_bundle
 
 from sd_convert.components import Part
 from sd_convert.errors import LikeError
-from sd_convert.facts import RESIDUAL
+from sd_convert.facts import ADAPTER_RESIDUAL, RESIDUAL
 
 from .every_size import EverySize
 from .lowered import header_of
@@ -26,7 +26,7 @@ from .stores import FOLDER, ProgramFolder
 
 _DEFAULTS: Final = ConversionOptions()
 #: What a bundle does not say, and may be chosen.
-_FREE: Final = ("components", "model_version", "overwrite")
+_FREE: Final = ("components", "model_version", "recipe", "overwrite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,9 @@ class Likeness:
             sizes=() if latent else tuple(size.image for size in sizes),
             text_token_sequence_length=(*attended[3:], *ids[1:], None)[0],
             unet_support_controlnet=any(name.startswith(RESIDUAL) for name in shapes),
+            unet_support_t2i_adapter=any(name.startswith(ADAPTER_RESIDUAL) for name in shapes),
             unet_batch_one=shapes.get("sample", ())[:1] == (1,),
+            unet_forms=_forms(self.bundle.forms()),
             compute_precision=self._precisions(entries),
         )
 
@@ -104,7 +106,12 @@ class Likeness:
                     "got another; convert without the bundle"
                 )
             variants = self.bundle.component(part.name).variants
-            for one, variant in zip(programs.of(part.kind), variants, strict=True):
+            if (count := len(programs.of(part))) != len(variants):
+                raise LikeError(
+                    f"{part.name}: expected each size in each form, {count} networks, got {len(variants)} in "
+                    f"{self.bundle.path}; convert without the bundle"
+                )
+            for one, variant in zip(programs.of(part), variants, strict=True):
                 self._check_variant(one, part, variant)
 
     def _check_variant(self, programs: Programs, part: Part, variant: Variant) -> None:
@@ -176,9 +183,22 @@ class Likeness:
             if architecture.get("component") == entry.name
             and _is_for(architecture, entry.variants[0])
             and architecture.get("precision") == "float32"
-            and entry.role not in ("image_decoder", "image_encoder")
+            and entry.role not in ("image_decoder", "preview_decoder", "image_encoder")
         }
         return tuple(f"{name}=fp32" for name in sorted(exact))
+
+
+def _forms(forms: tuple[Form, ...]) -> tuple[str, ...]:
+    """What tells the forms of a denoiser from the first, as options say it."""
+    if not forms:
+        return ()
+    first, tokens = forms[0], dict.fromkeys(form.tokens for form in forms)
+    asked = {
+        "controlnet": len({"controlnet" in form.takes for form in forms}) > 1,
+        "batch-one": len({form.batch for form in forms}) > 1,
+        **{f"tokens={count}": count != first.tokens for count in tokens},
+    }
+    return tuple(entry for entry, is_asked in asked.items() if is_asked)
 
 
 def first_difference(expected: Any, got: Any, path: str = "") -> tuple[str, Any, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ COMPUTE_UNIT_OF_ATTENTION: Final = {
 }
 ATTENTION_IMPLEMENTATIONS: Final = tuple(COMPUTE_UNIT_OF_ATTENTION)
 COMPUTE_UNITS: Final = ("ALL", "CPU_AND_GPU", "CPU_ONLY", "CPU_AND_NE")
+#: Forms of the UNet that may be asked for beside the first; ``tokens=N`` is one, too.
+UNET_FORMS: Final = ("controlnet", "batch-one")
 PRECISIONS: Final = ("auto", "fp16", "fp32")
 
 _SIZES: Final = {
@@ -45,10 +48,15 @@ class ConversionOptions:
     ``unet_support_controlnet``: whether the UNet has inputs for the residuals of a ControlNet.
     ``unet_support_t2i_adapter``: whether it has inputs for those of a T2I-Adapter.
     ``unet_batch_one``: whether the UNet takes one sample, to be called twice for guidance, instead of two.
+    ``unet_forms``: in what other forms the UNet is made as well, in all combinations, sharing its weights:
+    ``controlnet`` (with and without inputs for residuals), ``batch-one``, ``tokens=154``. ControlNets, whose
+    ports follow from these, are made in as many.
     ``target``: the minimum deployment target, by coremltools' name (``macOS13``, ``iOS16``, ...).
     ``compute_precision``: ``auto`` (found by a check), ``fp16`` or ``fp32`` for all components, or for one as
     ``vae_decoder=fp32``; later entries win. By default the VAE's halves are checked, the others are fp16.
     ``model_version``: the name that files and metadata carry; ``None`` is the checkpoint's own.
+    ``recipe``: how a model for few steps wants to be sampled, by a name that whoever draws knows; None leaves
+    it open.
     ``overwrite``: whether a bundle that exists may be replaced.
 
     Raises:
@@ -65,9 +73,11 @@ class ConversionOptions:
     unet_support_controlnet: bool = False
     unet_support_t2i_adapter: bool = False
     unet_batch_one: bool = False
+    unet_forms: tuple[str, ...] = ()
     target: str = "macOS13"
     compute_precision: tuple[str, ...] = ()
     model_version: str | None = None
+    recipe: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -82,6 +92,7 @@ class ConversionOptions:
         for entry in self.compute_precision:
             _check_precision(entry)
         self._check_sizes()
+        self._check_forms()
         for name, unit in _SIZES.items():
             size = getattr(self, name)
             if size is not None and size < 1:
@@ -93,6 +104,32 @@ class ConversionOptions:
             raise OptionsError(f"sizes: expected each size once, got {said}")
         if self.sizes and (self.latent_height or self.latent_width):
             raise OptionsError(f"sizes: expected them without a latent size, got {said} and one")
+
+    def _check_forms(self) -> None:
+        for entry in self.unet_forms:
+            count = entry.removeprefix("tokens=")
+            if entry not in UNET_FORMS and (count == entry or not re.fullmatch("[1-9][0-9]{0,5}", count)):
+                expected = ", ".join((*UNET_FORMS, "tokens=N"))
+                raise OptionsError(f"unet_forms: expected {expected}, got {entry!r}")
+        if len(set(self.unet_forms)) != len(self.unet_forms):
+            raise OptionsError(f"unet_forms: expected each once, got {', '.join(self.unet_forms)}")
+        said = {"controlnet": self.unet_support_controlnet, "batch-one": self.unet_batch_one}
+        for entry, is_said in said.items():
+            if is_said and entry in self.unet_forms:
+                raise OptionsError(
+                    f"unet_forms: expected {entry} as an option, for all, or as a form, got both"
+                )
+
+    @property
+    def takes_residuals(self) -> bool:
+        """Whether the UNet, in some form, has inputs for a ControlNet's residuals."""
+        return self.unet_support_controlnet or "controlnet" in self.unet_forms
+
+    @property
+    def form_tokens(self) -> tuple[int, ...]:
+        """How many tokens the UNet attends to in other forms."""
+        counts = (entry.removeprefix("tokens=") for entry in self.unet_forms if entry.startswith("tokens="))
+        return tuple(map(int, counts))
 
     @property
     def resolved_compute_unit(self) -> str:

@@ -30,8 +30,9 @@ class ComponentPlan:
     """One network: the package to be, its ports, and bytes of its weights in the checkpoint and there.
 
     ``precision``: float16, float32, or None where a check will tell (``package_bytes`` is then for float16).
-    ``is_reused``: whether the cache has its program. ``size``: that of the picture, where there are several;
-    ``package_bytes`` is 0 for those whose weights are the first one's.
+    ``is_reused``: whether the cache has its program. ``size``: that of the picture, where there are several,
+    and ``form`` likewise (``batch 1, 77 tokens``); ``package_bytes`` is 0 for those whose weights are the
+    first one's.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ComponentPlan:
     precision: str | None
     is_reused: bool
     size: str | None = None
+    form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +97,19 @@ def _estimate_memory(parts: tuple[Part, ...], *, is_light: bool) -> int:
 
 def _plan_sizes(every: EverySize, part: Part) -> Iterator[ComponentPlan]:
     """The component in each of its sizes, in the packages that they will have."""
-    several = every.of(part.kind)
-    planned = {image_size(part.facts, one.sizes): _plan_component(one, part) for one in several}
+    several = every.of(part)
+    planned = [_plan_component(one, part) for one in several]
     if len(several) == 1:
-        yield from planned.values()
+        yield from planned
         return
-    ports = {size: Ports(one.inputs, one.outputs) for size, one in planned.items()}
-    entry = bundle_component(part.kind, ports, next(iter(planned.values())).package, every.first.options)
-    for index, (variant, one) in enumerate(zip(entry.variants, planned.values(), strict=True)):
-        taken = 0 if index else one.package_bytes
-        yield replace(one, package=variant.chunks[0].package, size=str(variant.size), package_bytes=taken)
+    images = (image_size(part.facts, one.sizes) for one in several)
+    ports = (Ports(one.inputs, one.outputs) for one in planned)
+    places = every.places(part)
+    entry = bundle_component(part.kind, zip(images, places, ports, strict=True), every.first.options)
+    for index, (variant, one) in enumerate(zip(entry.variants, planned, strict=True)):
+        taken, (size, form) = 0 if index else one.package_bytes, entry.told_apart(variant)
+        package = variant.chunks[0].package
+        yield replace(one, package=package, size=size, form=form, package_bytes=taken)
 
 
 def _plan_component(programs: Programs, part: Part) -> ComponentPlan:

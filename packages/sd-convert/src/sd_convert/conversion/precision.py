@@ -107,7 +107,7 @@ def reduced(sizes: Sizes) -> Sizes:
 def check_inputs(part: Part, ports: Sequence[PortSpec]) -> tuple[Mapping[str, npt.NDArray[Any]], ...]:
     """Inputs of the kind that it sees; for an autoencoder, also some as smooth as parts of pictures are."""
     drawn = part.draw(ports, seed=0)
-    if part.kind.role not in ("image_decoder", "image_encoder"):
+    if part.kind.role not in ("image_decoder", "preview_decoder", "image_encoder"):
         return (drawn,)
     ((name, array),) = drawn.items()
     return ({name: array}, *({name: _smooth(array, patches)} for patches in _SMOOTH))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from sd_bundle import ImageSize, ModelFacts, Variant
@@ -54,11 +56,33 @@ def chosen_sizes(facts: Facts, options: ConversionOptions) -> Sizes:
 def every_size(facts: Facts, options: ConversionOptions) -> tuple[Sizes, ...]:
     """The options' sizes, else the UNet's ``sample_size`` and as many tokens as a text encoder takes at once.
 
+    Of each, all combinations of the options' forms, what the other options say first.
+
     Raises:
         IncompleteCheckpointError: nothing says how large latents are.
         OptionsError: more tokens than a text encoder takes, and not a whole number of times as many; or a
-            picture that is not a whole number of latent pixels.
+            picture that is not a whole number of latent pixels; or forms of fewer tokens than that.
     """
+    return tuple(one for size in _picture_sizes(facts, options) for one in _forms(facts, options, size))
+
+
+def _forms(facts: Facts, options: ConversionOptions, first: Sizes) -> Iterator[Sizes]:
+    """The combinations of what is asked for; text encoders, which serve all, take one window."""
+    window = facts.text_encoders[-1].tokens if facts.text_encoders else _TOKENS
+    more = tuple(checked_tokens(facts, count) for count in options.form_tokens)
+    for count in (first.tokens, *more) if more else ():
+        if count < window:
+            raise OptionsError(f"unet_forms: expected a multiple of {window} tokens each, got {count}")
+    axes = product(
+        dict.fromkeys((first.tokens, *more)),
+        (False, True) if "controlnet" in options.unet_forms else (first.has_residuals,),
+        (first.batch, 1) if "batch-one" in options.unet_forms else (first.batch,),
+    )
+    for tokens, has_residuals, batch in axes:
+        yield replace(first, tokens=tokens, has_residuals=has_residuals, batch=batch)
+
+
+def _picture_sizes(facts: Facts, options: ConversionOptions) -> tuple[Sizes, ...]:
     if options.sizes:
         return tuple(_sized(facts, options, *_latent(facts, image)) for image in options.sizes)
     height, width = facts.unet.sample_size or (None, None)

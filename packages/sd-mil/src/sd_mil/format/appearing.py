@@ -1,20 +1,23 @@
 """Folders that appear whole: written beside their place, renamed at the end, swept up after a kill.
 
 A folder that is being written is locked for as long as its process lives, so that whoever gets the lock of
-one knows that it was abandoned (where the system has no such locks, as Windows, it stays until somebody
-removes it). sd-bundle's drafts do the same for bundles; neither package needs the other.
+one knows that it was abandoned. On Windows, which locks files only, and renames no folder with an open one,
+the lock is that of an empty file beside it. sd-bundle's drafts do the same for bundles; neither package needs
+the other.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -40,8 +43,7 @@ def appearing(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finally:
-        if lock is not None:
-            os.close(lock)
+        _unlock(folder, lock)
 
 
 def _created(root: Path, stem: str) -> tuple[Path, int | None]:
@@ -52,8 +54,7 @@ def _created(root: Path, stem: str) -> tuple[Path, int | None]:
         lock = _locked(folder)
         if folder.exists():
             return folder, lock
-        if lock is not None:
-            os.close(lock)
+        _unlock(folder, lock)
 
 
 def _refuse_existing(path: Path) -> None:
@@ -67,15 +68,15 @@ def _remove_abandoned(folder: Path) -> None:
     lock = _locked(folder)
     if lock is not None:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        _unlock(folder, lock)
 
 
 def _locked(folder: Path) -> int | None:
     """The descriptor that holds the folder's lock until it is closed; None if somebody else holds it."""
     try:
         import fcntl
-    except ImportError:  # Windows
-        return None
+    except ImportError:
+        return _locked_beside(folder)
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:  # gone while we looked, or not ours to open
@@ -86,3 +87,31 @@ def _locked(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _locked_beside(folder: Path) -> int | None:
+    """As :func:`_locked`, on Windows; None where there are no locks either."""
+    try:
+        msvcrt: Any = importlib.import_module("msvcrt")
+        os.lstat(folder)
+        descriptor = os.open(_beside(folder), os.O_RDWR | os.O_CREAT)
+    except (ImportError, OSError):
+        return None
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(folder: Path, lock: int | None) -> None:
+    if lock is None:
+        return
+    os.close(lock)
+    with suppress(OSError):  # there is none but on Windows, where somebody may have opened it by now
+        _beside(folder).unlink()
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

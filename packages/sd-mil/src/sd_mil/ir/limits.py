@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from sd_mil.errors import PackageError
 from sd_mil.ir.dtypes import stored_bytes
 from sd_mil.ir.program import ValueType
@@ -55,6 +57,16 @@ def check_computed(*sizes: float) -> None:
     if math.prod(sizes) > MAX_COMPUTED_ELEMENTS:
         shape = [int(size) if math.isfinite(size) else size for size in sizes]
         raise ValueError(f"more than {MAX_COMPUTED_ELEMENTS} elements, in shape {shape}")
+
+
+def check_broadcast(*shapes: tuple[int, ...]) -> None:
+    """Refuse to compute on tensors of these shapes together, before the result is allocated.
+
+    Raises:
+        ValueError: they do not fit each other, or more than ``MAX_COMPUTED_ELEMENTS`` come of them.
+    """
+    if math.prod(map(math.prod, shapes)) > MAX_COMPUTED_ELEMENTS:  # else not even one beside the other
+        check_computed(*np.broadcast_shapes(*shapes))
 
 
 def check_iterations(count: int) -> None:

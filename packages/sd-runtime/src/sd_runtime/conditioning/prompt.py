@@ -108,6 +108,22 @@ class Prompts:
         warn_of_truncation(text)
         return text
 
+    def fit(self, settings: ImageSettings, tokens: int) -> bool:
+        """Whether nothing of the prompts of a picture is cut off where the denoiser attends to ``tokens``.
+
+        Nothing is loaded. Errors as :func:`encode_prompt`.
+        """
+        bundle, syntax = self._models.bundle, settings.prompt_syntax
+        guided = is_guided(settings, bundle.manifest.model)
+        prompts = [settings.prompt, *([settings.negative_prompt] if guided else [])]
+        for encoding in bundle.manifest.model.text_encoders:
+            shapes = {port.name: port.shape for port in bundle.component(encoding.component).inputs}
+            window = shapes.get("input_ids", (1, tokens))[-1]
+            count, tokenizer = _window_count(tokens, window), self._text.tokenizer(bundle, encoding)
+            if any(_windows(tokenizer, prompt, count, window, syntax)[-1].truncated for prompt in prompts):
+                return False
+        return True
+
     def _run(self, prompt: str, syntax: PromptSyntax | None) -> EncodedText:
         bundle = self._models.bundle
         pooled = bundle.manifest.model.conditioning.time_ids != "none"

@@ -107,8 +107,9 @@ class Task:
     ``models`` are the kinds of model (``ModelFacts.task``) that it suits; ``needs``, the fields of a request
     (``image``, ``mask``) without which it is not meant. Of several that are possible, the one that needs most
     is meant. ``defaults`` are its own options (``strength``, ``image_guidance_scale``) and their values for a
-    model; ``loads``, the networks beside the usual ones; ``refinable`` says that a refiner may take over,
-    ``in_two_passes`` that what it drew may be upscaled and drawn over.
+    model, ``options`` the names of those that have none; ``loads``, the networks beside the usual ones;
+    ``refinable`` says that a refiner may take over, ``in_two_passes`` that what it drew may be upscaled and
+    drawn over.
     ``begin`` runs before the denoiser is loaded, and should keep arrays, not networks.
     """
 
@@ -117,6 +118,7 @@ class Task:
     begin: Callable[[Given], Begun]
     needs: tuple[str, ...] = ()
     defaults: Callable[[ModelFacts], Mapping[str, float]] = no_defaults
+    options: tuple[str, ...] = ()
     loads: tuple[Role, ...] = ()
     refinable: bool = False
     in_two_passes: bool = False

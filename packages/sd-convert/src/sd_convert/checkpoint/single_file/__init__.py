@@ -10,6 +10,7 @@ from .detect import PREDICTION_TYPES
 from .ip_adapter import read_ip_adapter_file
 from .read import read_single_file
 from .source import InSingleFile
+from .t2i_adapter import read_t2i_adapter_file
 
 __all__ = [
     "PREDICTION_TYPES",
@@ -17,4 +18,5 @@ __all__ = [
     "read_controlnet_file",
     "read_ip_adapter_file",
     "read_single_file",
+    "read_t2i_adapter_file",
 ]

@@ -26,13 +26,17 @@ _ORIGINAL: Final = "input_hint_block.0.weight"
 _DIFFUSERS: Final = "controlnet_cond_embedding.conv_in.weight"
 _HINT: Final = "input_hint_block"
 _EMBEDDING: Final = "controlnet_cond_embedding"
+#: Of a union ControlNet: a row for each kind of hint, what fuses hints (in diffusers' spelling), and its end.
+_UNION: Final = "task_embedding"
+_UNION_LAYERS: Final = "transformer_layes."
+_UNION_PROJECTION: Final = "spatial_ch_projs.weight"
+_UNION_KINDS: Final = "control_add_embedding.linear_1.weight"
 #: Convolutions between the first and the last of the hint's, and how far apart activations put them.
 _MOST_STEPS: Final = 32
 
 #: What only others have, and what they are called.
 _OTHERS: Final = {
     "lora_controlnet": "a Control-LoRA, which needs its UNet's weights",
-    "task_embedding": "a union ControlNet (ControlNet++), which is read from its folder in diffusers' format",
     "transformer_blocks.0.attn.to_q.weight": "a ControlNet of Stable Diffusion 3 or Flux",
 }
 
@@ -94,12 +98,41 @@ def read_controlnet_file(file: Path, unet: Config) -> tuple[Config, Source]:
     if _ORIGINAL in original:
         return _config(original, unet, where=str(file)), _Original(file)
     if _DIFFUSERS in entries:
-        theirs = _as_original(entries)
-        return _config(theirs, unet, where=str(file)), Files((file,))
+        config = _config(_as_original(entries), unet, where=str(file))
+        return _as_union(config, entries, where=str(file)), Files((file,))
     raise NotACheckpointError(
         f"{file}: expected a ControlNet ({_ORIGINAL} or {_DIFFUSERS}), got "
         f"{', '.join(list(entries)[:3]) or 'no tensors'}"
     )
+
+
+def _as_union(config: Config, entries: Mapping[str, TensorEntry], *, where: str) -> Config:
+    """``config``, of a union ControlNet (ControlNet++) with what makes it one; it has but diffusers' names.
+
+    Not in a file is into how many heads its transformers cut what they see: of one token, the same for any.
+    """
+    if _UNION not in entries:
+        return config
+    table = entries[_UNION].shape
+    projected, kinds = (
+        entries[name].shape if name in entries else () for name in (_UNION_PROJECTION, _UNION_KINDS)
+    )
+    if {len(table), len(projected), len(kinds)} != {2}:
+        raise UnsupportedArchitectureError(
+            f"{where}: expected a union ControlNet with {_UNION} (kinds, channels), "
+            f"{_UNION_PROJECTION} and {_UNION_KINDS}, got {list(table)} of the first, or others"
+        )
+    layers = {name.split(".")[1] for name in entries if name.startswith(_UNION_LAYERS)}
+    return {
+        **{key: value for key, value in config.items() if key != "mid_block_type"},  # it has but one
+        "_class_name": "ControlNetUnionModel",
+        "addition_time_embed_dim": kinds[1] // table[0],
+        "num_control_type": table[0],
+        "num_trans_channel": table[1],
+        "num_trans_head": 1,
+        "num_trans_layer": len(layers),
+        "num_proj_channel": projected[0],
+    }
 
 
 def _original(entries: Mapping[str, TensorEntry]) -> dict[str, TensorEntry]:

@@ -60,6 +60,14 @@ def count_inside(call: Call, count: int, x: Output, axis: int) -> Output:
     return ov.minimum(size, ov.constant(wanted)).output(0)
 
 
+def first_rows(call: Call, x: Output, count: Output, *, exactly: bool) -> Output:
+    """The first ``count`` [1] rows of ``x``, which has as many or more; no more if ``exactly``."""
+    rows = ov.gather(ov.shape_of(x, "i32"), int_list([0]), 0).output(0)
+    least = rows if exactly else int_list([0])
+    _require(call, count, least, ov.add(rows, int_list([1])).output(0))
+    return ov.slice(x, int_list([0]), count, int_list([1]), int_list([0])).output(0)
+
+
 def places_inside(call: Call, begins: Output, sizes: Output, counts: Numbers) -> Output:
     """Where ``counts`` elements of ``sizes`` begin, from 0 on: negative places count from the end."""
     numbers = ov.convert(begins, "i32").output(0)

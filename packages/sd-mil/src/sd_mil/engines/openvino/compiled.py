@@ -79,7 +79,7 @@ class CompiledProgram:
         """
         _check_names({**inputs, **(state or {})}, self._inputs)
         if self._sizes is not None and any(0 in np.shape(array) for array in inputs.values()):
-            return self._of_nothing(inputs)
+            return self._in_numpy(inputs)
         try:
             return self._results(inputs)
         except SdMilError:  # some of which are ValueErrors, too
@@ -91,10 +91,15 @@ class CompiledProgram:
             ) from error
 
     def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        from sd_mil.engines.openvino.sizes import SizesUnknownError
+
         given = [_as_computed(inputs[variable.name], variable) for variable in self._inputs]
         with self._lock, np.errstate(over="ignore"):  # what fp16 cannot hold is infinite, as on any hardware
-            if self._sizes is not None:
-                self._sizes.check(tuple(array.shape for array in given))
+            try:
+                if self._sizes is not None:
+                    self._sizes.check(given)
+            except SizesUnknownError:
+                return self._in_numpy(inputs)
             results = self._request.infer(given, share_inputs=True)
             if self._indexed:
                 self._refuse_outside(np.asarray(results[len(self._outputs)]))
@@ -103,8 +108,10 @@ class CompiledProgram:
                 for position, name in enumerate(self._outputs)
             }
 
-    def _of_nothing(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What comes of tensors without elements: in numpy, because not all of OpenVINO's operations know."""
+    def _in_numpy(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """What comes of tensors without elements, of which not all of OpenVINO's operations know, or of sizes
+        that nothing bounds before they are there.
+        """
         given = {one.name: _as_computed(inputs[one.name], one) for one in self._inputs}
         return reference.compile_program(self._program).run(given)
 
@@ -155,7 +162,7 @@ def compile_program(program: Program, *, precision: Precision = "fp32") -> Compi
     open_sizes = bool(translation.sized) or any(
         one.partial_shape.is_dynamic for one in translation.model.inputs
     )
-    sizes = SizeCheck(translation.model, translation.sized) if open_sizes else None
+    sizes = SizeCheck(translation.model, translation.sized, translation.sizing) if open_sizes else None
     return CompiledProgram(program, compiled, arithmetic=arithmetic, indexed=translation.indexed, sizes=sizes)
 
 

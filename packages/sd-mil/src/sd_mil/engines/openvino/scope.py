@@ -31,6 +31,8 @@ class Scope:
         self.violations: list[tuple[Output, str]] = []
         #: What operations compute, for who knows the inputs' shapes.
         self.sized: list[SizedOutput] = []
+        #: The names of inputs whose values shapes are made of.
+        self.sizing: set[str] = set()
 
     def define(self, name: str, value: Output | Constant) -> None:
         """Bind ``name``.

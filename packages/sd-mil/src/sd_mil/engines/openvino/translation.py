@@ -77,12 +77,14 @@ class Translation:
     """A program as an OpenVINO model: parameters and results in the program's order.
 
     Where operations take indices, a last result says which of them, ``indexed``, had one out of range.
-    ``sized`` are the values whose sizes are not known before running.
+    ``sized`` are the values whose sizes are not known before running, and ``sizing`` the names of the inputs
+    whose values, not only whose shapes, sizes are made of.
     """
 
     model: Model
     indexed: tuple[str, ...]
     sized: tuple[SizedOutput, ...]
+    sizing: tuple[str, ...]
 
 
 def translate_program(program: Program) -> Translation:
@@ -104,7 +106,7 @@ def translate_program(program: Program) -> Translation:
         results.append(ov.result(violations_of(scope.violations)))
     model = Model(results, parameters, program.main.name)
     indexed = tuple(where for _, where in scope.violations)
-    return Translation(model, indexed, tuple(scope.sized))
+    return Translation(model, indexed, tuple(scope.sized), tuple(sorted(scope.sizing)))
 
 
 def _is_translated(operation: Operation) -> bool:

@@ -218,6 +218,9 @@ def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) 
     try:
         for variable in operation.outputs:
             check_computed(*(1 if size is None else size for size in variable.type.shape))
+        for name in step.op.scalars & arguments.keys():
+            if np.size(arguments[name]) != 1:
+                raise ValueError(f"expected one number for {name!r}, got shape {np.shape(arguments[name])}")
         result = function(nested, **arguments) if step.blocks else function(**arguments)
     except SdMilError:
         raise

@@ -12,19 +12,23 @@ values, and then its parameters.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from sd_mil.constexpr import CODECS
 from sd_mil.engines.reference.values import Array, Value
+from sd_mil.ir.limits import check_broadcast
 
 Implementation: TypeAlias = Callable[..., "Value | tuple[Value, ...]"]
 #: A nested block, ready to run: from the values of its inputs to those of its outputs.
 BlockFunction: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
+_SCALAR = re.compile(r"Array \| (float|int|bool)\b")
 _F = TypeVar("_F", bound=Implementation)
 
 __all__ = [
@@ -60,6 +64,13 @@ class Op:
     ignored: frozenset[str]
     blocks: int = 0
     stored: bool = False
+
+    @cached_property
+    def scalars(self) -> frozenset[str]:
+        """The parameters that are one number: more would be broadcast to what they belong to."""
+        return frozenset(
+            name for name, one in self.signature.parameters.items() if _SCALAR.match(str(one.annotation))
+        )
 
 
 #: Filled by the modules of :mod:`sd_mil.engines.reference.ops` as they are imported.
@@ -157,4 +168,9 @@ def alias(name: str, function: np.ufunc) -> None:
     if function.nin == 1:
         op(name)(lambda x: np.asarray(function(x)))
     else:
-        op(name)(lambda x, y: np.asarray(function(x, y)))
+        op(name)(partial(_binary, function))
+
+
+def _binary(function: np.ufunc, x: Array, y: Array) -> Array:
+    check_broadcast(x.shape, y.shape)
+    return np.asarray(function(x, y))

@@ -115,11 +115,12 @@ def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]
         for size, stride, width, dilation in zip(sizes, window.strides, kernel, window.dilations, strict=True)
     ]
     wanted = [whole - b - e for whole, b, e in zip(full, window.pads_begin, window.pads_end, strict=True)]
-    begins, ends = list(window.pads_begin), list(window.pads_end)
+    begins, ends, least = list(window.pads_begin), list(window.pads_end), wanted
     if window.pad_type.startswith("same"):
         wanted = [size * stride for size, stride in zip(sizes, window.strides, strict=True)]
+        least = [size - stride + 1 for size, stride in zip(wanted, window.strides, strict=True)]
     if "output_shape" in call:
-        wanted = call.counts("output_shape", least=1)[2:]
+        wanted = _sizes_among(call, least, window)
     if window.pad_type.startswith("same"):
         spare = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
         begins = [(total + (window.pad_type == "same_lower")) // 2 for total in spare]
@@ -132,6 +133,20 @@ def _crops(call: Call, window: _Window) -> tuple[list[int], list[int], list[int]
     return begins, ends, [max(rows, 0) for rows in missing]
 
 
+def _sizes_among(call: Call, least: list[int], window: _Window) -> list[int]:
+    """The spatial part of ``output_shape``: of the sizes of which ``conv`` makes those of ``x``.
+
+    Raises: UnsupportedOpError when it is of others.
+    """
+    shape = call.counts("output_shape", least=1, length=2 + len(least))
+    x, weight = call.shape(call.output("x")), call.shape(call.output("weight"))
+    steps = zip(shape[2:], least, window.strides, strict=True)
+    fits = all(first <= size < first + stride for size, first, stride in steps)
+    if not fits or shape[:2] != [x[0], weight[1] * window.groups]:
+        raise call.unsupported(f"output_shape={shape} of {x} with pad_type={window.pad_type!r}")
+    return shape[2:]
+
+
 def _split_groups(weight: Output, groups: int) -> Output:
     """[groups·A, B, *K] -> [groups, A, B, *K], the layout that OpenVINO wants."""
     first, *rest = (int(size) for size in weight.get_shape())
@@ -141,6 +156,9 @@ def _split_groups(weight: Output, groups: int) -> Output:
 def _with_bias(call: Call, result: Output) -> Output:
     if "bias" not in call:
         return result
-    spatial = len(result.get_partial_shape()) - 2
+    spatial, channels = len(result.get_partial_shape()) - 2, result.get_partial_shape()[1]
+    (size,) = call.shape(call.output("bias")) or [1]
+    if channels.is_dynamic or size not in (1, channels.get_length()):
+        raise call.unsupported(f"a bias of {size} numbers for {channels} channels")
     bias = ov.reshape(call.output("bias"), int_list([1, -1] + [1] * spatial), False)
     return ov.add(result, bias).output(0)

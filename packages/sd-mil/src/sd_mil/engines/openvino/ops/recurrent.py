@@ -13,6 +13,7 @@ import numpy.typing as npt
 import openvino.opset14 as ov
 from openvino import Node, Output
 
+from sd_mil.engines.openvino.bounds import first_rows
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
@@ -113,14 +114,18 @@ def _batch_first(call: Call) -> Output:
 
 
 def _state(call: Call, parameter: str, directions: int) -> Output:
-    """[N, D·H] -> [N, D, H], of as many rows as ``x`` has sequences.
+    """[N, D·H] -> [N, D, H], of as many rows as ``x`` has sequences: OpenVINO takes a single one for all.
 
-    coremltools makes too many rows of zeros for packed sequences.
+    coremltools makes too many rows of zeros for the LSTMs of packed sequences.
     """
     state, x = call.output(parameter), call.output("x")
-    if state.get_partial_shape()[0] != x.get_partial_shape()[1]:
-        batch = ov.gather(ov.shape_of(x, "i32"), int_list([1]), 0)
-        state = ov.slice(state, int_list([0]), batch, int_list([1]), int_list([0])).output(0)
+    rows, batch = state.get_partial_shape()[0], x.get_partial_shape()[1]
+    more_is_fine = call.operation.type == "lstm"
+    if rows.is_dynamic or batch.is_dynamic or (more_is_fine and rows.get_length() > batch.get_length()):
+        count = ov.gather(ov.shape_of(x, "i32"), int_list([1]), 0).output(0)
+        state = first_rows(call, state, count, exactly=not more_is_fine)
+    elif rows != batch:
+        raise call.unsupported(f"{parameter} of {rows} rows for {batch} sequences")
     return ov.reshape(state, int_list([0, directions, -1]), True).output(0)
 
 

@@ -98,5 +98,12 @@ def _first_index_of(call: Call, *, largest: bool) -> Output:
 
 
 def _axes(call: Call) -> Output:
+    """The axes.
+
+    Raises: UnsupportedOpError when there are none, with which OpenVINO 2026.4.1 compiles few reductions.
+    """
     rank = len(call.output("x").get_partial_shape())
-    return int_list(call.axes("axes", list(range(rank)), rank=rank))
+    axes = call.axes("axes", list(range(rank)), rank=rank)
+    if not axes:
+        raise call.unsupported("no axes")
+    return int_list(axes)

@@ -10,6 +10,7 @@ from openvino import Output
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
+from sd_mil.engines.openvino.sizes import sizing_inputs
 from sd_mil.errors import PackageError
 
 
@@ -23,11 +24,13 @@ def reshape(call: Call) -> Output:
     if call.is_constant("shape") and x.get_partial_shape().is_static:
         return ov.reshape(x, int_list(_sizes(call, x)), False).output(0)
     shape = call.output("shape")
+    inputs = sizing_inputs(shape)
+    if inputs is None:
+        raise call.unsupported("a shape that follows from values")
+    call.scope.sizing.update(node.get_friendly_name() for node in inputs)
     if _is_of_rank(shape, len(x.get_partial_shape())):
         return ov.reshape(x, shape, True).output(0)
-    if call.is_constant("shape") and 0 in (wanted := call.ints("shape")):
-        shape = _zeros_filled(x, wanted)
-    return ov.reshape(x, shape, False).output(0)
+    return ov.reshape(x, _zeros_filled(x, shape), False).output(0)
 
 
 def _sizes(call: Call, x: Output) -> list[int]:
@@ -50,16 +53,19 @@ def _is_of_rank(shape: Output, rank: int) -> bool:
     return target.is_static and int(target.to_shape()[0]) == rank
 
 
-def _zeros_filled(x: Output, wanted: list[int]) -> Output:
+def _zeros_filled(x: Output, shape: Output) -> Output:
     """The sizes, each 0 as that of ``x`` at the same place from the end, or 1 before its first."""
-    spare = len(wanted) - len(x.get_partial_shape())
+    known = list(ov.reshape(x, shape, False).output(0).get_partial_shape())
+    spare = len(known) - len(x.get_partial_shape())
     sizes = ov.shape_of(x, "i32")
-    filled = [
-        int_list([size or 1])
-        if size or place < spare
-        else ov.gather(sizes, int_list([place - spare]), 0).output(0)
-        for place, size in enumerate(wanted)
-    ]
+    filled = []
+    for place, size in enumerate(known):
+        if size.is_static and size.get_length():
+            filled.append(int_list([size.get_length()]))
+            continue
+        kept = int_list([1]) if place < spare else ov.gather(sizes, int_list([place - spare]), 0)
+        wanted = ov.gather(shape, int_list([place]), 0)
+        filled.append(ov.select(ov.equal(wanted, int_list([0])), kept, wanted).output(0))
     return ov.concat(filled, 0).output(0)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sd_mil.engines.reference.ops.elementwise import erf
 from sd_mil.engines.reference.registry import Array, op
+from sd_mil.ir.limits import check_broadcast
 
 
 @op("relu")
@@ -25,6 +26,7 @@ def relu6(x: Array) -> Array:
 @op("clamped_relu")
 def clamped_relu(x: Array, alpha: Array, beta: Array) -> Array:
     """min(x, beta) where x >= 0, min(alpha x, beta) elsewhere."""
+    check_broadcast(x.shape, alpha.shape, beta.shape)
     return np.asarray(np.minimum(np.where(x >= 0, x, alpha * x), beta))
 
 
@@ -37,7 +39,9 @@ def leaky_relu(x: Array, alpha: Array | float = 0.01) -> Array:
 @op("prelu")
 def prelu(x: Array, alpha: Array) -> Array:
     """Leaky, with one slope per channel (axis 1)."""
-    return np.where(x >= 0, x, alpha.reshape(-1, *[1] * (x.ndim - 2)) * x)
+    slopes = alpha.reshape(-1, *[1] * (x.ndim - 2))
+    check_broadcast(x.shape, slopes.shape)
+    return np.where(x >= 0, x, slopes * x)
 
 
 @op("thresholded_relu")
@@ -55,6 +59,7 @@ def elu(x: Array, alpha: Array | float = 1.0) -> Array:
 @op("linear_activation")
 def linear_activation(x: Array, alpha: Array, beta: Array | float = 0.0) -> Array:
     """Alpha x + beta."""
+    check_broadcast(x.shape, alpha.shape)
     return np.asarray(alpha * x + np.float32(beta))
 
 
@@ -92,6 +97,7 @@ def softplus(x: Array) -> Array:
 def softplus_parametric(x: Array, alpha: Array, beta: Array) -> Array:
     """Alpha log(1 + e^(beta x)), per channel (axis 1)."""
     channelwise = (-1, *[1] * (x.ndim - 2))
+    check_broadcast(x.shape, alpha.reshape(channelwise).shape, beta.reshape(channelwise).shape)
     return np.asarray(alpha.reshape(channelwise) * softplus(beta.reshape(channelwise) * x))
 
 

@@ -39,13 +39,22 @@ def conv(
         raise ValueError(
             f"expected {weight.shape[1] * int(groups)} channels for the weight, got {x.shape[1]}"
         )
+    view = windows(wider[:1, :1], kernel, steps, gaps)
+    check_computed(x.shape[0], weight.shape[0], *view.shape[2 : 2 + len(kernel)])
     results = [
         _correlate(part, kernels, steps, gaps)
         for image in wider
         for part, kernels in zip(np.split(image, int(groups)), np.split(weight, int(groups)), strict=True)
     ]
     result = np.stack(results).reshape(x.shape[0], weight.shape[0], *results[0].shape[1:])
-    return result if bias is None else result + bias.reshape(-1, *[1] * len(kernel))
+    return result if bias is None else _biased(result, bias)
+
+
+def _biased(result: Array, bias: Array) -> Array:
+    """One number for each channel, and no other count of them."""
+    if bias.size not in (1, result.shape[1]):
+        raise ValueError(f"expected a bias for each of {result.shape[1]} channels, got shape {bias.shape}")
+    return np.asarray(result + bias.reshape(-1, *[1] * (result.ndim - 2)))
 
 
 def _correlate(image: Array, weight: Array, strides: list[int], dilations: list[int]) -> Array:
@@ -54,6 +63,8 @@ def _correlate(image: Array, weight: Array, strides: list[int], dilations: list[
     view = windows(image, weight.shape[2:], strides, dilations)  # [C, *D', *K]
     outputs = view.shape[1 : 1 + rank]
     matrix = weight.reshape(weight.shape[0], -1)
+    check_computed(weight.shape[0], *outputs)
+    check_computed(view.size // max(1, outputs[0]))  # what a row of outputs is made of
     result = np.empty((weight.shape[0], *outputs), np.float32)
     band = max(1, _COLUMN_LIMIT * outputs[0] // max(1, view.size))
     for start in range(0, outputs[0], band):
@@ -77,6 +88,8 @@ def conv_transpose(
 ) -> Array:
     """The transpose of ``conv``: every input element adds a scaled kernel to the output.
 
+    ``output_shape`` chooses among the sizes of which ``conv`` makes those of ``x``.
+
     Shapes: x [N, C, *D], weight [C, O / groups, *K], result [N, O, *D'].
     """
     kernel = weight.shape[2:]
@@ -88,9 +101,11 @@ def conv_transpose(
         ],
         axis=1,
     )
+    if output_shape is not None and tuple(output_shape[:2]) != full.shape[:2]:
+        raise ValueError(f"expected an output_shape of {list(full.shape[:2])} first, got {output_shape}")
     wanted = _transposed_sizes(x, output_shape, pad_type, pad, full.shape[2:], steps)
     result = _crop(full, wanted, pad_type, pad)
-    return result if bias is None else result + bias.reshape(-1, *[1] * len(kernel))
+    return result if bias is None else _biased(result, bias)
 
 
 def _spread(x: Array, weight: Array, strides: list[int], dilations: list[int]) -> Array:
@@ -120,13 +135,21 @@ def _transposed_sizes(
     full: tuple[int, ...],
     strides: list[int],
 ) -> list[int]:
-    if output_shape is not None:
-        check_counts("sizes", *output_shape, least=1)
-        return [int(size) for size in output_shape[2:]]
     if pad_type in ("same", "same_lower"):
-        return [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
-    crops = padding(pad_type, pad, sizes=full, extents=full, strides=strides)
-    wanted = [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+        least = [size - stride + 1 for size, stride in zip(wanted, strides, strict=True)]
+    else:
+        crops = padding(pad_type, pad, sizes=full, extents=full, strides=strides)
+        wanted = [size - before - after for size, (before, after) in zip(full, crops, strict=True)]
+        least = wanted
+    if output_shape is not None:
+        wanted = [int(size) for size in output_shape[2:]]
+        choices = [range(first, first + stride) for first, stride in zip(least, strides, strict=True)]
+        if any(size not in sizes for size, sizes in zip(wanted, choices, strict=True)):
+            raise ValueError(
+                f"expected an output_shape whose convolution has the sizes {list(x.shape[2:])} of x,"
+                f" from {least} to {[sizes[-1] for sizes in choices]}, got {wanted}"
+            )
     check_counts("sizes", *wanted, least=1)
     return wanted
 

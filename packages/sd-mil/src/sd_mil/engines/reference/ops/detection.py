@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, check_counts, op
+from sd_mil.ir.limits import check_computed
 
 
 @op("non_maximum_suppression")
@@ -39,6 +40,8 @@ def _suppressed(
     per_class: Array | bool,
 ) -> tuple[Array, Array, Array, Array]:
     count, room = len(boxes), int(max_boxes)
+    check_counts("max_boxes", room)
+    check_computed(count, room, max(4, scores.shape[2]))
     kept_boxes = np.zeros((count, room, 4), np.float32)
     kept_scores = np.zeros((count, room, scores.shape[2]), np.float32)
     indices = np.full((count, room), -1, np.int32)

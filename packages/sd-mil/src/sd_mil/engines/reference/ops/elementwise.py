@@ -11,6 +11,7 @@ import numpy as np
 
 from sd_mil.engines.reference.registry import Array, alias, op
 from sd_mil.ir.dtypes import NUMPY_DTYPES
+from sd_mil.ir.limits import check_broadcast
 
 _UFUNCS = {
     "abs": np.absolute,
@@ -66,6 +67,7 @@ def cast(x: Array, dtype: str) -> Array:
 @op("clip")
 def clip(x: Array, alpha: Array, beta: Array) -> Array:
     """Limit to [alpha, beta]."""
+    check_broadcast(x.shape, alpha.shape, beta.shape)
     return np.asarray(np.minimum(np.maximum(x, alpha), beta))
 
 
@@ -103,10 +105,12 @@ def rsqrt(x: Array, epsilon: Array | float = 1e-12) -> Array:
 @op("select")
 def select(cond: Array, a: Array, b: Array) -> Array:
     """``a`` where the condition holds, ``b`` elsewhere."""
+    check_broadcast(cond.shape, a.shape, b.shape)
     return np.where(cond.astype(bool), a, b)
 
 
 @op("threshold")
 def threshold(x: Array, alpha: Array) -> Array:
     """max(x, alpha)."""
+    check_broadcast(x.shape, alpha.shape)
     return np.asarray(np.maximum(x, alpha))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
-from sd_mil.ir.limits import check_computed
+from sd_mil.ir.limits import check_broadcast, check_computed
 
 _UPDATES: dict[str, Callable[..., Any]] = {
     "update": operator.setitem,
@@ -33,6 +33,7 @@ def gather(
     position, batch = axis_of(axis, x.ndim), int(batch_dims)
     if not 0 <= batch <= min(position, indices.ndim):
         raise ValueError(f"expected batch_dims from 0 to the axis, {position}, got {batch}")
+    check_computed(indices.size, *x.shape[batch:position], *x.shape[position + 1 :])
     if batch == 0:
         return np.take(x, indices.astype(np.int64), axis=position)
     parts = [gather(one, where, position - 1, batch - 1) for one, where in zip(x, indices, strict=True)]
@@ -48,6 +49,7 @@ def gather_nd(
     """``x[index]`` for every index, a vector along the last axis of ``indices``."""
     batch = int(batch_dims)
     check_counts("batch_dims", batch)
+    check_computed(*indices.shape[:-1], *x.shape[batch + indices.shape[-1] :])
     if batch:
         return np.stack([gather_nd(one, where, batch - 1) for one, where in zip(x, indices, strict=True)])
     return np.asarray(x[tuple(np.moveaxis(indices.astype(np.int64), -1, 0))])
@@ -60,6 +62,8 @@ def gather_along_axis(
     axis: Array | int = 0,
 ) -> Array:
     """One element per index, the other coordinates staying."""
+    position = axis_of(axis, x.ndim)
+    check_broadcast((*x.shape[:position], 1, *x.shape[position + 1 :]), indices.shape)
     return np.take_along_axis(x, indices.astype(np.int64), axis=int(axis))
 
 
@@ -74,6 +78,7 @@ def scatter(
     """The inverse of ``gather``: updates put, or combined, at the indices along the axis."""
     position = axis_of(axis, data.ndim)
     index = (*[slice(None)] * position, indices.astype(np.int64))
+    check_computed(indices.size, *data.shape[:position], *data.shape[position + 1 :])
     return _updated(data, index, updates, mode)
 
 
@@ -85,6 +90,7 @@ def scatter_nd(
     mode: str = "add",
 ) -> Array:
     """The inverse of ``gather_nd``."""
+    check_computed(*indices.shape[:-1], *data.shape[indices.shape[-1] :])
     return _updated(data, tuple(np.moveaxis(indices.astype(np.int64), -1, 0)), updates, mode)
 
 

@@ -8,12 +8,17 @@ import numpy as np
 
 from sd_mil.engines.reference.ops.activation import softmax
 from sd_mil.engines.reference.registry import Array, op
+from sd_mil.ir.limits import check_broadcast, check_computed
 
 
 @op("linear")
-def linear(x: Array, weight: Array, bias: Array | float = 0.0) -> Array:
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """``x @ weight.T + bias``; the weight is [out, in]."""
-    return np.asarray(x @ weight.T + np.float32(bias))
+    result = _product(x, weight.T)
+    if bias is None:
+        return result
+    check_broadcast(result.shape, bias.shape)
+    return np.asarray(result + bias)
 
 
 @op("matmul")
@@ -21,6 +26,14 @@ def matmul(x: Array, y: Array, transpose_x: Array | bool = False, transpose_y: A
     """The batched product, after transposing the last two axes where asked."""
     left = x.swapaxes(-1, -2) if transpose_x else x
     right = y.swapaxes(-1, -2) if transpose_y else y
+    return _product(left, right)
+
+
+def _product(left: Array, right: Array) -> Array:
+    """``left @ right``, unless it would be too large."""
+    if left.ndim > 1 and right.ndim > 1:
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        check_computed(*batch, left.shape[-2], right.shape[-1])
     return np.asarray(left @ right)
 
 
@@ -45,6 +58,8 @@ def einsum(values: tuple[Array, ...], equation: str) -> Array:
     sizes = dict(zip(left, x.shape, strict=True))
     for letter, size in zip(right, y.shape, strict=True):
         sizes[letter] = max(size, sizes.get(letter, 1))
+    for letters in (left, right, output):
+        check_computed(*(sizes[letter] for letter in letters))
     x, y = (
         np.broadcast_to(one, [sizes[letter] for letter in letters])
         for one, letters in ((x, left), (y, right))
@@ -71,9 +86,10 @@ def scaled_dot_product_attention(
 
     Source: arXiv:1706.03762, equation 1.
     """
-    scores = (query / np.float32(math.sqrt(query.shape[-1]))) @ key.swapaxes(-1, -2)
+    scores = _product(query / np.float32(math.sqrt(query.shape[-1])), key.swapaxes(-1, -2))
+    check_broadcast(scores.shape, () if attn_mask is None else attn_mask.shape)
     if attn_mask is not None and attn_mask.dtype == bool:
         scores = np.where(attn_mask, scores, -np.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return np.asarray(softmax(scores) @ value)
+    return _product(softmax(scores), value)

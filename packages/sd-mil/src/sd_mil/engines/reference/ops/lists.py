@@ -7,6 +7,7 @@ import numpy as np
 from sd_mil.engines.reference.registry import Array, op
 from sd_mil.engines.reference.values import MAXIMUM_GROWTH, ListValue
 from sd_mil.ir.dtypes import NUMPY_DTYPES
+from sd_mil.ir.limits import check_computed
 
 
 @op("make_list", variadic="elem_shape", choices={"dtype": NUMPY_DTYPES})
@@ -46,7 +47,9 @@ def list_write(ls: ListValue, index: Array, value: Array) -> ListValue:
 @op("list_gather")
 def list_gather(ls: ListValue, indices: Array) -> Array:
     """The elements at the indices, stacked."""
-    return np.stack([ls.read(int(index)) for index in indices])
+    found = [ls.read(int(index)) for index in indices]
+    check_computed(sum(one.size for one in found))
+    return np.stack(found)
 
 
 @op("list_scatter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sd_mil.engines.reference.registry import Array, axis_of, check_counts, mean_of, op
-from sd_mil.ir.limits import check_computed
+from sd_mil.ir.limits import check_broadcast, check_computed
 
 
 @op("batch_norm")
@@ -19,6 +19,7 @@ def batch_norm(
 ) -> Array:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with stored statistics per channel (axis 1)."""
     shape = (-1, *[1] * (x.ndim - 2))
+    check_broadcast(x.shape, mean.reshape(shape).shape, variance.reshape(shape).shape)
     scaled = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + np.float32(epsilon))
     return _affine(scaled, gamma, beta, shape)
 
@@ -83,5 +84,7 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: Array | float) -> Ar
 
 
 def _affine(x: Array, gamma: Array | None, beta: Array | None, shape: tuple[int, ...]) -> Array:
+    given = [one.reshape(shape) for one in (gamma, beta) if one is not None]
+    check_broadcast(x.shape, *(one.shape for one in given))
     scaled = x if gamma is None else x * gamma.reshape(shape)
     return scaled if beta is None else scaled + beta.reshape(shape)

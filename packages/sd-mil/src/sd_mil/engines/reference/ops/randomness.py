@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.engines.reference.registry import Array, op
+from sd_mil.engines.reference.registry import Array, check_counts, op
+from sd_mil.ir.limits import check_computed
 
 
 @op("random_uniform")
@@ -39,6 +40,8 @@ def random_categorical(
     x: Array, mode: str = "logits", size: Array | int = 1, seed: Array | int = -1
 ) -> Array:
     """Indices along the last axis, drawn with replacement. Core ML's own numbers differ."""
+    check_counts("size", size, least=1)
+    check_computed(x.size, int(size))  # each number is compared to each edge
     logits = np.log(x) if mode == "probs" else x
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True)).astype(np.float64)
     edges = np.cumsum(weights, axis=-1)
@@ -51,4 +54,7 @@ def _generator(seed: Array | int) -> np.random.Generator:
 
 
 def _sizes(shape: Array) -> tuple[int, ...]:
-    return tuple(int(size) for size in shape)
+    sizes = tuple(int(size) for size in shape)
+    check_counts("sizes", *sizes)
+    check_computed(*sizes)
+    return sizes

@@ -16,6 +16,7 @@ import numpy as np
 
 from sd_mil.engines.reference.ops.activation import sigmoid, sigmoid_hard
 from sd_mil.engines.reference.registry import Array, op
+from sd_mil.ir.limits import check_computed
 
 _Activation: TypeAlias = Callable[[Array], Array]
 
@@ -45,6 +46,7 @@ def rnn(
     activation: str = "tanh",
 ) -> tuple[Array, Array]:
     """h = activation(W x + R h + b)."""
+    _check_rows(x, weight_ih, initial_h)
     inputs = x @ weight_ih.T + _or_zero(bias)
 
     def step(index: int, h: Array) -> Array:
@@ -71,6 +73,7 @@ def gru(
 
     Source: arXiv:1406.1078, equations 5 to 8; with ``reset_after`` as torch has it.
     """
+    _check_rows(x, weight_ih, initial_h)
     gate, last = _ACTIVATIONS[recurrent_activation], _ACTIVATIONS[activation]
     inputs = x @ weight_ih.T + _or_zero(input_bias)
     hidden = np.zeros(len(weight_hh), np.float32) if bias is None else bias
@@ -150,6 +153,7 @@ def _one_way(
 ) -> tuple[Array, Array, Array]:
     weight_ih, weight_hh, bias, peephole = weights
     h, c = h[: x.shape[1]], c[: x.shape[1]]  # coremltools makes too many rows of zeros for packed sequences
+    _check_rows(x, weight_ih, h, c)
     inputs = x @ weight_ih.T + _or_zero(bias)
     gate, cell, last = activations
     peep_i, peep_f, peep_o = np.split(np.zeros(3, np.float32) if peephole is None else peephole, 3)
@@ -163,6 +167,19 @@ def _one_way(
 
     states, final = _unrolled(step, np.stack([h, c]), len(x), direction, output_sequence)
     return states[:, 0], final[0], final[1]
+
+
+def _check_rows(x: Array, weight_ih: Array, *states: Array) -> None:
+    """numpy would broadcast one row to all sequences.
+
+    Raises:
+        ValueError: a state has not one row [H] for each of the N sequences of ``x`` [S, N, I]; or the gates
+            of all sequences would be too large.
+    """
+    check_computed(*x.shape[:2], len(weight_ih))
+    for state in states:
+        if x.ndim != 3 or state.ndim != 2 or len(state) != x.shape[1]:
+            raise ValueError(f"expected x [S, N, I] and states [N, H], got {x.shape} and {state.shape}")
 
 
 def _or_zero(bias: Array | None) -> Array:

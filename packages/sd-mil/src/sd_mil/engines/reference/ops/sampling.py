@@ -9,6 +9,7 @@ import numpy as np
 
 from sd_mil.engines.reference.ops.resizing import SAMPLING_MODES
 from sd_mil.engines.reference.registry import Array, check_counts, op
+from sd_mil.ir.limits import check_computed
 
 _COORDINATES = ("unnormalized", "normalized_minus_one_to_one", "normalized_zero_to_one")
 _PADDINGS = ("constant", "border", "reflection", "symmetric")
@@ -35,6 +36,8 @@ def resample(
 
     Shapes: x [N, C, H, W], coordinates [N, H', W', 2] with x before y, result [N, C, H', W'].
     """
+    # of one image, its four neighbours are there besides
+    check_computed(max(4, len(x)), x.shape[1], *coordinates.shape[1:-1])
     across, down = (
         _pixels(coordinates[..., place].astype(np.float32), size, coordinates_mode, bool(align_corners))
         for place, size in ((0, x.shape[3]), (1, x.shape[2]))
@@ -74,6 +77,8 @@ def affine(
     """
     height, width = int(output_height), int(output_width)
     aligned = bool(align_corners)
+    check_counts("sizes", height, width, least=1)
+    check_computed(len(x), max(4, x.shape[1]), height, width)  # four: x and y of each point in 8 bytes
     down, across = np.meshgrid(_normalised(height, aligned), _normalised(width, aligned), indexing="ij")
     points = np.stack([across, down, np.ones_like(down)], axis=-1)
     maps = np.broadcast_to(transform_matrix, (len(x), 6)).reshape(-1, 2, 3)
@@ -141,6 +146,8 @@ def crop(x: Array, crop_height: Array, crop_width: Array) -> Array:
     return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
 
 
+#: Of a box: its row and column in floats and integers, and whether they are in the image.
+_BYTES_OF_A_POINT = 48
 _BOXES = (
     "CORNERS_HEIGHT_FIRST",
     "CORNERS_WIDTH_FIRST",
@@ -176,6 +183,9 @@ def crop_resize(
     if normalized_coordinates:
         corners = corners * np.array([x.shape[2] - 1, x.shape[3] - 1] * 2, np.float32)
     size = (int(target_height), int(target_width))
+    check_counts("sizes", *size, least=1)
+    images = len(x) if roi is not None and given.shape[1] == 4 else 1  # of each box
+    check_computed(len(given), images, max(_BYTES_OF_A_POINT // 4, x.shape[1]), *size)
     fill = np.asarray(pad_value, np.float32)
     if roi is not None and given.shape[1] == 4:
         cut = [[_cut(image, one, size, sampling_mode, fill) for image in x] for one in corners]

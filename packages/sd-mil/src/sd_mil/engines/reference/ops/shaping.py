@@ -71,6 +71,7 @@ def shape(x: Array) -> Array:
 def concat(values: tuple[Array, ...], axis: Array, interleave: Array | bool = False) -> Array:
     """Joined along an existing axis, or taking turns along it; scalars count as vectors."""
     arrays = [np.atleast_1d(value) for value in values]
+    check_computed(sum(one.size for one in arrays))
     if not interleave:
         return np.concatenate(arrays, axis=int(axis))
     position = axis_of(axis, arrays[0].ndim)
@@ -82,6 +83,7 @@ def concat(values: tuple[Array, ...], axis: Array, interleave: Array | bool = Fa
 @op("stack", variadic="values")
 def stack(values: tuple[Array, ...], axis: Array) -> Array:
     """Joined along a new axis."""
+    check_computed(sum(value.size for value in values))
     return np.stack(values, axis=int(axis))
 
 
