@@ -15,9 +15,9 @@ def checkpoint() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory) -> Path:
+def bundle(checkpoint, tmp_path_factory, lowered_once) -> Path:
     from sd_convert import convert, open_checkpoint
 
     path = tmp_path_factory.mktemp("demo") / "bundle"
-    convert(open_checkpoint(checkpoint), path)
+    convert(open_checkpoint(checkpoint), path, cache=lowered_once)
     return path

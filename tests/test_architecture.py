@@ -4,9 +4,12 @@ import ast
 import importlib
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -138,6 +141,72 @@ def test_versions_move_together():
         for requirement in itertools.chain(project["dependencies"], *extras):
             if requirement.startswith("sd-"):
                 assert wanted in requirement, f"{project['name']}: {requirement}"
+
+
+#: What comes with something that is declared, or is there whenever the importing code runs.
+UNDECLARED = {
+    "sd_compress": {"markupsafe"},  # jinja2's own
+    "sd_mil": {"PIL", "pytest"},  # where pictures are given; for the plugin of pytest
+}
+
+
+def distribution(requirement):
+    """Its name, as indices compare names."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+@cache
+def declared(name):
+    """Names of all that a package of this workspace, and those that it builds on, say they need."""
+    homes = {distribution(project["name"]): project for project in projects()}
+    project = homes[name]
+    extras = project.get("optional-dependencies", {}).values()
+    direct = {distribution(each) for each in itertools.chain(project["dependencies"], *extras)}
+    return direct.union({name}, *(declared(each) for each in direct & homes.keys() - {name}))
+
+
+def run_imports(node):
+    """Modules that are imported when the code runs, wherever in it."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        children = node.orelse
+    else:
+        children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        yield node.module
+    for child in children:
+        yield from run_imports(child)
+
+
+def undeclared(source, names):
+    """Top-level modules that ``source`` imports, of which none of ``names`` is the distribution."""
+    found = {
+        module.partition(".")[0]
+        for file in source.rglob("*.py")
+        for module in run_imports(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    homes = packages_distributions()
+    return {
+        module
+        for module in found - sys.stdlib_module_names - {source.name}
+        if not names & {distribution(home) for home in homes.get(module, [module])}
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)
+def test_what_is_imported_is_declared(source):
+    project = tomllib.loads((source.parent.parent / "pyproject.toml").read_text())["project"]
+    names = declared(distribution(project["name"]))
+    assert undeclared(source, names) == UNDECLARED.get(source.name, set())
+
+
+def test_what_is_not_declared_is_seen(tmp_path):
+    (tmp_path / "some.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
+        "def f():\n    import os.path, numpy.random, PIL.Image\n    from . import other\n"
+    )
+    assert undeclared(tmp_path, {"numpy"}) == {"PIL"}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=PACKAGES)

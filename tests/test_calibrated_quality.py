@@ -11,9 +11,26 @@ SEEN = ["a red circle on a blue background", "a green star on a white background
 OTHERS = ["a yellow square on a purple background", "a black triangle on an orange background"]
 
 
+class Remembering:
+    """The engine, but ``program`` is compiled once, and run once on the same inputs."""
+
+    def __init__(self, program, engine):
+        self.program, self.engine = program, engine
+        self.compiled, self.results = engine.compile(program), {}
+
+    def compile(self, program):
+        return self if program is self.program else self.engine.compile(program)
+
+    def run(self, inputs):
+        if id(inputs) not in self.results:
+            self.results[id(inputs)] = self.compiled.run(inputs)
+        return self.results[id(inputs)]
+
+
 @dataclass(frozen=True)
 class Subject:
     program: object
+    engine: object
     calibration: list
     measuring: list
     hessians: dict
@@ -22,9 +39,8 @@ class Subject:
     def decibels(self, recipe, assign):
         from sd_compress import compress, signal_to_noise
 
-        return signal_to_noise(
-            self.program, compress(self.program, recipe, assign=assign).program, self.measuring
-        )
+        compressed = compress(self.program, recipe, assign=assign).program
+        return signal_to_noise(self.program, compressed, self.measuring, self.engine)
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +60,8 @@ def unet(bundle):
 
     program, calibration = read_package(opened.package(component)).program, runs(SEEN, 100)
     hessians = collect_hessians(program, calibration, Collecting(memory=40 * 10**6))
-    return Subject(
-        program, calibration, runs(OTHERS, 900), hessians, measure_gains(program, calibration[3:5])
-    )
+    gains = measure_gains(program, calibration[3:5])
+    return Subject(program, Remembering(program, OpenVINO()), calibration, runs(OTHERS, 900), hessians, gains)
 
 
 @pytest.fixture(scope="module")

@@ -123,9 +123,11 @@ def folder(checkpoint: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def test_it_is_converted_verified_and_drawn_with(folder: Path, tmp_path: Path) -> None:
+def test_it_is_converted_verified_and_drawn_with(
+    folder: Path, tmp_path: Path, lowered_once: ConversionCache
+) -> None:
     opened = open_checkpoint(folder, components=["text_encoder", "unet", FOLDER], kinds=ALL)
-    report = sd_convert.convert(opened, tmp_path / "bundle", kinds=ALL)
+    report = sd_convert.convert(opened, tmp_path / "bundle", cache=lowered_once, kinds=ALL)
     assert [part.name for part in report.components] == ["text_encoder", "unet", FOLDER]
     entry = open_bundle(report.bundle).component(FOLDER)
     assert (entry.role, entry.attention_implementation) == ("image_decoder", None)

@@ -30,10 +30,9 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch, tmp_path_factory):
-    """An empty folder to work in, and a cache that the pages share."""
+def place(tmp_path, monkeypatch):
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "documentation"))
     monkeypatch.setenv("COLUMNS", "120")
 
 

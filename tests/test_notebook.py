@@ -42,7 +42,6 @@ def test_every_cell_runs(tmp_path, monkeypatch, capsys):
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     namespace, shown = {"__name__": "__main__"}, []
     for cell in CELLS:
         text = source(cell).replace("num_inference_steps=10", "num_inference_steps=2")

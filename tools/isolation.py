@@ -4,9 +4,10 @@
 
 A workspace shares one environment, in which an undeclared import passes unnoticed. Here each package gets
 only what it declares (and what runs the tests), at the locked versions. The app's are imported only, and
-those marked ``long``, which try many networks of one kind, are left out unless asked for. For the packages
-that must stay free of the conversion stack, the environment is also checked not to hold it; sd-convert is
-tried both with torch and without.
+those marked ``long``, which try many networks of one kind, are left out unless asked for, and so are all but
+the first of each test's sets of parameters: that each import, inside of functions too, is of something that
+is declared, tests/test_architecture.py holds. For the packages that must stay free of the conversion stack,
+the environment is also checked not to hold it; sd-convert is tried both with torch and without.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def check(name: str, folder: Path, environment: Path, *, long: bool, is_bare: bo
     tests = folder / (WITHOUT_EXTRAS[name] if is_bare else "tests")
     # The app depends on all the others: what its environment may lack is seen when its tests are imported.
     only = ["-n", "0", "--collect-only"] if name == "sdc" else []
-    only += [] if long else ["-m", "not long"]
+    only += [] if long else ["-m", "not long", "--one-of-each"]
     run(python, "-m", "pytest", "-p", "no:cacheprovider", *only, tests)
 
 
@@ -90,7 +91,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("packages", nargs="*", choices=[*members(), []])
-    parser.add_argument("--long", action="store_true", help="the tests marked so, too")
+    parser.add_argument("--long", action="store_true", help="the tests marked so, and all parameters, too")
     options = parser.parse_args()
     chosen = options.packages or list(members())
     with tempfile.TemporaryDirectory() as scratch:

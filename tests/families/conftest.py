@@ -255,8 +255,8 @@ class Families:
     image_encoder = staticmethod(make_image_encoder)
     ip_adapter_tensors = staticmethod(ip_adapter_tensors)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, cache: Any) -> None:
+        self.folder, self.cache = folder, cache
 
     def sd(
         self,
@@ -370,7 +370,9 @@ class Families:
         opened, kinds = with_controlnets(opened, [self.folder / name for name in controlnets])
         opened, more = with_t2i_adapters(opened, [self.folder / name for name in adapters])
         opened, images = with_ip_adapters(opened, ip_adapters, image_encoder)
-        convert(opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more, *images))
+        convert(
+            opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more, *images), cache=self.cache
+        )
         return self.folder / "bundle"
 
     def again(self, name: str, **options: Any) -> Path:
@@ -378,7 +380,7 @@ class Families:
         from sd_convert import ConversionOptions, convert, open_checkpoint
 
         known = ConversionOptions(compute_precision=("fp16",), **options)
-        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / name, known)
+        convert(open_checkpoint(self.folder / "checkpoint"), self.folder / name, known, cache=self.cache)
         return self.folder / name
 
     def _as_published(self, words: str) -> None:
@@ -392,19 +394,19 @@ class Families:
 
 
 @pytest.fixture
-def families(tmp_path: Path) -> Families:
-    return Families(tmp_path)
+def families(tmp_path: Path, lowered_once: Any) -> Families:
+    return Families(tmp_path, lowered_once)
 
 
 @pytest.fixture(scope="module")
-def shared_families(tmp_path_factory: pytest.TempPathFactory) -> Families:
+def shared_families(tmp_path_factory: pytest.TempPathFactory, lowered_once: Any) -> Families:
     """For tests that draw with one bundle."""
-    return Families(tmp_path_factory.mktemp("families"))
+    return Families(tmp_path_factory.mktemp("families"), lowered_once)
 
 
 @pytest.fixture
-def more_families(tmp_path: Path) -> Families:
-    return Families(tmp_path / "more")
+def more_families(tmp_path: Path, lowered_once: Any) -> Families:
+    return Families(tmp_path / "more", lowered_once)
 
 
 @pytest.fixture

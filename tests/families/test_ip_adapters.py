@@ -143,7 +143,7 @@ def sd(shared_families: Any) -> Prompted:
 
 @pytest.fixture(scope="module")
 def xl(shared_families: Any, tmp_path_factory: pytest.TempPathFactory) -> Prompted:
-    families = type(shared_families)(tmp_path_factory.mktemp("xl"))
+    families = type(shared_families)(tmp_path_factory.mktemp("xl"), shared_families.cache)
     return prompted(
         families,
         families.xl(),

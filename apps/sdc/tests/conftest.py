@@ -44,11 +44,11 @@ def checkpoint() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def converted(checkpoint, tmp_path_factory) -> Path:
+def converted(checkpoint, tmp_path_factory, lowered_once) -> Path:
     from sd_convert import convert, open_checkpoint
 
     bundle = tmp_path_factory.mktemp("converted") / "bundle"
-    convert(open_checkpoint(checkpoint), bundle)
+    convert(open_checkpoint(checkpoint), bundle, cache=lowered_once)
     return bundle
 
 
@@ -56,12 +56,3 @@ def converted(checkpoint, tmp_path_factory) -> Path:
 def bundle(converted, tmp_path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(converted, tmp_path / "bundle"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Conversions neither find nor leave anything in the cache of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        # the variable, not a patched function: a test of the caches sets its own over it
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -70,6 +71,39 @@ def test_a_damaged_memory_is_as_good_as_none(home: Path, tmp_path: Path, content
     memory.write_text(content)
     file = home / SCHEDULER
     assert FileHashes(memory)(file) == FileHashes()(file)
+
+
+def test_what_others_remember_meanwhile_is_known(home: Path, tmp_path: Path) -> None:
+    memory, (file, other) = tmp_path / "files.json", sorted(home.rglob("*.json"))[:2]
+    ours, theirs = FileHashes(memory), FileHashes(memory)
+    ours(file)
+    theirs(other)
+    memory.write_text(memory.read_text().replace(theirs(other), "remembered"))
+    assert ours(other) == "remembered"
+    assert FileHashes(memory)(file) == FileHashes()(file)
+
+
+def test_one_line_with_everything_as_it_was_written_before(home: Path, tmp_path: Path) -> None:
+    memory, (file, other) = tmp_path / "files.json", sorted(home.rglob("*.json"))[:2]
+    memory.write_text(json.dumps({hashes._state(file): "remembered"}))
+    assert FileHashes(memory)(other) == FileHashes()(other)
+    assert FileHashes(memory)(file) == "remembered"
+
+
+def test_a_memory_that_is_too_long_keeps_the_latest(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "_LARGEST_MEMORY", 2000)
+    monkeypatch.setattr(hashes, "_MOST_REMEMBERED", 3)
+    memory = tmp_path / "files.json"
+    files = [tmp_path / str(number) for number in range(50)]
+    for file in files:
+        file.write_text(file.name)
+        FileHashes(memory)(file)
+        assert memory.stat().st_size <= 2000
+    text = memory.read_text()
+    assert all(FileHashes()(file) in text for file in files[-3:])
+    assert FileHashes()(files[0]) not in text
 
 
 def test_a_cache_that_cannot_be_written(home: Path, tmp_path: Path) -> None:

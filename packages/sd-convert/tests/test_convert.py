@@ -210,8 +210,10 @@ def test_a_threshold_is_a_threshold(report: ConversionReport, checkpoint: Checkp
     assert not verify(report.bundle, checkpoint, components=["vae_encoder"], min_psnr=1000).passed
 
 
-def test_a_changed_file_is_found_before_anything_runs(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    convert(checkpoint, tmp_path / "bundle", UNET_ONLY)
+def test_a_changed_file_is_found_before_anything_runs(
+    checkpoint: Checkpoint, cache: ConversionCache, tmp_path: Path
+) -> None:
+    convert(checkpoint, tmp_path / "bundle", UNET_ONLY, cache=cache)
     path = next((tmp_path / "bundle").rglob("weight.bin"))
     content = bytearray(path.read_bytes())
     content[-100] ^= 1

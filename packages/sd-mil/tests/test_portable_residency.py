@@ -29,7 +29,10 @@ def resident_kilobytes(owner: mmap.mmap) -> int:
         return int(next(line for line in lines if line.startswith("Rss:")).split()[1])
 
 
-def test_pages_are_dropped_and_come_back_with_their_content(mapped):
+@pytest.mark.parametrize("kernel", ["with a page map", "without"])
+def test_pages_are_dropped_and_come_back_with_their_content(mapped, kernel, monkeypatch, tmp_path):
+    if kernel == "without":
+        monkeypatch.setattr("sd_mil.residency._PAGEMAP", tmp_path / "none")
     owner = mapped.base
     total = int(mapped.sum())
     assert resident_kilobytes(owner) == SIZE >> 10
@@ -39,7 +42,10 @@ def test_pages_are_dropped_and_come_back_with_their_content(mapped):
     assert int(mapped.sum()) == total
 
 
-def test_a_map_with_changes_keeps_them(mapped):
+@pytest.mark.parametrize("kernel", ["with a page map", "without"])
+def test_a_map_with_changes_keeps_them(mapped, kernel, monkeypatch, tmp_path):
+    if kernel == "without":
+        monkeypatch.setattr("sd_mil.residency._PAGEMAP", tmp_path / "none")
     mapped[5] = -1
     with pages_dropped([mapped.base]):
         pass
