@@ -184,9 +184,7 @@ def test_demo_does_the_whole_job(sdc, tmp_path):
     assert facts["verification"]["passed"]
     assert (len(facts["pictures"]), len(facts["conditioned"])) == (4, 4)
     # the ControlNet puts shapes where edge maps say, and nothing else does
-    assert (
-        np.mean([one["overlap"] for one in facts["conditioned"]]) >= 0.75
-    )  # 0.83; 0.89 of 24 pictures in 20 steps
+    assert np.mean([one["overlap"] for one in facts["conditioned"]]) > 0.75  # 0.83 where this was written
     without = draw_conditioned(
         tmp_path / "d" / "controlled", wanted_pictures(4), num_inference_steps=4, scale=0.0
     )
