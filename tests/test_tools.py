@@ -195,6 +195,11 @@ def test_train_palettized(tmp_path):
     assert (tmp_path / "checkpoint" / "unet" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+def test_bench_calibration_device():
+    said = run("bench_calibration_device", "--rows", "32", "--shapes", "8x16")
+    assert re.fullmatch(r"8 x 16: Hessian .* on cpu .*; palette .* noise 1\.0\d+ of numpy's\)\n", said)
+
+
 def test_train_controlnet(tmp_path):
     small = ["--steps", "2", "--pairs", "2", "--pictures", "3"]
     assert "million weights" in run("train_controlnet", "--work", tmp_path, *small)
