@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sd_bundle import (
     Bundle,
@@ -27,12 +27,13 @@ from sd_bundle import (
     new_bundle,
     open_bundle,
 )
-from sd_mil import Description, Package, Port, read_package
-from sd_mil.ir import TARGETS
 from sd_tokenize import ClipTokenizer, TokenizerError
 
 from sd_runtime.foreign.facts import SCHEDULER, Unstated, model_facts, scheduler_config, tokenizer_config
 from sd_runtime.foreign.layout import Found, find_networks, is_foreign
+
+if TYPE_CHECKING:
+    from sd_mil import Description, Package, Port
 
 _ROLES: Final[Mapping[str, Role]] = {
     "text_encoder": "text_encoder",
@@ -71,6 +72,8 @@ def adopt(
         OutputExistsError: there is something at ``out``.
         SdMilError: a package is malformed or of another kind.
     """
+    from sd_mil import read_package
+
     told = unstated or Unstated()
     found = find_networks(folder)
     networks, left = _chosen(found)
@@ -147,6 +150,8 @@ def _chosen(found: Found) -> tuple[dict[str, tuple[Path, ...]], tuple[str, ...]]
 
 def _whole(parts: tuple[Package, ...]) -> Description:
     """The description of a network as if its chunks were one."""
+    from sd_mil import Description
+
     if len(parts) == 1:
         return parts[0].description
     returned = {port.name for part in parts[:-1] for port in part.description.outputs}
@@ -183,6 +188,8 @@ def _component(
 
 def _oldest_mac(specification: int) -> str:
     """The first macOS that reads files of that version."""
+    from sd_mil.ir import TARGETS
+
     names = (name for name, one in TARGETS.items() if one.specification == specification)
     return next((name for name in names if name.startswith("macOS")), "macOS13")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from sd_bundle import (
     BundleError,
@@ -22,7 +22,9 @@ from sd_bundle import (
     TimeIds,
     VaeFacts,
 )
-from sd_mil import Description, Port
+
+if TYPE_CHECKING:
+    from sd_mil import Description, Port
 
 _TASKS: Final[Mapping[int, Task]] = {1: "text-to-image", 2: "instruct-pix2pix"}
 _FAMILIES: Final[Mapping[int, Family]] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}
