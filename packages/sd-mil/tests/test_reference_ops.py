@@ -160,6 +160,10 @@ def test_joining_and_splitting():
         mil("split", x, 1, split_sizes=ints(1, 1))
     with pytest.raises(ValueError, match="got neither"):
         mil("split", x, 1)
+    assert [part.shape for part in mil("split", x[:, :0], 1, num_splits=ints(3)[0])] == [(2, 0)] * 3
+    for count in (2**30, 0, -1, 5):
+        with pytest.raises(ValueError, match=r"parts|equal division"):
+            mil("split", x[:, :0] if count > 5 else x, 1, num_splits=ints(count)[0])
 
 
 def test_finding_and_filling():

@@ -14,6 +14,9 @@ from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
 
+#: Of an axis of size 0, which any number divides, or of unknown size.
+_MOST_PARTS = 4096
+
 #: A stride as long as that leaves one element.
 _FAR = 1 << 30
 
@@ -190,7 +193,10 @@ def split(call: Call) -> list[Output]:
         if size.is_dynamic or sum(sizes) != size.get_length():
             raise call.unsupported(f"split_sizes={sizes} of {size}")
         return list(ov.variadic_split(x, axis, int_list(sizes)).outputs())
-    return list(ov.split(x, axis, call.count("num_splits", least=1)).outputs())
+    count = call.count("num_splits", least=1)
+    if count > max(_MOST_PARTS, 0 if size.is_dynamic else size.get_length()):
+        raise call.unsupported(f"num_splits={count} of {size}")
+    return list(ov.split(x, axis, count).outputs())
 
 
 @translate("reverse")

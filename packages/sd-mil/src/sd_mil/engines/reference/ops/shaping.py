@@ -7,6 +7,9 @@ import numpy as np
 from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
 from sd_mil.ir.limits import check_computed
 
+#: Of an axis of size 0, which any number divides.
+_MOST_EMPTY_PARTS = 4096
+
 
 @op("reshape")
 def reshape(x: Array, shape: Array) -> Array:
@@ -99,7 +102,10 @@ def split(
         return tuple(np.split(x, np.cumsum(split_sizes)[:-1].tolist(), axis=int(axis)))
     if num_splits is None:
         raise ValueError("expected num_splits or split_sizes, got neither")
-    return tuple(np.split(x, int(num_splits), axis=int(axis)))
+    count = int(num_splits)
+    if not 0 < count <= max(x.shape[int(axis)], _MOST_EMPTY_PARTS):
+        raise ValueError(f"expected as many parts as {x.shape[int(axis)]} elements can be in, got {count}")
+    return tuple(np.split(x, count, axis=int(axis)))
 
 
 @op("tile")
