@@ -7,23 +7,22 @@ over processes, or over machines (``joblib.parallel_config(backend="ray")`` or `
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
-from sd_mil import Program, read_package
+from sd_mil import read_package
 from sd_mil.engines import OpenVINO, ProgramEngine
 
 from .compress import Assign, compress
 from .errors import CompressionError
 from .palettes import optimal_palette
+from .quality import floats_of, signal_to_noise_of
 from .recipe import Recipe
 from .schemes import Keep, Palettize
-from .sensitivity import WIDTHS, Candidate, Sensitivity
-from .snr import SignalToNoise
-from .weights import Weight, weights_of
+from .sensitivity import WIDTHS, Candidate, Sensitivity, itemsize
+from .weights import weights_of
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
@@ -54,9 +53,7 @@ def measured_sensitivities(
     known = {weight.name: weight for weight in weights_of(program)}
     if missing := sorted(set(weights) - known.keys()):
         raise CompressionError(f"{package}: expected weights of the program, got {', '.join(missing)}")
-    reference = chosen.compile(program)
-    expected = [_floats(reference.run(arrays)) for arrays in inputs]
-    del reference
+    expected = floats_of(chosen, program, inputs)
     given = package, tuple(schemes), assign, chosen, inputs, expected
     found = []
     for one in _results([(name, *given) for name in weights], jobs):
@@ -103,31 +100,12 @@ def _measured(
     """One weight, in a process that may know nothing yet."""
     program = read_package(package).program
     weight = next(one for one in weights_of(program) if one.name == name)
-    candidates = [Candidate(Keep(), _bytes(weight), 0.0)]
+    candidates = [Candidate(Keep(), weight.elements * itemsize(weight), 0.0)]
     for scheme in schemes:
         made = compress(program, Recipe({name: scheme}), assign=assign, workers=1)
         (report,) = {one.name: one for one in made.weights}.values()
         if report.kept:
             continue
-        noise = _noise(made.program, engine, inputs, expected)
-        candidates.append(Candidate(scheme, report.bytes_after, noise))
+        snr = signal_to_noise_of(engine, made.program, inputs, expected)
+        candidates.append(Candidate(scheme, report.bytes_after, 10 ** (-snr / 10)))
     return Sensitivity(name, weight.elements, tuple(candidates))
-
-
-def _noise(
-    program: Program, engine: ProgramEngine, inputs: Sequence[Arrays], expected: Sequence[Arrays]
-) -> float:
-    """Over the signal, of the worst output; infinite if it is no number."""
-    meter, compiled = SignalToNoise(), engine.compile(program)
-    for arrays, outputs in zip(inputs, expected, strict=True):
-        meter.add(outputs, compiled.run(arrays))
-    worst = min((math.inf if one is None else one for one in meter.decibels().values()), default=math.inf)
-    return math.inf if math.isnan(worst) else 10 ** (-worst / 10)
-
-
-def _floats(outputs: Arrays) -> Arrays:
-    return {name: value for name, value in outputs.items() if value.dtype.kind == "f"}
-
-
-def _bytes(weight: Weight) -> int:
-    return weight.elements * (2 if weight.dtype == "fp16" else 4)

@@ -35,15 +35,27 @@ def signal_to_noise(
     Raises:
         EngineError: the engine does not run them.
     """
-    chosen, found = engine or OpenVINO(), SignalToNoise()
-    reference = chosen.compile(program)
-    expected = [reference.run(arrays) for arrays in inputs]
-    del reference
-    compiled = chosen.compile(other)
-    for arrays, results in zip(inputs, expected, strict=True):
-        floats = {name: value for name, value in results.items() if value.dtype.kind == "f"}
-        found.add(floats, compiled.run(arrays))
-    return min((math.inf if one is None else one for one in found.decibels().values()), default=math.inf)
+    chosen = engine or OpenVINO()
+    return signal_to_noise_of(chosen, other, inputs, floats_of(chosen, program, inputs))
+
+
+def floats_of(engine: ProgramEngine, program: Program, inputs: Sequence[Arrays]) -> list[Arrays]:
+    """The outputs of floating point for each of ``inputs``."""
+    compiled = engine.compile(program)
+    return [
+        {name: value for name, value in compiled.run(arrays).items() if value.dtype.kind == "f"}
+        for arrays in inputs
+    ]
+
+
+def signal_to_noise_of(
+    engine: ProgramEngine, program: Program, inputs: Sequence[Arrays], expected: Sequence[Arrays]
+) -> float:
+    """How far the outputs are from those ``expected``, see :func:`floats_of`: the worst one, in dB."""
+    meter, compiled = SignalToNoise(), engine.compile(program)
+    for arrays, outputs in zip(inputs, expected, strict=True):
+        meter.add(outputs, compiled.run(arrays))
+    return min((math.inf if one is None else one for one in meter.decibels().values()), default=math.inf)
 
 
 def smallest_plan(
@@ -58,10 +70,8 @@ def smallest_plan(
         BudgetError: none is that good.
     """
     asked, best, most = snr, None, -math.inf
-    bad, good = (
-        -math.inf,
-        math.inf,
-    )  # expected of plans that were not good enough, asked for of those that were
+    # What was expected of plans that were not good enough, and asked for where they were.
+    bad, good = -math.inf, math.inf
     known: dict[tuple[Scheme, ...], float] = {}
     while len(known) < _ATTEMPTS:
         plan = plan_for_snr(weights, asked)

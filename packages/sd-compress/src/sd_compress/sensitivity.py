@@ -98,7 +98,7 @@ def _sensitivity(
     matrix = weight.matrix().astype(np.float32)
     known = Hessian.identity(matrix.shape[1]) if hessian is None else hessian
     signal, share = known.noise(matrix), remaining_noise(known) if compensated else 1.0
-    candidates = [Candidate(Keep(), matrix.size * _itemsize(weight), 0.0)]
+    candidates = [Candidate(Keep(), matrix.size * itemsize(weight), 0.0)]
     for scheme in schemes:
         try:
             palette = assign(weight, scheme)
@@ -113,8 +113,9 @@ def _sensitivity(
 def stored_bytes(weight: Weight, palette: Palette, nbits: int) -> int:
     """What a palette takes in a weight file: packed indices, tables and scales."""
     numbers = palette.tables.size + (0 if palette.scales is None else palette.scales.size)
-    return -(-palette.indices.size * nbits // 8) + numbers * _itemsize(weight)
+    return -(-palette.indices.size * nbits // 8) + numbers * itemsize(weight)
 
 
-def _itemsize(weight: Weight) -> int:
+def itemsize(weight: Weight) -> int:
+    """Bytes of an element as it is."""
     return 2 if weight.dtype == "fp16" else 4

@@ -17,6 +17,8 @@ MAX_DECLARED_BYTES = 1 << 34
 MAX_COMPUTED_ELEMENTS = 1 << 30
 #: Of one loop. A decoder makes a few hundred; no program that ends makes as many.
 MAX_ITERATIONS = 1 << 17
+#: Of an axis that is split, of size 0, which any number divides, or of unknown size.
+MAX_EMPTY_PARTS = 4096
 
 
 def check_declared(kind: ValueType, name: str) -> None:

@@ -13,9 +13,7 @@ from sd_mil.engines.openvino.bounds import checked, places_inside, positions_ins
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
-
-#: Of an axis of size 0, which any number divides, or of unknown size.
-_MOST_PARTS = 4096
+from sd_mil.ir.limits import MAX_EMPTY_PARTS
 
 #: A stride as long as that leaves one element.
 _FAR = 1 << 30
@@ -194,7 +192,7 @@ def split(call: Call) -> list[Output]:
             raise call.unsupported(f"split_sizes={sizes} of {size}")
         return list(ov.variadic_split(x, axis, int_list(sizes)).outputs())
     count = call.count("num_splits", least=1)
-    if count > max(_MOST_PARTS, 0 if size.is_dynamic else size.get_length()):
+    if count > max(MAX_EMPTY_PARTS, 0 if size.is_dynamic else size.get_length()):
         raise call.unsupported(f"num_splits={count} of {size}")
     return list(ov.split(x, axis, count).outputs())
 
