@@ -1,8 +1,10 @@
 """Settings of all test processes, before torch is imported: here is before everything."""
 
+import dataclasses
+import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,49 @@ def lowered_once(shared_folder: Path) -> Any:
     from sd_convert import ConversionCache
 
     return ConversionCache(shared_folder / "sdc" / "conversion")
+
+
+@pytest.fixture(scope="session")
+def remembered() -> Iterator[Callable[[Path], None]]:
+    """A bundle's packages are read once for the session, and compiled once, wherever a test copies them to.
+
+    What a test changes in its copy is another package. The bundle itself must stay as it is.
+    """
+    from sd_mil.engines.openvino import compiled
+    from sd_mil.format import package
+
+    read, compile_program = package._read, compiled.compile_program
+    packages: dict[str, Any] = {}
+    networks: dict[tuple[int, str], Any] = {}
+
+    def remembering(root: Path) -> Any:
+        found = packages.get(_digest(root)) if root.is_dir() else None
+        return read(root) if found is None else dataclasses.replace(found, path=str(root))
+
+    def compiling(program: Any, *, precision: str = "fp32") -> Any:
+        key = id(program.main.body), precision
+        if key in networks:
+            return networks[key]
+        made = compile_program(program, precision=precision)
+        bodies = (each.body for one in packages.values() for each in one.program.functions.values())
+        if any(each is program.main.body for each in bodies):
+            networks[key] = made
+        return made
+
+    def remember(bundle: Path) -> None:
+        for root in bundle.glob("*.mlpackage"):
+            packages.setdefault(_digest(root), package.read_package(root))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "_read", remembering)
+        patch.setattr(compiled, "compile_program", compiling)
+        yield remember
+
+
+def _digest(folder: Path) -> str:
+    """Of all files below it, and where they lie."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            whole.update(str(file.relative_to(folder)).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
