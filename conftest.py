@@ -4,7 +4,9 @@ import dataclasses
 import hashlib
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = set(first.values())
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = first.values()
+
+
+@pytest.fixture(scope="session")
+def at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """``with at_most(calls)``: more calls of functions than that fail the test, on any machine alike."""
+
+    @contextmanager
+    def bounded(calls: int) -> Iterator[None]:
+        made = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal made
+            made += event in ("call", "c_call")
+            if made > calls:
+                sys.setprofile(None)
+                pytest.fail(f"expected at most {calls} calls")  # no Exception: nobody catches it on the way
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    return bounded
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +103,7 @@ def remembered() -> Iterator[Callable[[Path], None]]:
 
     read, compile_program = package._read, compiled.compile_program
     packages: dict[str, Any] = {}
-    networks: dict[tuple[int, str], Any] = {}
+    networks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
     def remembering(root: Path) -> Any:
         found = packages.get(_digest(root)) if root.is_dir() else None
@@ -85,11 +112,14 @@ def remembered() -> Iterator[Callable[[Path], None]]:
     def compiling(program: Any, *, precision: str = "fp32") -> Any:
         key = id(program.main.body), precision
         if key in networks:
+            networks.move_to_end(key)
             return networks[key]
         made = compile_program(program, precision=precision)
         bodies = (each.body for one in packages.values() for each in one.program.functions.values())
         if any(each is program.main.body for each in bodies):
             networks[key] = made
+            if len(networks) > 24:
+                networks.popitem(last=False)
         return made
 
     def remember(bundle: Path) -> None:

@@ -126,7 +126,9 @@ def sd(shared_families: Any) -> Steered:
 
 @pytest.fixture(scope="module")
 def xl(shared_families: Any, tmp_path_factory: pytest.TempPathFactory) -> Steered:
-    families = type(shared_families)(tmp_path_factory.mktemp("xl"), shared_families.cache)
+    families = type(shared_families)(
+        tmp_path_factory.mktemp("xl"), shared_families.cache, shared_families.remember
+    )
     unet = {
         "block_out_channels": (32, 64, 64),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
