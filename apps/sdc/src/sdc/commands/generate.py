@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -229,7 +229,7 @@ def command(
     **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
-    from sd_runtime import Pipeline, read_image, reused
+    from sd_runtime import Pipeline, reused
 
     from sdc.console import console, peak_memory
     from sdc.console import size as bytes_of
@@ -265,11 +265,8 @@ def command(
     if preview is not None:
         pipeline.check_preview(preview)
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
-    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
-    given: dict[str, Any] = {
+    given = _pictures(pipeline, asked, image, mask) | {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and (read_image(image) if keeps_size else _read(image, pipeline)),
-        "mask": mask and (read_image(mask) if keeps_size else _read(mask, pipeline)),
         "steer": steering(pipeline, asked),
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -283,31 +280,19 @@ def command(
         raise click.UsageError(
             "expected --guidance-start or --guidance-end with --measure-guidance, got none"
         )
-    texts = [drawing.pop("prompt")] if listed is None else listed
-    drawing.pop("prompt", None)
-    plain = drawing.get("prompt_syntax", "plain") == "plain"
-    if plain and (weight := unread_weight([*texts, drawing.get("negative_prompt", "")])):
-        console().print(
-            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
-        )
-    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
-    first = drawing.pop(counted, _SEED)
-    _check_seeds(first, image_count)
-    seeds = range(first, first + image_count)
-    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
-        target = of_several(named(output, text), place, len(texts))
-        path = numbered(target, seed) if image_count > 1 else target
-        options: dict[str, Any] = {**drawing, counted: seed}
-        drawn = draw(
-            pipeline,
-            text,
-            safety=policy,
-            save=_every(save_every, path, preview),
-            sampled=_measured(pipeline, text, options) if measure_guidance else None,
-            **options,
-        )
-        drawn.save(path)
-        _say(drawn, path)
+    own_text = drawing.pop("prompt", None)
+    texts = [own_text] if listed is None else listed
+    _say_what_is_not_read(texts, drawing)
+    drawn = _draw_all(
+        pipeline,
+        texts,
+        image_count,
+        drawing,
+        output,
+        safety=policy,
+        save=lambda path: _every(save_every, path, preview),
+        is_measured=measure_guidance,
+    )
     console().print(
         f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
@@ -315,6 +300,61 @@ def command(
         f"{_UNCHECKED.get(drawn.safety.status, '')}",
         soft_wrap=True,
     )
+
+
+def _pictures(
+    pipeline: Pipeline, asked: Mapping[str, Any], image: Path | None, mask: Path | None
+) -> dict[str, Any]:
+    """The user's, in the model's size where it is not the runtime that brings them to it."""
+    from sd_runtime import read_image
+
+    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
+    paths = {name: path for name, path in (("image", image), ("mask", mask)) if path is not None}
+    return {name: read_image(path) if keeps_size else _read(path, pipeline) for name, path in paths.items()}
+
+
+def _say_what_is_not_read(texts: Sequence[str], drawing: Mapping[str, Any]) -> None:
+    """Weights of a web UI in a prompt that is plain text."""
+    from sdc.console import console
+
+    if drawing.get("prompt_syntax", "plain") != "plain":
+        return
+    if weight := unread_weight([*texts, drawing.get("negative_prompt", "")]):
+        console().print(
+            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
+        )
+
+
+def _draw_all(
+    pipeline: Pipeline,
+    texts: Sequence[str],
+    count: int,
+    drawing: dict[str, Any],
+    output: Path,
+    *,
+    safety: Safety | None,
+    save: Callable[[Path], Callable[[Pipeline, Step], None] | None],
+    is_measured: bool,
+) -> GeneratedImage:
+    """Each text with ``count`` seeds, written as soon as it is drawn; the last picture."""
+    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
+    first = drawing.pop(counted, _SEED)
+    _check_seeds(first, count)
+    for (place, text), seed in itertools.product(enumerate(texts, 1), range(first, first + count)):
+        target = of_several(named(output, text), place, len(texts))
+        path = numbered(target, seed) if count > 1 else target
+        options: dict[str, Any] = {**drawing, counted: seed}
+        drawn = draw(
+            pipeline,
+            text,
+            safety=safety,
+            save=save(path),
+            sampled=_measured(pipeline, text, options) if is_measured else None,
+            **options,
+        )
+        drawn.save(path)
+        _say(drawn, path)
+    return drawn
 
 
 _UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
