@@ -412,6 +412,16 @@ def test_resize_bilinear(mode, target):
     agrees("resize_bilinear", {"x": X}, sampling_mode=mode, **sizes)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (2, 1, 3, 4, 5)])
+def test_constants_and_inputs_that_are_no_pictures_are_resized(shape):
+    """OpenVINO folds the constants by other code than runs on inputs."""
+    sizes = {"target_size_height": np.int32(7), "target_size_width": np.int32(3)}
+    x, strict = normal(*shape), {"sampling_mode": "STRICT_ALIGN_CORNERS"}
+    agrees("resize_bilinear", {"x": x}, **strict, **sizes)
+    agrees("resize_bilinear", {}, x=x, **strict, **sizes)
+    agrees("upsample_bilinear", {}, x=x, scale_factor_height=np.float32(2))
+
+
 @pytest.mark.parametrize("pad_type", ["valid", "same", "custom"])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_pools(pad_type, strides):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
+from sdc.contact_sheets import check_sheet, save_sheet
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
@@ -68,6 +69,11 @@ _picture_options = options(
         help="A picture to start from; with a mask, or for InstructPix2Pix models, the one to change.",
     ),
     click.option("--mask", type=_PICTURE, help="What is white in it is painted anew."),
+    click.option(
+        "--resize/--no-resize",
+        default=True,
+        help="A picture or mask of another size is brought to the model's, or refused.",
+    ),
     click.option(
         "--outpaint",
         type=Numbers(int),
@@ -166,6 +172,12 @@ class _Generate(TakesSeveral):
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
 )
 @click.option(
+    "--grid",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Beside them, write all in one picture: a row for each prompt, a column for each seed.",
+)
+@click.option(
     "--size",
     metavar="WIDTHxHEIGHT",
     callback=_pair("x"),
@@ -205,6 +217,7 @@ def command(
     bundle: Path,
     output: Path,
     image_count: int,
+    grid: Path | None,
     size: tuple[int, int] | None,
     like: Path | None,
     save_every: int,
@@ -226,6 +239,7 @@ def command(
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
+    resize: bool,
     **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
@@ -240,7 +254,8 @@ def command(
     if preview is not None and not save_every:
         raise click.UsageError("expected --save-every with --preview, got none")
     listed = None if prompts is None else read_prompts(prompts)
-    _check_output(output)
+    for place in (output, *((grid,) if grid else ())):
+        _check_output(place)
     began = time.perf_counter()
     source = None if like is None else reused(like)
     if source is None:
@@ -265,7 +280,7 @@ def command(
     if preview is not None:
         pipeline.check_preview(preview)
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
-    given = _pictures(pipeline, asked, image, mask) | {
+    given = _pictures(pipeline, asked, image, mask, resize=resize) | {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
         "steer": steering(pipeline, asked),
     }
@@ -283,16 +298,31 @@ def command(
     own_text = drawing.pop("prompt", None)
     texts = [own_text] if listed is None else listed
     _say_what_is_not_read(texts, drawing)
-    drawn = _draw_all(
-        pipeline,
-        texts,
-        image_count,
-        drawing,
-        output,
-        safety=policy,
-        save=lambda path: _every(save_every, path, preview),
-        is_measured=measure_guidance,
-    )
+    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
+    first = drawing.pop(counted, _SEED)
+    _check_seeds(first, image_count)
+    if grid is not None:
+        check_sheet(
+            len(texts), image_count, pipeline.bundle.manifest.model.image, drawing.get("hires_scale") or 1
+        )
+    pictures = []
+    for path, text, seed in _places(output, texts, range(first, first + image_count)):
+        options: dict[str, Any] = {**drawing, counted: seed}
+        drawn = draw(
+            pipeline,
+            text,
+            safety=policy,
+            save=_every(save_every, path, preview),
+            sampled=_measured(pipeline, text, options) if measure_guidance else None,
+            **options,
+        )
+        drawn.save(path)
+        _say(drawn, path)
+        if grid is not None:
+            pictures.append(drawn.image)
+    if grid is not None:
+        save_sheet(pictures, image_count, grid)
+        console().print(f"wrote {grid}", soft_wrap=True)
     console().print(
         f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
@@ -303,14 +333,21 @@ def command(
 
 
 def _pictures(
-    pipeline: Pipeline, asked: Mapping[str, Any], image: Path | None, mask: Path | None
+    pipeline: Pipeline, asked: Mapping[str, Any], image: Path | None, mask: Path | None, *, resize: bool
 ) -> dict[str, Any]:
     """The user's, in the model's size where it is not the runtime that brings them to it."""
     from sd_runtime import read_image
 
     keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
+    if keeps_size and not resize:
+        raise click.UsageError(
+            "expected --no-resize without --outpaint and --padding-mask-crop, which resize, got both"
+        )
     paths = {name: path for name, path in (("image", image), ("mask", mask)) if path is not None}
-    return {name: read_image(path) if keeps_size else _read(path, pipeline) for name, path in paths.items()}
+    return {
+        name: read_image(path) if keeps_size else _read(path, pipeline, resize=resize)
+        for name, path in paths.items()
+    }
 
 
 def _say_what_is_not_read(texts: Sequence[str], drawing: Mapping[str, Any]) -> None:
@@ -325,36 +362,11 @@ def _say_what_is_not_read(texts: Sequence[str], drawing: Mapping[str, Any]) -> N
         )
 
 
-def _draw_all(
-    pipeline: Pipeline,
-    texts: Sequence[str],
-    count: int,
-    drawing: dict[str, Any],
-    output: Path,
-    *,
-    safety: Safety | None,
-    save: Callable[[Path], Callable[[Pipeline, Step], None] | None],
-    is_measured: bool,
-) -> GeneratedImage:
-    """Each text with ``count`` seeds, written as soon as it is drawn; the last picture."""
-    counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
-    first = drawing.pop(counted, _SEED)
-    _check_seeds(first, count)
-    for (place, text), seed in itertools.product(enumerate(texts, 1), range(first, first + count)):
+def _places(output: Path, texts: Sequence[str], seeds: range) -> Iterator[tuple[Path, str, int]]:
+    """Where the picture of each text with each seed is written."""
+    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
         target = of_several(named(output, text), place, len(texts))
-        path = numbered(target, seed) if count > 1 else target
-        options: dict[str, Any] = {**drawing, counted: seed}
-        drawn = draw(
-            pipeline,
-            text,
-            safety=safety,
-            save=save(path),
-            sampled=_measured(pipeline, text, options) if is_measured else None,
-            **options,
-        )
-        drawn.save(path)
-        _say(drawn, path)
-    return drawn
+        yield numbered(target, seed) if len(seeds) > 1 else target, text, seed
 
 
 _UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
@@ -446,14 +458,23 @@ def numbered(output: Path, seed: int) -> Path:
     return output.with_name(f"{output.stem}-{seed}{output.suffix}")
 
 
-def _read(path: Path, pipeline: Pipeline) -> Image:
-    """A picture of the user's; says so if it has another size than the model's."""
+def _read(path: Path, pipeline: Pipeline, *, resize: bool) -> Image:
+    """A picture of the user's; says so if it has another size than the model's.
+
+    Raises:
+        UsageError: it has, and is not to be resized.
+    """
     from sd_runtime import read_image
 
     from sdc.console import console
 
     image, size = read_image(path), pipeline.bundle.manifest.model.image
     if image.size != (size.width, size.height):
+        if not resize:
+            raise click.UsageError(
+                f"{path.name}: expected {size.width}x{size.height} pixels with --no-resize, got "
+                f"{image.width}x{image.height}"
+            )
         shapes = f"{image.width}x{image.height} to {size.width}x{size.height}"
         stretched = " (stretched)" if image.width * size.height != image.height * size.width else ""
         console().print(f"{path.name}: resized from {shapes}{stretched}, the model's size", soft_wrap=True)
