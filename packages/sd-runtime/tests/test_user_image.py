@@ -137,6 +137,12 @@ def test_what_is_no_picture_is_refused_in_one_line(
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("image", [np.zeros((16, 24, 3), np.uint8), b"picture.png", 3])
+def test_what_is_neither_a_picture_nor_a_file_is_refused(image: Any) -> None:
+    with pytest.raises(UserImageError, match=f"expected a PIL image or a file, got {type(image).__name__}"):
+        prepare_image(image, SIZE)
+
+
 @pytest.mark.parametrize(
     ("numbers", "mode"),
     [

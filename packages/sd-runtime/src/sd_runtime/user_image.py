@@ -117,8 +117,14 @@ def prepare_mask(mask: Image | str | Path, size: ImageSize) -> UserImage:
 
 
 def opened(image: Image | str | Path) -> Image:
-    """A picture, or the one in a file."""
-    return read_image(image) if isinstance(image, str | Path) else image
+    """A picture, or the one in a file. Errors as :func:`read_image`; UserImageError for what is neither."""
+    from PIL.Image import Image as Picture
+
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if not isinstance(image, Picture):
+        raise UserImageError(f"expected a PIL image or a file, got {type(image).__name__}")
+    return image
 
 
 def _resized(image: Image, size: ImageSize) -> Image:
