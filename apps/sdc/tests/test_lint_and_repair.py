@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sd_mil import read_package
+from sd_mil import Description, Pipeline, read_model, read_package
 from sd_mil.analysis.lint import REPAIRS, lint
 from sd_mil.analysis.lint.repair import Repair
+from sd_mil.format import write_model
+from sd_mil.ir import programs_in
 from sd_mil.rewriting import rewrites
 
 ct = pytest.importorskip("coremltools")
@@ -157,6 +159,45 @@ def output_types_of(path):
     return [(one.name, one.shape, one.dtype) for one in program.functions["main"].outputs]
 
 
+@pytest.fixture(scope="module")
+def pipeline(models, tmp_path_factory) -> Path:
+    """Of ``old``, and of a pipeline of ``table``."""
+    read = {name: read_package(models / f"{name}.mlpackage") for name in ("old", "table")}
+    ports = [
+        tuple(port for one in read.values() for port in getattr(one.description, side))
+        for side in ("inputs", "outputs")
+    ]
+    inner = Pipeline("", 9, read["table"].description, {"table": read["table"]}, 0)
+    made = Pipeline("", 9, Description(*ports), {"old": read["old"], "inner": inner}, 0)
+    return write_model(tmp_path_factory.mktemp("pipeline") / "both.mlpackage", made).path
+
+
+def test_every_model_of_a_pipeline_is_mended(sdc, pipeline, tmp_path):
+    out = tmp_path / "mended.mlpackage"
+    done = sdc("repair", pipeline, "--target", "mac", "-o", out, "--json")
+    assert done.status == 0, done.err
+    (said,) = json.loads(done.out)["packages"]
+    assert [(one["rule"], Path(one["model"]).name) for one in said["mended"]] == [
+        ("gpu-attention-rank-3", "old"),
+        ("ane-table-ios18", "table"),
+    ]
+    assert [one["function"] for one in said["functions"]] == [None]
+    mended = read_model(out)
+    assert [name for name, _ in programs_in(mended)] == ["/old", "/inner/table"]
+    assert mended.specification_version == mended.models["inner"].specification_version == 8
+    assert {one.rule.id for one in lint(out, "mac").findings}.isdisjoint(REPAIRS)
+    again = sdc("repair", out, "--target", "mac", "-o", tmp_path / "again.mlpackage")
+    assert "nothing was written" in again.out
+
+
+def test_a_pipeline_is_proved_whole(sdc, pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr("sd_mil.analysis.lint.repair.REPAIRS", spoiled())
+    done = sdc("repair", pipeline, "--target", "mac", "-o", tmp_path / "mended.mlpackage")
+    assert done.status == 1
+    assert "in the pipeline of both.mlpackage; nothing was written" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_table_needs_an_older_system_only(sdc, models, tmp_path):
     out = tmp_path / "mended.mlpackage"
     done = sdc("repair", models / "table.mlpackage", "--target", "iphone", "--os", "26", "-o", out)
@@ -177,7 +218,9 @@ def test_what_is_not_asked_for_is_left(sdc, models, tmp_path):
     assert not out.exists()
 
 
-def test_changed_outputs_are_never_written(sdc, models, tmp_path, monkeypatch):
+def spoiled():
+    """The repairs, of which one changes the outputs."""
+
     @rewrites()
     def spoil(program):
         body = program.main.body
@@ -188,8 +231,11 @@ def test_changed_outputs_are_never_written(sdc, models, tmp_path, monkeypatch):
         main = replace(program.main, body=replace(body, operations=operations))
         return replace(program, functions={"main": main})
 
-    spoiled = {**REPAIRS, "gpu-attention-rank-3": Repair(spoil)}
-    monkeypatch.setattr("sd_mil.analysis.lint.repair.REPAIRS", spoiled)
+    return {**REPAIRS, "gpu-attention-rank-3": Repair(spoil)}
+
+
+def test_changed_outputs_are_never_written(sdc, models, tmp_path, monkeypatch):
+    monkeypatch.setattr("sd_mil.analysis.lint.repair.REPAIRS", spoiled())
     out = tmp_path / "mended.mlpackage"
     done = sdc("repair", models / "old.mlpackage", "--target", "mac", "-o", out)
     assert done.status == 1

@@ -147,6 +147,56 @@ def with_a_loop():
     return ct.convert(network, minimum_deployment_target=ct.target.iOS16)
 
 
+def with_a_list_in_nested_blocks():
+    """A loop that writes into a list what a branch in it returns."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+
+    def body(count, written):
+        again = mb.while_loop(
+            _cond=lambda turn, _: mb.less(x=turn, y=2),
+            _body=lambda turn, value: (mb.add(x=turn, y=1), mb.mul(x=value, y=1.5)),
+            loop_vars=(mb.const(val=0), mb.list_read(ls=written, index=count)),
+        )
+        large = mb.greater(x=count, y=0)
+        chosen = mb.cond(
+            pred=large, _true_fn=lambda: mb.relu(x=again[1]), _false_fn=lambda: mb.abs(x=again[1])
+        )
+        count = mb.add(x=count, y=1)
+        return count, mb.list_write(ls=written, index=count, value=chosen)
+
+    @mb.program(input_specs=[mb.TensorSpec((2, 3))], opset_version=ct.target.iOS17)
+    def network(x):
+        empty = mb.make_list(init_length=1, dynamic_length=True, elem_shape=(2, 3), dtype="fp32")
+        first = mb.list_write(ls=empty, index=0, value=x)
+        _, written = mb.while_loop(
+            _cond=lambda count, _: mb.less(x=count, y=2), _body=body, loop_vars=(mb.const(val=0), first)
+        )
+        return mb.list_gather(ls=written, indices=[2, 1], name="y")
+
+    return ct.convert(network, minimum_deployment_target=ct.target.iOS17)
+
+
+def with_small_integers():
+    """Bytes in and out, as iOS 26 has them."""
+    import coremltools as ct
+    from coremltools.converters.mil.mil import Builder as mb  # noqa: N813
+
+    specs = [mb.TensorSpec((2, 3), dtype=ct.converters.mil.mil.types.int8)]
+
+    @mb.program(input_specs=specs, opset_version=ct.target.iOS26)
+    def network(x):
+        doubled = mb.mul(x=mb.cast(x=x, dtype="fp16"), y=np.float16(2))
+        return mb.cast(x=doubled, dtype="int8", name="y")
+
+    return ct.convert(
+        network,
+        minimum_deployment_target=ct.target.iOS26,
+        inputs=[ct.TensorType("x", shape=(2, 3), dtype=np.int8)],
+        outputs=[ct.TensorType("y", dtype=np.int8)],
+    )
+
+
 def with_several_functions(folder):
     """The path of a package whose functions ``first`` and ``second``, the default one, are the same."""
     from coremltools.models.utils import MultiFunctionDescriptor, save_multifunction
@@ -179,7 +229,7 @@ def a_pipeline():
 
 
 MADE = [
-    with_a_default, of_unknown_rank, with_a_loop,
+    with_a_default, of_unknown_rank, with_a_loop, with_a_list_in_nested_blocks, with_small_integers,
     plain, of_ios15, with_an_image, with_enumerated_shapes, with_ranges, with_a_classifier, with_a_state,
     palettized, in_four_bits, pruned,
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import mil_graphs as graphs
 import numpy as np
 import pytest
+from compiled_models import check_same, compiled, metadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sd_mil import (
@@ -21,6 +22,7 @@ from sd_mil import (
     Function,
     ListType,
     Operation,
+    PackageError,
     Port,
     Program,
     Reference,
@@ -35,63 +37,15 @@ from sd_mil import (
     write_package,
 )
 from sd_mil.format.compiling.names import histogram_name
-from sd_mil.ir.dtypes import SUB_BYTE_BITS
+from sd_mil.ir.dtypes import SUB_BYTE_BITS, stored_dtype
+from sd_mil.ir.narrow import widened
 
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "coremlc" / "pairs"
 #: What the compiler of the pairs at hand says of itself.
 BUILD_INFO = {"coremlc-component-MIL": "3500.14.1", "coremlc-version": "3500.32.1"}
 TEXT = TensorType("string", ())
-
-
-def compiled(package, tmp_path, **options):
-    return compile_model(package, tmp_path / "made.mlmodelc", **options).path
-
-
-def metadata(path):
-    (said,) = json.loads((path / "metadata.json").read_text())
-    return said
-
-
-def comparable(value):
-    """Types and values of a constant; where it lies in a file is no part of it."""
-    content = value.value
-    if isinstance(content, np.ndarray | np.generic):
-        return value.type, np.asarray(content).dtype.str, np.asarray(content).shape, content.tobytes()
-    return value.type, content
-
-
-def shown(block):
-    """All of a block, its inputs in any order."""
-    return (
-        sorted((one.name, str(one.type)) for one in block.inputs),
-        block.outputs,
-        [
-            (
-                one.type,
-                one.name,
-                {
-                    key: [a.name if isinstance(a, Reference) else comparable(a) for a in arguments]
-                    for key, arguments in one.inputs.items()
-                },
-                one.outputs,
-                {key: comparable(constant) for key, constant in one.attributes.items()},
-                [shown(inner) for inner in one.blocks],
-            )
-            for one in block.operations
-        ],
-    )
-
-
-def check_same(package, tmp_path):
-    before, after = read_package(package), read_package(compiled(package, tmp_path))
-    assert list(before.program.functions) == list(after.program.functions)
-    for name, function in before.program.functions.items():
-        other = after.program.functions[name]
-        assert function.opset == other.opset
-        assert shown(function.body) == shown(other.body)
-    assert before.specification_version == after.specification_version
-    assert replace(before.description, unknown={}) == replace(after.description, unknown={})
-    return tmp_path / "made.mlmodelc"
+#: The bits of -1.5.
+ONE_AND_A_HALF = {"bf16": 0xBFC0, "fp8e4m3fn": 0xBC, "fp8e5m2": 0xBE}
 
 
 @pytest.mark.parametrize("name", ["silero-vad-unified-v6.0.0", "unified_palette_4bit"])
@@ -266,6 +220,29 @@ def test_nested_blocks(tmp_path):
     package = write_package(tmp_path / "a.mlpackage", made, graphs.description(made)).path
     said = metadata(check_same(package, tmp_path))["mlProgramOperationTypeHistogram"]
     assert sum(said.values()) == 3  # cond and what is in it; constants are none
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("dtype", ["bf16", "fp8e4m3fn", "fp8e5m2"])
+def test_floats_that_numpy_has_not(tmp_path, dtype, stored):
+    """All but NaNs (of bf16 each 101st); what the text says of one that all know is what it is."""
+    bits = np.arange(*((0, 1 << 16, 101) if dtype == "bf16" else (1 << 8,))).astype(stored_dtype(dtype))
+    bits = bits[~np.isnan(widened(bits, dtype))]
+    value = Constant(TensorType(dtype, bits.shape), bits, stored=bits.nbytes if stored else 0)
+    one = Constant(TensorType(dtype, ()), np.array(ONE_AND_A_HALF[dtype], stored_dtype(dtype)))
+    few = Operation("const", "few", {}, (Variable("few", value.type),), {**graphs.named("few"), "val": value})
+    single = Operation("const", "one", {}, (Variable("one", one.type),), {**graphs.named("one"), "val": one})
+    made = graphs.program(
+        {"x": ("fp32", 2)}, [few, single, graphs.call("relu", "y", ("fp32", 2), x="x")], ("y",)
+    )
+    package = write_package(tmp_path / "a.mlpackage", made, graphs.description(made)).path
+    text = (check_same(package, tmp_path) / "model.mil").read_text()
+    assert f"val = tensor<{dtype}, []>(-0x1.8p+0)" in text
+    assert ("BLOBFILE" in text) == stored
+    for damaged in ("0x1.8001p+0", "0x1p+200"):
+        (tmp_path / "made.mlmodelc" / "model.mil").write_text(text.replace("-0x1.8p+0", damaged))
+        with pytest.raises(PackageError, match=f"which {dtype} has not"):
+            read_package(tmp_path / "made.mlmodelc")
 
 
 @pytest.mark.parametrize("stored", [False, True])

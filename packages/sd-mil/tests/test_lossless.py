@@ -1,8 +1,12 @@
-"""A package that is read and written again is the same model: message for message, weight for weight."""
+"""A package that is read and written again is the same model: message for message, weight for weight.
+
+One that is compiled comes back with the same operations, names, types and values.
+"""
 
 import logging
 from pathlib import Path
 
+import compiled_models
 import coremltools_makes as made
 import numpy as np
 import pytest
@@ -64,10 +68,13 @@ def test_packages_by_coremltools(tmp_path, make):
     model.short_description, model.user_defined_metadata["key"] = "what it is", "value"
     model.save(str(tmp_path / "model.mlpackage"))
     check_same(tmp_path / "model.mlpackage", tmp_path / "again.mlpackage")
+    compiled_models.check_same(tmp_path / "model.mlpackage", tmp_path)
 
 
 def test_several_functions(tmp_path):
-    check_same(made.with_several_functions(tmp_path), tmp_path / "again.mlpackage")
+    package = made.with_several_functions(tmp_path)
+    check_same(package, tmp_path / "again.mlpackage")
+    compiled_models.check_same(package, tmp_path)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Pipelines: models that pass values by name, and the suppression at the end of object detectors."""
 
 import functools
+from dataclasses import replace
 
 import mil_graphs as graphs
 import numpy as np
@@ -19,7 +20,9 @@ from sd_mil import (
     read_model,
     read_package,
 )
+from sd_mil.format import write_model
 from sd_mil.format.writer import encode_model, layout_of
+from sd_mil.ir import programs_in, with_programs
 from sd_mil.predict.suppression import suppress
 
 proto = pytest.importorskip("coremltools.proto.Model_pb2")
@@ -75,6 +78,56 @@ def test_values_pass_by_name_and_between_float_types(tmp_path, kind):
         model.predict({})
     with pytest.raises(PredictionError, match=r"'a' of the pipeline: expected float16\[3, 2\]"):
         model.predict({"x": np.ones((2, 2), np.float16)})
+
+
+def check_written_again(path):
+    """Message for message, weight for weight."""
+    again = write_model(path.parent / "again.mlpackage", read_model(path)).path
+    before, after = (proto.Model.FromString(file.read_bytes()) for file in (path, graphs.model_file(again)))
+    assert after == before
+    assert graphs.weight_file(again).read_bytes() == (path.parent / "weights" / "weight.bin").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "pipelineClassifier", "pipelineRegressor"])
+def test_a_pipeline_that_is_written_again_is_the_same(tmp_path, kind):
+    def say_more(whole):
+        whole.isUpdatable = True  # what no reader knows here
+        whole.specificationVersion = 8
+        whole.description.metadata.author = "who"
+        whole.description.predictedFeatureName = "y"
+
+    parts = (scaled("x", "h", 3, "fp16"), scaled("h", "y", 5))
+    check_written_again(edited(pipeline(tmp_path, *parts, kind=kind, names=("a", "b")), say_more))
+
+
+@pytest.mark.parametrize("labels", ["texts", "numbers", "none"])
+def test_the_end_of_a_detector_is_written_again(tmp_path, labels):
+    def relabelled(whole):
+        whole.pipeline.names.extend(["boxes", "kept"])
+        model = whole.pipeline.models[1]
+        model.specificationVersion = 5
+        if labels != "texts":
+            model.nonMaximumSuppression.ClearField("ClassLabels")
+        if labels == "numbers":
+            model.nonMaximumSuppression.int64ClassLabels.vector.extend([-3, 1 << 40])
+
+    detector(tmp_path, suppression(per_class=labels == "texts"))
+    check_written_again(edited(tmp_path / "model.mlmodel", relabelled))
+
+
+def test_a_program_in_a_pipeline_is_replaced_by_where_it_is(tmp_path):
+    read = read_model(pipeline(tmp_path, scaled("x", "h", 3), scaled("h", "y", 5), names=("a", "b")))
+    outer = replace(read, models={"in": read, "last": read.models["b"]})
+    programs = dict(programs_in(outer, "all"))
+    assert list(programs) == ["all/in/a", "all/in/b", "all/last"]
+    assert with_programs(outer, programs, "all") is outer
+    newer = replace(programs["all/in/b"], specification_version=9)
+    changed = with_programs(outer, {"all/in/b": newer}, "all")
+    assert dict(programs_in(changed, "all")) == {**programs, "all/in/b": newer}
+    assert changed.specification_version == changed.models["in"].specification_version == 9
+    assert with_programs(replace(outer, specification_version=8), {"all/last": newer}, "all") == replace(
+        outer, specification_version=8, models={"in": read, "last": newer}
+    )
 
 
 def test_a_pipeline_is_no_package(tmp_path):

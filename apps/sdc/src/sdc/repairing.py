@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle, Draft
-    from sd_mil import Comparison, Package
+    from sd_mil import Comparison, Package, Pipeline
     from sd_mil.analysis.lint import Finding
 
 
@@ -30,7 +30,8 @@ class Wanted:
 class Mended:
     """A package after its repair: its findings before and after, and how far its outputs are from before.
 
-    ``left`` has each finding that is still there, with the reason. ``proofs``: comparisons by function.
+    ``left`` has each finding that is still there, with the reason. ``proofs``: comparisons by function; of a
+    pipeline one, of the whole, whose name is empty.
     """
 
     name: str
@@ -41,12 +42,18 @@ class Mended:
     @property
     def mended(self) -> tuple[Finding, ...]:
         """The findings that are gone."""
-        left = {(one.rule.id, one.function) for one, _ in self.left}
-        return tuple(one for one in self.before if (one.rule.id, one.function) not in left)
+        left = {_key(one) for one, _ in self.left}
+        return tuple(one for one in self.before if _key(one) not in left)
+
+
+def _key(finding: Finding) -> tuple[str, str, str]:
+    return finding.rule.id, finding.model, finding.function
 
 
 def repair_package(path: Path, place: Path, wanted: Wanted) -> Mended:
-    """Write the package at ``path`` to ``place`` without what lint finds in it, and prove it there.
+    """Write the model at ``path`` to ``place`` without what lint finds in it, and prove it there.
+
+    Of a pipeline each program is rewritten for what is found in it; all else of it is as before.
 
     Nothing is written where nothing can be mended.
 
@@ -54,27 +61,28 @@ def repair_package(path: Path, place: Path, wanted: Wanted) -> Mended:
         click.ClickException: the outputs changed; the package at ``place`` has to be removed.
         sd_mil.SdMilError: the model cannot be read or run.
     """
-    from sd_mil import read_package, write_package
+    from sd_mil import read_model
     from sd_mil.analysis.lint import lint, obstacles, repaired
+    from sd_mil.format import write_model
+    from sd_mil.ir import programs_in, with_programs
 
-    package = read_package(path)
-    before = lint(package, wanted.device, wanted.system).findings
+    model = read_model(path)
+    programs = dict(programs_in(model, model.path))
+    before = lint(model, wanted.device, wanted.system).findings
     chosen = [one for one in before if one.rule.repair and (not wanted.rules or one.rule.id in wanted.rules)]
-    after = repaired(package, chosen)
-    if after is package:
-        left = tuple((one, _why(obstacles(package, one))) for one in before)
+    after = {
+        name: repaired(program, [one for one in chosen if one.model == name])
+        for name, program in programs.items()
+    }
+    mended = with_programs(model, after, model.path)
+    if mended is model:
+        left = tuple((one, _why(obstacles(programs[one.model], one))) for one in before)
         return Mended(path.name, before, left, {})
-    write_package(
-        place,
-        after.program,
-        after.descriptions or after.description,
-        version=after.specification_version,
-        identity=path.stem,
-    )
-    written = read_package(place)
-    proofs = dict(_proofs(package, written, wanted))
-    findings = lint(written, wanted.device, wanted.system).findings
-    left = tuple((one, _why(obstacles(written, one))) for one in findings)
+    write_model(place, mended, identity=path.stem)
+    written = read_model(place)
+    proofs = dict(_proofs(model, written, wanted))
+    findings = lint(replace(written, path=model.path), wanted.device, wanted.system).findings
+    left = tuple((one, _why(obstacles(after[one.model], one))) for one in findings)
     return Mended(path.name, before, left, proofs)
 
 
@@ -82,31 +90,34 @@ def _why(reasons: list[str]) -> str:
     return "; ".join(reasons) or "it was not asked for"
 
 
-def _proofs(package: Package, written: Package, wanted: Wanted) -> Iterator[tuple[str, Comparison]]:
-    """Each function of both on the same inputs, one model in memory at a time."""
-    from sd_mil import compare_outputs
+def _proofs(
+    model: Package | Pipeline, written: Package | Pipeline, wanted: Wanted
+) -> Iterator[tuple[str, Comparison]]:
+    """Each function of both on the same inputs, or each pipeline whole, one model in memory at a time."""
+    from sd_mil import Package, compare_outputs
 
-    for name in package.program.functions:
-        values, expected = _outputs(package, name, wanted.seed)
+    for name in model.program.functions if isinstance(model, Package) else ("",):
+        values, expected = _outputs(model, name, wanted.seed)
         _, got = _outputs(written, name, wanted.seed, values)
         comparison = compare_outputs(expected, got)
         if not comparison.passed(wanted.min_psnr):
             raise click.ClickException(
                 f"expected outputs within {wanted.min_psnr:g} dB of those before, got {comparison.worst} "
-                f"in function {name} of {Path(package.path).name}; nothing was written"
+                f"in {f'function {name}' if name else 'the pipeline'} of {Path(model.path).name}; "
+                "nothing was written"
             )
         yield name, comparison
 
 
 def _outputs(
-    package: Package, function: str, seed: int, values: dict[str, Any] | None = None
+    read: Package | Pipeline, function: str, seed: int, values: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs, drawn unless they are given, and what comes out."""
     from sd_mil import MLModel
 
     from sdc.inputs import assemble
 
-    model = MLModel(package, "portable", function_name=function)
+    model = MLModel(read, "portable", function_name=function or None)
     if values is None:
         values = assemble(model, (), rest_random=True, resize=False, seed=seed)
     return values, model.predict(values, model.make_state() if model.states else None)

@@ -13,6 +13,8 @@ from sdc.json_output import finite, json_option, print_json
 from sdc.linting import lint_options
 
 if TYPE_CHECKING:
+    from sd_mil.analysis.lint import Finding
+
     from sdc.repairing import Mended, Wanted
 
 
@@ -55,7 +57,8 @@ def command(
 
     What `sdc lint` finds is rewritten where it can be: attention of rank 3 to rank 4, attention by batch and
     by queries, iOS18's tables of weights to iOS16's, needless casts. Both models then run on the portable
-    engine on the same random inputs. What is left is listed with the reason.
+    engine on the same random inputs. What is left is listed with the reason. Of a pipeline each model is
+    rewritten, and the whole is proved.
     """
     from sdc.linting import bundle_at
     from sdc.repairing import Wanted, repair_bundle
@@ -119,7 +122,7 @@ def _facts(results: list[Mended], output: Path, seconds: float) -> dict[str, Any
                 "left": [finding_facts(finding) | {"why": why} for finding, why in result.left],
                 "functions": [
                     {
-                        "function": function,
+                        "function": function or None,
                         "psnr": finite(proof.worst.psnr),
                         "max_error": proof.worst.max_error,
                     }
@@ -139,13 +142,15 @@ def _print(results: list[Mended], output: Path, seconds: float) -> None:
     rows = table("package", "function", "mended", "left", "dB", "largest error")
     for result in results:
         for function, proof in result.proofs.items():
-            count = [sum(one.function == function for one in some) for some in (result.mended, result.before)]
+            count = [
+                sum(function in ("", one.function) for one in some) for some in (result.mended, result.before)
+            ]
             worst = proof.worst
             rows.add_row(
                 result.name,
                 function,
                 f"{count[0]} of {count[1]}",
-                str(sum(one.function == function for one, _ in result.left)),
+                str(sum(function in ("", one.function) for one, _ in result.left)),
                 decibels(worst.psnr),
                 f"{worst.max_error:.3g}",
             )
@@ -153,7 +158,9 @@ def _print(results: list[Mended], output: Path, seconds: float) -> None:
         out.print(rows)
     for result in results:
         for finding in result.mended:
-            out.print(f"mended in {result.name}: {finding.rule.id}: {finding.said}", soft_wrap=True)
+            out.print(
+                f"mended in {_place(result, finding)}: {finding.rule.id}: {finding.said}", soft_wrap=True
+            )
     for result in results:
         for finding, why in result.left:
             print_findings((finding,))
@@ -163,6 +170,12 @@ def _print(results: list[Mended], output: Path, seconds: float) -> None:
         out.print(f"nothing to mend was found; nothing was written: {end}", soft_wrap=True)
         return
     out.print(f"wrote {output}: {size(_bytes(output))}, {end}", soft_wrap=True)
+
+
+def _place(result: Mended, finding: Finding) -> str:
+    """The package, and in a pipeline the model in it."""
+    inner = Path(finding.model).name
+    return result.name if inner == result.name else f"{result.name}, {inner}"
 
 
 def _bytes(path: Path) -> int:

@@ -12,9 +12,11 @@ coremldata.bin holds the model description::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import takewhile
 from mmap import mmap
 from pathlib import Path
+from types import MappingProxyType
 
 from sd_mil.errors import PackageError, SdMilError, UnsupportedModelError
 from sd_mil.format.blobs import WeightFiles
@@ -23,13 +25,15 @@ from sd_mil.format.files import inside, message_bytes, text_bytes, weight_locato
 from sd_mil.format.scope import check_scopes
 from sd_mil.format.text import parse_program
 from sd_mil.format.wire import Message
-from sd_mil.ir.program import Package, Pipeline
+from sd_mil.ir.program import Package, Pipeline, PipelineKind
 
 _PROGRAM, _DATA = "model.mil", "coremldata.bin"
 _NAMES = "modelNames/coremldata.bin"
 #: Real ones have some dozen for each model.
 _MAX_NAMES_BYTES = 1 << 20
 _KIND_AT = 28
+#: The first number of coremldata.bin: the field of the model in Model.proto.
+_KINDS: Mapping[int, PipelineKind] = MappingProxyType({200: "classifier", 201: "regressor"})
 _MAX_MODELS = 256
 _NEURAL_NETWORK = ("model.espresso.net", "model.espresso.shape", "neural_network_optionals")
 
@@ -91,8 +95,14 @@ def _pipeline(folder: Path, root: Path, version: int, description: Message, dept
         specification_version=version,
         description=read_model_description(description),
         models=models,
+        kind=_kind(folder),
         weight_bytes=sum(model.weight_bytes for model in models.values()),
     )
+
+
+def _kind(folder: Path) -> PipelineKind:
+    data = message_bytes(inside(folder, _DATA, "a compiled pipeline"))
+    return _KINDS.get(int.from_bytes(data[:4], "little"), "pipeline")
 
 
 def _names(folder: Path, parts: list[str]) -> list[str]:

@@ -63,13 +63,13 @@ def _with_unknown(description: Description, unknown: bytes) -> Description:
     return replace(description, unknown={"Model": unknown, **description.unknown})
 
 
-def read_model_description(message: Message) -> Description:
-    """Ports and metadata of a model that is no program, as they are stated.
+def read_model_description(message: Message, unknown: bytes = b"") -> Description:
+    """Ports and metadata of a model that is no program, as they are stated; ``unknown`` is as of programs.
 
     Raises:
         UnsupportedModelError: a kind of feature that is not run here.
     """
-    return _stated(message, None)
+    return _with_unknown(_stated(message, None), unknown)
 
 
 def _described(message: Message, own: Message | None, function: Function) -> Description:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from sd_mil.errors import PackageError, SdMilError, UnsupportedModelError
 from sd_mil.format.description import default_function, read_descriptions, read_model_description
 from sd_mil.format.graph import read_program
@@ -9,7 +12,7 @@ from sd_mil.format.scope import check_scopes
 from sd_mil.format.suppression import read_suppression
 from sd_mil.format.weights import WeightStore
 from sd_mil.format.wire import Message
-from sd_mil.ir.program import Package, Pipeline, Suppression
+from sd_mil.ir.program import Package, Pipeline, PipelineKind, Suppression
 
 _ML_PROGRAM = 502
 #: The fields that are read of an ML Program's ``Model``.
@@ -17,6 +20,7 @@ _MODEL = frozenset({1, 2, _ML_PROGRAM})
 _SUPPRESSION = 610
 #: Where the ``Pipeline`` is: the kinds for classifiers and regressors wrap one.
 _PIPELINES = {200: 1, 201: 1, 202: None}
+_KINDS: Mapping[int, PipelineKind] = MappingProxyType({200: "classifier", 201: "regressor", 202: "pipeline"})
 _MAX_MODELS = 256
 #: The other kinds of ``Model.Type`` that a user is likely to hold.
 _OTHER_MODELS = {
@@ -85,9 +89,12 @@ def _pipeline(model: Message, path: str, weights: WeightStore) -> Pipeline | Non
     return Pipeline(
         path=path,
         specification_version=model.signed(1),
-        description=read_model_description(model.message(2) or Message(b"")),
+        description=read_model_description(
+            model.message(2) or Message(b""), model.unknown(frozenset({1, 2, number}))
+        ),
         models=models,
         weight_bytes=weights.total_bytes,
+        kind=_KINDS[number],
     )
 
 
@@ -103,7 +110,8 @@ def _part(model: Message, where: str, path: str, weights: WeightStore) -> Packag
     try:
         suppression = model.message(_SUPPRESSION)
         if suppression is not None:
-            return read_suppression(suppression, read_model_description(model.message(2) or Message(b"")))
+            described = read_model_description(model.message(2) or Message(b""))
+            return read_suppression(suppression, described, model.signed(1))
         return read_specification(model, path, weights)
     except SdMilError as error:
         raise type(error)(f"{where}: {error}") from error

@@ -1,14 +1,15 @@
-"""``NonMaximumSuppression`` of NonMaximumSuppression.proto."""
+"""``NonMaximumSuppression`` of NonMaximumSuppression.proto, read and written."""
 
 from __future__ import annotations
 
 from sd_mil.errors import PackageError, UnsupportedModelError
+from sd_mil.format.encoding import double, field, integer, text, varint
 from sd_mil.format.wire import Message
 from sd_mil.ir.ports import Description
 from sd_mil.ir.program import Suppression
 
 
-def read_suppression(message: Message, description: Description) -> Suppression:
+def read_suppression(message: Message, description: Description, version: int) -> Suppression:
     """The parameters of the model.
 
     Raises:
@@ -31,9 +32,36 @@ def read_suppression(message: Message, description: Description) -> Suppression:
         confidence_threshold_input=message.text(203),
         confidence_output=message.text(210),
         coordinates_output=message.text(211),
+        specification_version=version,
     )
     _check_ports(suppression)
     return suppression
+
+
+def encode_suppression(model: Suppression) -> bytes:
+    """The message of :func:`read_suppression`, without the description and the version."""
+    numbers = ((110, model.iou_threshold), (111, model.confidence_threshold))
+    names = (
+        (200, model.confidence),
+        (201, model.coordinates),
+        (202, model.iou_threshold_input),
+        (203, model.confidence_threshold_input),
+        (210, model.confidence_output),
+        (211, model.coordinates_output),
+    )
+    return (
+        field(1, integer(1, 1) if model.per_class else b"")
+        + _encoded_labels(model.labels)
+        + b"".join(double(number, value) for number, value in numbers if value)
+        + b"".join(text(number, name) for number, name in names if name)
+    )
+
+
+def _encoded_labels(labels: tuple[str, ...] | tuple[int, ...]) -> bytes:
+    texts = b"".join(text(1, label) for label in labels if isinstance(label, str))
+    if texts or not labels:
+        return field(100, texts) if texts else b""
+    return field(101, field(1, b"".join(varint(label) for label in labels if isinstance(label, int))))
 
 
 def _check_ports(suppression: Suppression) -> None:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 from sd_mil.format.appearing import appearing
@@ -23,15 +24,21 @@ from sd_mil.format.blob_writer import BlobLayout, Check
 from sd_mil.format.description_writer import encode_description
 from sd_mil.format.encoding import field, integer, text
 from sd_mil.format.graph_writer import encode_program
+from sd_mil.format.suppression import encode_suppression
 from sd_mil.ir.joining import alone
+from sd_mil.ir.pipelines import programs_in
 from sd_mil.ir.ports import Description
-from sd_mil.ir.program import Program
+from sd_mil.ir.program import Package, Pipeline, PipelineKind, Program, Suppression
 from sd_mil.ir.uses import constants_in
 
 #: Brings a file to another place, as it is or as a hard link.
 Copy: TypeAlias = Callable[[Path, Path], object]
 
 _AUTHOR = "com.apple.CoreML"
+_SUPPRESSION = 610
+_PIPELINES: Mapping[PipelineKind, int] = MappingProxyType(
+    {"classifier": 200, "regressor": 201, "pipeline": 202}
+)
 _MODEL = f"Data/{_AUTHOR}/model.mlmodel"
 #: Where a package has its weights.
 WEIGHTS = f"Data/{_AUTHOR}/weights/weight.bin"
@@ -116,10 +123,49 @@ def write_pipeline(
     """
     layout = layout_of(*(program for program, _ in models.values()))
     encoded = (encode_model(program, said, layout, version=version) for program, said in models.values())
-    bodies = b"".join(field(1, model) for model in encoded) + b"".join(text(2, name) for name in models)
-    described = encode_description(description, {}, "")
-    model = integer(1, version) + field(2, described) + field(202, bodies)
+    model = _pipeline(dict(zip(models, encoded, strict=True)), description, version, "pipeline")
     return write_encoded(path, model, layout, identity=identity, check=check)
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    model: Package | Pipeline,
+    *,
+    identity: str = "",
+    check: Check = lambda: None,
+) -> WrittenPackage:
+    """Write what :func:`sd_mil.read_model` read, or what rewrites made of that, as a package.
+
+    The models of a pipeline have one weight.bin among them. For the rest see :func:`write_package`.
+    """
+    layout = layout_of(*(package.program for _, package in programs_in(model)))
+    return write_encoded(path, _encoded(model, layout), layout, identity=identity, check=check)
+
+
+def _encoded(model: Package | Pipeline | Suppression, layout: BlobLayout) -> bytes:
+    """``Model`` of Model.proto."""
+    version = model.specification_version
+    if isinstance(model, Package):
+        described = model.descriptions or model.description
+        return encode_model(model.program, described, layout, version=version)
+    if isinstance(model, Suppression):
+        said = encode_description(model.description, {}, "")
+        return integer(1, version) + field(2, said) + field(_SUPPRESSION, encode_suppression(model))
+    models = {name: _encoded(one, layout) for name, one in model.models.items()}
+    return _pipeline(models, model.description, version, model.kind)
+
+
+def _pipeline(
+    models: Mapping[str, bytes], description: Description, version: int, kind: PipelineKind
+) -> bytes:
+    """``Model`` of Model.proto around encoded models; the kinds for classifiers and regressors wrap one."""
+    bodies = b"".join(field(1, model) for model in models.values()) + b"".join(
+        text(2, name) for name in models
+    )
+    said = encode_description(description, {}, "")
+    inner = bodies if kind == "pipeline" else field(1, bodies)
+    encoded = integer(1, version) + field(2, said) + field(_PIPELINES[kind], inner)
+    return encoded + description.unknown.get("Model", b"")
 
 
 def write_encoded(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,8 @@ class DictionaryType:
         """As in MIL's own text: ``dict<string[], fp64[]>``."""
         return f"dict<{self.key}, {self.value}>"
 
+
+PipelineKind: TypeAlias = Literal["pipeline", "classifier", "regressor"]
 
 ValueType: TypeAlias = TensorType | ListType | StateType | DictionaryType
 
@@ -294,14 +296,16 @@ class Suppression:
     confidence_threshold_input: str
     confidence_output: str
     coordinates_output: str
+    specification_version: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Models that run one after the other and pass values by name."""
+    """Models that run one after the other and pass values by name; ``kind`` is what they are as a whole."""
 
     path: str
     specification_version: int
     description: Description
     models: Mapping[str, Package | Pipeline | Suppression]
     weight_bytes: int
+    kind: PipelineKind = "pipeline"

@@ -12,6 +12,7 @@ from sd_mil.analysis.lint.rules import RULES
 from sd_mil.analysis.lint.scope import DEVICES, Device, DeviceName, Scope
 from sd_mil.errors import LintError
 from sd_mil.format import read_model
+from sd_mil.ir.pipelines import programs_in
 from sd_mil.ir.program import Operation, Package, Pipeline
 
 #: The systems that ``--os`` knows; without one it is the newest, under which every limit holds.
@@ -87,7 +88,7 @@ def lint(
     read = model if isinstance(model, Package | Pipeline) else read_model(model)
     found = [
         finding
-        for name, package in _packages(read, read.path)
+        for name, package in programs_in(read, read.path)
         for scope in _scopes(package, DEVICES[device], os)
         for finding in _findings(scope, name, rules)
     ]
@@ -101,15 +102,6 @@ def joined(reports: Iterable[LintReport]) -> LintReport:
     findings = [finding for report in (first, *others) for finding in report.findings]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.rule.severity))
     return replace(first, findings=tuple(findings))
-
-
-def _packages(model: Package | Pipeline, name: str) -> Iterator[tuple[str, Package]]:
-    if isinstance(model, Package):
-        yield name, model
-        return
-    for inner, one in model.models.items():
-        if isinstance(one, Package | Pipeline):
-            yield from _packages(one, f"{name}/{inner}")
 
 
 def _scopes(package: Package, device: Device, system: int) -> Iterator[Scope]:

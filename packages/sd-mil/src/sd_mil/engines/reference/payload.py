@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sd_mil.constexpr.stored import NARROW_FLOATS, unpacked
+from sd_mil.constexpr.stored import unpacked
 from sd_mil.engines.reference.registry import Array
 from sd_mil.errors import UnsupportedModelError
 from sd_mil.ir.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
+from sd_mil.ir.narrow import NARROW_FLOATS
 from sd_mil.ir.program import Constant
 
 

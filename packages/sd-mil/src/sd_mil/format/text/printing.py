@@ -10,6 +10,7 @@ import numpy as np
 from sd_mil.errors import UnsupportedModelError
 from sd_mil.format.text.tokens import escaped_name, quoted
 from sd_mil.ir.dtypes import SUB_BYTE_BITS
+from sd_mil.ir.narrow import NARROW_FLOATS, widened
 from sd_mil.ir.program import (
     Argument,
     Blob,
@@ -187,8 +188,8 @@ def _words(value: object, dtype: str, shape: tuple[int, ...]) -> list[str]:
     array = np.asarray(value)
     if dtype in SUB_BYTE_BITS:
         return [str(one) for one in _unpacked(array, dtype, int(np.prod(shape)))]
-    if dtype in ("bf16", "fp8e4m3fn", "fp8e5m2"):
-        raise UnsupportedModelError(f"expected {dtype} in a weight file, got an inline constant")
+    if dtype in NARROW_FLOATS:
+        array = widened(array, dtype)
     flat = array.ravel().tolist()
     if dtype == "bool":
         return ["true" if one else "false" for one in flat]

@@ -14,6 +14,7 @@ from sd_mil.format.text.types import parse_type
 from sd_mil.format.values import narrowed
 from sd_mil.format.weights import WeightStore
 from sd_mil.ir.dtypes import NUMPY_DTYPES, SUB_BYTE_BITS
+from sd_mil.ir.narrow import NARROW_FLOATS, narrowed_bits
 from sd_mil.ir.program import Blob, Constant, DictionaryType, ListType, Payload, TensorType, ValueType
 
 _BOOLS = {"true": True, "false": False}
@@ -132,6 +133,8 @@ def _numbers(words: Sequence[str], dtype: str, where: str) -> npt.NDArray[np.gen
         if dtype in ("fp16", "fp32", "fp64"):
             with np.errstate(over="ignore"):
                 return np.array([_real(word) for word in words], np.float64).astype(NUMPY_DTYPES[dtype])
+        if dtype in NARROW_FLOATS:
+            return narrowed_bits([_real(word) for word in words], dtype)
         if dtype == "bool":
             return np.array([_BOOLS[word] for word in words], np.bool_)
         values = [int(word, 16 if "x" in word else 10) for word in words]
