@@ -26,8 +26,8 @@ def one_thread_each() -> Iterator[None]:
     """In the block a product of matrices takes the thread that asks for it, and no other.
 
     BLAS has threads of its own, which wait by spinning: those of several callers, each with as many as there
-    are cores, take more than twice the processor's time for the same palettes. Blocks may overlap; the last that
-    is left gives BLAS its threads back.
+    are cores, take more than twice the processor's time for the same palettes. Blocks may overlap; the last
+    that is left gives BLAS its threads back.
     """
     from threadpoolctl import threadpool_limits
 
