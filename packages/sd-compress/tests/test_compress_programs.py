@@ -294,13 +294,14 @@ def blas_threads():
 def test_products_take_a_thread_for_each_of_ours():
     """BLAS has as many threads as there were before, however blocks overlap."""
     made = program({"a": weight(64, 64), "b": weight(64, 64)})
+    recipe = Recipe({"a": Palettize(2), "b": Palettize(2)})
+    compress(made, recipe)  # libraries that have a BLAS of their own are loaded now
     before, seen = blas_threads(), []
 
     def assign(given, scheme):
         seen.append(blas_threads())
         return optimal_palette(given, scheme)
 
-    recipe = Recipe({"a": Palettize(2), "b": Palettize(2)})
     with threadpool_limits(3, user_api="blas"):
         threads = blas_threads()
         compress(made, recipe, assign=assign, workers=1)
