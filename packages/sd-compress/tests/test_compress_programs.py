@@ -1,5 +1,7 @@
 """Program to program: every function, what is shared, what is kept, and what a target lacks."""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 from compressing import const, decoded, flag, function, kinds, program, use, written
@@ -25,7 +27,9 @@ from sd_compress import (
     weights_of,
     with_target,
 )
+from sd_compress._blas import one_thread_each
 from sd_mil import Block, Operation, Program, Reference, TensorType, Variable
+from threadpoolctl import threadpool_info, threadpool_limits
 
 RNG = np.random.default_rng(5)
 
@@ -281,3 +285,33 @@ def test_per_tensor_scales_are_one():
     made = compress(program({"w": weight(64, 64)}), Recipe({"w": Linear("int8", "symmetric", PerTensor())}))
     (operation,) = (one for one in made.program.operations() if one.type.startswith("constexpr_"))
     assert operation.attributes["scale"].type == TensorType("fp16", ())
+
+
+def blas_threads():
+    return {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
+
+
+def test_products_take_a_thread_for_each_of_ours():
+    """BLAS has as many threads as there were before, however blocks overlap."""
+    made = program({"a": weight(64, 64), "b": weight(64, 64)})
+    recipe = Recipe({"a": Palettize(2), "b": Palettize(2)})
+    compress(made, recipe)  # libraries that have a BLAS of their own are loaded now
+    before, seen = blas_threads(), []
+
+    def assign(given, scheme):
+        seen.append(blas_threads())
+        return optimal_palette(given, scheme)
+
+    with threadpool_limits(3, user_api="blas"):
+        threads = blas_threads()
+        compress(made, recipe, assign=assign, workers=1)
+        assert seen == [threads] * 2
+        compress(made, recipe, assign=assign, workers=2)
+        assert seen[2:] == [{1}] * 2
+        with ExitStack() as first, ExitStack() as second:
+            first.enter_context(one_thread_each())
+            second.enter_context(one_thread_each())
+            first.close()
+            assert blas_threads() == {1}
+        assert blas_threads() == threads
+    assert blas_threads() == before

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import numpy as np
 from sd_mil import Argument, Block, Constant, Function, Operation, Program, Reference, TensorType
 from sd_mil.ir import storage_key
 
+from ._blas import one_thread_each
 from .activations import LayerInputs, activations_of, check_calibrated, quantize_inputs
 from .errors import CompressionError, UnsuitableError
 from .forms import Compressed, Sparse, operations
@@ -227,7 +229,10 @@ def _in_threads(
 ) -> list[_Made]:
     """What is made of each weight, in their order; the largest are begun with."""
     total, done = sum(weight.elements for weight in weights), 0
-    executor = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    count = min(workers or os.cpu_count() or 1, max(1, len(weights)))
+    executor, stack = ThreadPoolExecutor(count), ExitStack()
+    if count > 1:
+        stack.enter_context(one_thread_each())
     try:
         ordered = sorted(weights, key=lambda weight: -weight.elements)
         futures: dict[Future[_Made], Weight] = {executor.submit(made, one): one for one in ordered}
@@ -240,6 +245,7 @@ def _in_threads(
                 progress(done, total, weight.name)
     finally:
         executor.shutdown(cancel_futures=True)
+        stack.close()
     return [results[id(weight)] for weight in weights]
 
 
