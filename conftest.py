@@ -1,8 +1,12 @@
 """Settings of all test processes, before torch is imported: here is before everything."""
 
+import dataclasses
+import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
+def at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """``with at_most(calls)``: more calls of functions than that fail the test, on any machine alike."""
+
+    @contextmanager
+    def bounded(calls: int) -> Iterator[None]:
+        made = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal made
+            made += event in ("call", "c_call")
+            if made > calls:
+                sys.setprofile(None)
+                pytest.fail(f"expected at most {calls} calls")  # no Exception: nobody catches it on the way
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    return bounded
+
+
+@pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that the workers of this run share."""
     own = tmp_path_factory.getbasetemp()
@@ -61,3 +90,52 @@ def lowered_once(shared_folder: Path) -> Any:
     from sd_convert import ConversionCache
 
     return ConversionCache(shared_folder / "sdc" / "conversion")
+
+
+@pytest.fixture(scope="session")
+def remembered() -> Iterator[Callable[[Path], None]]:
+    """A bundle's packages are read once for the session, and compiled once, wherever a test copies them to.
+
+    What a test changes in its copy is another package. The bundle itself must stay as it is.
+    """
+    from sd_mil.engines.openvino import compiled
+    from sd_mil.format import package
+
+    read, compile_program = package._read, compiled.compile_program
+    packages: dict[str, Any] = {}
+    networks: OrderedDict[tuple[int, str], Any] = OrderedDict()
+
+    def remembering(root: Path) -> Any:
+        found = packages.get(_digest(root)) if root.is_dir() else None
+        return read(root) if found is None else dataclasses.replace(found, path=str(root))
+
+    def compiling(program: Any, *, precision: str = "fp32") -> Any:
+        key = id(program.main.body), precision
+        if key in networks:
+            networks.move_to_end(key)
+            return networks[key]
+        made = compile_program(program, precision=precision)
+        bodies = (each.body for one in packages.values() for each in one.program.functions.values())
+        if any(each is program.main.body for each in bodies):
+            networks[key] = made
+            if len(networks) > 24:
+                networks.popitem(last=False)
+        return made
+
+    def remember(bundle: Path) -> None:
+        for root in bundle.glob("*.mlpackage"):
+            packages.setdefault(_digest(root), package.read_package(root))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "_read", remembering)
+        patch.setattr(compiled, "compile_program", compiling)
+        yield remember
+
+
+def _digest(folder: Path) -> str:
+    """Of all files below it, and where they lie."""
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            whole.update(str(file.relative_to(folder)).encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()

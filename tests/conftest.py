@@ -15,9 +15,10 @@ def checkpoint() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def bundle(checkpoint, tmp_path_factory, lowered_once) -> Path:
+def bundle(checkpoint, tmp_path_factory, lowered_once, remembered) -> Path:
     from sd_convert import convert, open_checkpoint
 
     path = tmp_path_factory.mktemp("demo") / "bundle"
     convert(open_checkpoint(checkpoint), path, cache=lowered_once)
+    remembered(path)
     return path

@@ -59,3 +59,23 @@ def test_the_workflows_ask_for_files_that_are_here():
     for path in (canary.ROOT / ".github/workflows").glob("*.yml"):
         for name in set(re.findall(r"(?:tools/\w+\.py|\.ci/run)", path.read_text())):
             assert (canary.ROOT / name).exists(), (path.name, name)
+
+
+OURS = {"OWNER/sdc@v0"}  # in the README's example, where the reader sets the owner
+
+
+def test_what_others_wrote_is_named_by_commit():
+    """A tag can be moved to other code; a commit cannot. One version of each, that Dependabot moves."""
+    files = [canary.ROOT / "action.yml", canary.ROOT / "action" / "README.md"]
+    files += (canary.ROOT / ".github/workflows").glob("*.yml")
+    files += (canary.ROOT / "docs").rglob("*.md")
+    used = {
+        (path.name, use)
+        for path in files
+        for use in re.findall(r"^[ -]*uses: *(.+?) *$", path.read_text(), re.MULTILINE)
+        if not use.startswith("./") and use not in OURS
+    }
+    assert len(used) >= 20
+    assert [use for use in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use[1])] == []
+    assert len({use for _, use in used}) == len({use.partition("@")[0] for _, use in used})
+    assert "package-ecosystem: github-actions" in (canary.ROOT / ".github/dependabot.yml").read_text()

@@ -123,7 +123,7 @@ def test_a_name_is_followed_to_its_definition():
         reference.origin("sd_mil.engines", "AUTO").comment
         == "Core ML where it is, the portable engine elsewhere."
     )
-    assert reference.origin("sd_runtime", "NO_RECIPE").name == "NONE"
+    assert reference.origin("sd_runtime", "NO_RECIPE").path == "sd_runtime.recipes.NO_RECIPE"
     with pytest.raises(LookupError, match="no_such"):
         reference.origin("sd_mil", "no_such")
 

@@ -52,7 +52,7 @@ def test_same_prompt_and_seed_give_the_same_picture(theirs, ours, scheduler, nam
         expected = theirs(
             PROMPT,
             negative_prompt=NEGATIVE,
-            num_inference_steps=10,
+            num_inference_steps=6,
             guidance_scale=guidance_scale,
             generator=torch.Generator("cpu").manual_seed(11),
             output_type="np",
@@ -60,7 +60,7 @@ def test_same_prompt_and_seed_give_the_same_picture(theirs, ours, scheduler, nam
     (drawn,) = ours.generate(
         PROMPT,
         negative_prompt=NEGATIVE,
-        num_inference_steps=10,
+        num_inference_steps=6,
         guidance_scale=guidance_scale,
         seed=11,
         rng="torch",
@@ -71,7 +71,7 @@ def test_same_prompt_and_seed_give_the_same_picture(theirs, ours, scheduler, nam
 
 def test_the_demo_bundle_draws_what_it_is_asked(bundle):
     """A sample of what tools/judge.py measures; a converter or sampler that is slightly wrong fails it."""
-    exhibits = draw_all(bundle, demo_captions(16), num_inference_steps=20)
+    exhibits = draw_all(bundle, demo_captions(8), num_inference_steps=20)
     assert accuracy(exhibits) >= 0.8, [f"{exhibit.caption}: {exhibit.verdict}" for exhibit in exhibits]
 
 

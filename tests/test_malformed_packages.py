@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,11 @@ def maker():
 
 @pytest.mark.parametrize("engine", ["reference", "portable"])
 @pytest.mark.parametrize("package", CASES, ids=lambda path: path.stem)
-def test_is_refused(package, engine):
+def test_is_refused(package, engine, at_most):
     if engine == "portable":
         pytest.importorskip("openvino")
-    started = time.perf_counter()
-    with pytest.raises(SdMilError, match=r"expected|does not (know|run)") as caught:
+    with at_most(200_000), pytest.raises(SdMilError, match=r"expected|does not (know|run)") as caught:
         MLModel(package, engine=engine)
-    assert time.perf_counter() - started < 1
     assert "\n" not in str(caught.value)
 
 

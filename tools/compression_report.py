@@ -46,7 +46,6 @@ from sd_compress import (
     optimal_palette,
     plan_for_bytes,
     sensitivities,
-    signal_to_noise,
     uniform_recipe,
     weights_of,
     with_target,
@@ -167,12 +166,17 @@ def row(name: str, made: CompressedProgram, expected: float | None, known: Subje
     saved = sum(one.bytes_before - one.bytes_after for one in made.weights)
     size, elements = before - saved, sum(one.elements for one in selected)
     bits = 8 * (sum(one.constant.stored for one in selected) - saved) / elements
-    model, noise = MLModel(replace(known.package, program=made.program), "portable"), SignalToNoise()
-    for inputs, outputs in zip(known.measuring, known.expected, strict=True):
+    model = MLModel(replace(known.package, program=made.program), "portable")
+    return Row(name, size / 1e6, bits, decibels(known, model), prompt_accuracy(known, model), expected)
+
+
+def decibels(known: Subject, model: MLModel, every: int = 1) -> float:
+    """Of the outputs over every so many of the runs to measure with, the worst one's."""
+    noise = SignalToNoise()
+    for inputs, outputs in zip(known.measuring[::every], known.expected[::every], strict=True):
         noise.add(outputs, model.predict(inputs))
     # JSON has no infinity: what is the same to the last bit is that of 200 dB
-    snr = min((200.0 if one is None else one for one in noise.decibels().values()), default=200.0)
-    return Row(name, size / 1e6, bits, snr, prompt_accuracy(known, model), expected)
+    return min((200.0 if one is None else one for one in noise.decibels().values()), default=200.0)
 
 
 def prompt_accuracy(known: Subject, unet: MLModel) -> float:
@@ -198,14 +202,15 @@ def prompt_accuracy(known: Subject, unet: MLModel) -> float:
 def rank_correlation(known: Subject, weights: Sequence[Sensitivity], count: int) -> tuple[float, int]:
     """Of the noise that is expected of single weights at 2 bits, and the noise that is measured."""
     chosen = random.Random(2).sample(weights, min(count, len(weights)))
-    scheme, runs = Palettize(2), known.measuring[:: max(1, len(known.measuring) // 4)]
+    scheme, every = Palettize(2), max(1, len(known.measuring) // 4)
     expected, measured = [], []
     for weight in chosen:
         made = compress(known.program, Recipe({weight.weight: scheme}))
         if made.kept:
             continue
         expected.append(next(one.noise for one in weight.candidates if one.scheme == scheme))
-        measured.append(-signal_to_noise(known.program, made.program, runs))
+        model = MLModel(replace(known.package, program=made.program), "portable")
+        measured.append(-decibels(known, model, every))
     ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (expected, measured)]
     return float(np.corrcoef(ranks)[0, 1]), len(expected)
 

@@ -44,7 +44,7 @@ def origin(module: str, name: str) -> Origin:
         LookupError: the module has no such name.
     """
     text, path, tree = _file(module)
-    for node in tree.body:
+    for node in _statements(tree):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
@@ -53,6 +53,12 @@ def origin(module: str, name: str) -> Origin:
             constant = isinstance(node, ast.Assign | ast.AnnAssign)
             return Origin(module, name, _comment(text, node.lineno) if constant else "")
     raise LookupError(f"expected a definition of {name!r} in {module}, got none")
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """What stands at the top of a module, and there under ``if TYPE_CHECKING``."""
+    for node in tree.body:
+        yield from node.body if isinstance(node, ast.If) else [node]
 
 
 def _absolute(module: str, path: Path, node: ast.ImportFrom) -> str:

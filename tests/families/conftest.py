@@ -255,8 +255,8 @@ class Families:
     image_encoder = staticmethod(make_image_encoder)
     ip_adapter_tensors = staticmethod(ip_adapter_tensors)
 
-    def __init__(self, folder: Path, cache: Any) -> None:
-        self.folder, self.cache = folder, cache
+    def __init__(self, folder: Path, cache: Any, remember: Callable[[Path], None]) -> None:
+        self.folder, self.cache, self.remember = folder, cache, remember
 
     def sd(
         self,
@@ -373,6 +373,7 @@ class Families:
         convert(
             opened, self.folder / "bundle", known, kinds=(*KINDS, *kinds, *more, *images), cache=self.cache
         )
+        self.remember(self.folder / "bundle")
         return self.folder / "bundle"
 
     def again(self, name: str, **options: Any) -> Path:
@@ -381,6 +382,7 @@ class Families:
 
         known = ConversionOptions(compute_precision=("fp16",), **options)
         convert(open_checkpoint(self.folder / "checkpoint"), self.folder / name, known, cache=self.cache)
+        self.remember(self.folder / name)
         return self.folder / name
 
     def _as_published(self, words: str) -> None:
@@ -394,19 +396,19 @@ class Families:
 
 
 @pytest.fixture
-def families(tmp_path: Path, lowered_once: Any) -> Families:
-    return Families(tmp_path, lowered_once)
+def families(tmp_path: Path, lowered_once: Any, remembered: Any) -> Families:
+    return Families(tmp_path, lowered_once, remembered)
 
 
 @pytest.fixture(scope="module")
-def shared_families(tmp_path_factory: pytest.TempPathFactory, lowered_once: Any) -> Families:
+def shared_families(tmp_path_factory: pytest.TempPathFactory, lowered_once: Any, remembered: Any) -> Families:
     """For tests that draw with one bundle."""
-    return Families(tmp_path_factory.mktemp("families"), lowered_once)
+    return Families(tmp_path_factory.mktemp("families"), lowered_once, remembered)
 
 
 @pytest.fixture
-def more_families(tmp_path: Path, lowered_once: Any) -> Families:
-    return Families(tmp_path / "more", lowered_once)
+def more_families(tmp_path: Path, lowered_once: Any, remembered: Any) -> Families:
+    return Families(tmp_path / "more", lowered_once, remembered)
 
 
 @pytest.fixture

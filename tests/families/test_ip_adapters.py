@@ -143,7 +143,9 @@ def sd(shared_families: Any) -> Prompted:
 
 @pytest.fixture(scope="module")
 def xl(shared_families: Any, tmp_path_factory: pytest.TempPathFactory) -> Prompted:
-    families = type(shared_families)(tmp_path_factory.mktemp("xl"), shared_families.cache)
+    families = type(shared_families)(
+        tmp_path_factory.mktemp("xl"), shared_families.cache, shared_families.remember
+    )
     return prompted(
         families,
         families.xl(),

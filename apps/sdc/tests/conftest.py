@@ -44,11 +44,12 @@ def checkpoint() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def converted(checkpoint, tmp_path_factory, lowered_once) -> Path:
+def converted(checkpoint, tmp_path_factory, lowered_once, remembered) -> Path:
     from sd_convert import convert, open_checkpoint
 
     bundle = tmp_path_factory.mktemp("converted") / "bundle"
     convert(open_checkpoint(checkpoint), bundle, cache=lowered_once)
+    remembered(bundle)
     return bundle
 
 

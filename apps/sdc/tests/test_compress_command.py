@@ -1,5 +1,6 @@
 """``sdc compress``, and ``sdc convert --quantize-nbits``."""
 
+import errno
 import json
 
 import numpy as np
@@ -77,7 +78,17 @@ def test_a_package(sdc, converted, tmp_path):
 
 WRONG = {
     "nothing": ([], "palettization takes --nbits"),
-    "five bits": (["--nbits", 5], "nbits: expected one of"),
+    "five bits": (["--nbits", 5], "Error: --nbits: expected one of"),
+    "no bits": (["--nbits", 0], "--nbits: expected one of (1, 2, 3, 4, 6, 8), got 0"),
+    "integers of six bits": (["--method", "linear", "--nbits", 6], "--nbits: expected 4 or 8 for integers"),
+    "a weight of five bits": (["--nbits", 4, "--weight", "*fc1*=5"], "*fc1*.nbits: expected one of"),
+    "zeros alone": (["--sparsity", 1], "--sparsity: expected 0 to less than 1, got 1.0"),
+    "a share of nothing": (
+        ["--method", "palettize", "--nbits", 4, "--sparsity", 0],
+        "--sparsity: not an option",
+    ),
+    "more than there are": (["--n-m", "5:2"], "--n-m: expected [n, m] with 0 < n < m"),
+    "a bound of none": (["--recipe", __file__, "--min-elements", 0], "--min-elements: not an option beside"),
     "dtype of a table": (["--nbits", 4, "--dtype", "int8"], "--dtype: not an option of palettize"),
     "two shares": (["--sparsity", 0.5, "--n-m", "2:4"], "pruning takes either --sparsity or --n-m"),
     "half a pair": (["--n-m", "2"], "--n-m: expected two numbers such as 2:4, got '2'"),
@@ -98,6 +109,26 @@ def test_what_is_wrong_is_said_and_nothing_is_written(sdc, converted, tmp_path, 
     assert done.status != 0
     assert expected in done.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "sdc: error: No space left: free some or write elsewhere; "),
+        (OSError(errno.EIO, "Input/output error", "a", None, "b"), "sdc: error: a to b: Input/output error"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a\nb"), "sdc: error: a b: No such file"),
+        (OSError("no number"), "sdc: error: no number"),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_words(sdc, converted, tmp_path, monkeypatch, raised, said):
+    def refuse(*_, **__):
+        raise raised
+
+    monkeypatch.setattr("sd_compress.compress_bundle", refuse)
+    done = sdc("compress", converted, "-o", tmp_path / "small", "--nbits", 4)
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith(said)
+    assert "Errno" not in done.err
 
 
 def test_converted_and_compressed_at_once_is_the_same(sdc, checkpoint, converted, tmp_path):

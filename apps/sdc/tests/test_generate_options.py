@@ -62,6 +62,11 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
     ("arguments", "said"),
     [
         ((), "expected a prompt"),
+        (("a", "--image-count", "99999", "--grid", "absent/all.png"), "expected an existing folder"),
+        (
+            ("a", "--image-count", "99999", "--grid", "all.png"),
+            "expected at most 89478485 pixels in a --grid",
+        ),
         (("a", "--prompt", "b"), "expected one prompt"),
         (("a", "--prompts", __file__), "one prompt or --prompts"),
         (("a", "--safety", "blur"), "a bundle with a safety checker for --safety"),
@@ -103,9 +108,15 @@ def test_a_list_of_prompts_and_variations(sdc: Any, converted: Path, tmp_path: P
     output.mkdir()
     shared = ("-i", converted, "--num-inference-steps", 1, "--prompt-syntax", "a1111")
     varied = ("--variation-seed", 4, "--variation-strength", 0.2, "--image-count", 2)
-    done = sdc("generate", "--prompts", tmp_path / "list.txt", "-o", output / "a.png", *shared, *varied)
+    grid = ("--grid", tmp_path / "all.png")
+    done = sdc(
+        "generate", "--prompts", tmp_path / "list.txt", "-o", output / "a.png", *shared, *varied, *grid
+    )
     assert done.status == 0, done.err
     assert "4 image(s)" in done.out
+    with Image.open(tmp_path / "all.png") as sheet, Image.open(output / "a-002-4.png") as below_left:
+        assert sheet.size == (256, 256)
+        assert sheet.crop((0, 128, 128, 256)).tobytes() == below_left.tobytes()
     assert sorted(path.name for path in output.iterdir()) == [
         f"a-{place:03d}-{seed}.png" for place in (1, 2) for seed in (4, 5)
     ]

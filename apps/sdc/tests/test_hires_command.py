@@ -23,13 +23,16 @@ HOST = {"host": "127.0.0.1:7860", "content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def larger(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, lowered_once: Any) -> Path:
+def larger(
+    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, lowered_once: Any, remembered: Any
+) -> Path:
     """The demo checkpoint for pictures of 160 by 160."""
     from sd_convert import ConversionOptions, convert, open_checkpoint
 
     bundle = tmp_path_factory.mktemp("larger") / "bundle"
     options = ConversionOptions(compute_precision=("fp16",), latent_height=20, latent_width=20)
     convert(open_checkpoint(checkpoint), bundle, options, cache=lowered_once)
+    remembered(bundle)
     return bundle
 
 

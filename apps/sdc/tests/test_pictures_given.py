@@ -68,6 +68,8 @@ def test_the_masked_part_alone_in_a_picture_of_its_own_size(sdc, converted, tmp_
         (("--mask", "photo.jpg"), "expected an image to paint a part of"),
         (("--image", "broken.png"), "expected a whole picture"),
         (("--image", "absent.png"), "does not exist"),
+        (("--image", "photo.jpg", "--no-resize"), "expected 128x128 pixels with --no-resize, got 200x150"),
+        (("--image", "photo.jpg", "--no-resize", "--outpaint", "8,8,8,8"), "--no-resize without --outpaint"),
         (("--image", "photo.jpg", "--strength", 2), "strength above 0 and up to 1"),
         (("--image", "photo.jpg", "--strength", 0.01), "at least one of 2 steps"),
         (("--image", "photo.jpg", "--mask-blur", 2), "expected a mask for mask_blur"),

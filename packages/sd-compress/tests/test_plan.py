@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 from hypothesis import assume, given, settings
@@ -108,11 +109,28 @@ def test_more_noise_comes_with_fewer_bits():
 
 def test_a_budget_that_no_recipe_meets_names_the_nearest():
     chosen = list(weights(6))
-    with pytest.raises(BudgetError, match=r"at least 0\.00\d MB \(1 bits .*, got 0\.001 MB"):
+    with pytest.raises(BudgetError, match=r"at least 0\.00\d MB \(1\.000 bits .*, got 0\.001 MB"):
         plan_for_bytes(chosen, 500)
     lossy = [Sensitivity("w", 8, (Candidate(Palettize(8), 8, 0.01), Candidate(Palettize(4), 4, 0.1)))]
     with pytest.raises(BudgetError, match=r"at most 20\.0 dB.*got 25 dB"):
         plan_for_snr(lossy, 25)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_nearest_budget_that_is_named_can_be_met(seed):
+    """In the unit that was asked in, rounded so that it can be typed in."""
+    table = 16 + seed
+    chosen = [
+        Sensitivity(one.weight, one.elements, (Candidate(Palettize(1), one.elements // 8 + table, 1.0),))
+        for one in weights(6, seed)
+    ]
+    with pytest.raises(BudgetError, match=r"at least [\d.]+ bits for each .*, got 0\.1$") as said:
+        plan_for_bits(chosen, 0.1)
+    bits = float(re.search(r"[\d.]+", str(said.value))[0])
+    assert plan_for_bits(chosen, bits).bits_per_weight > bits - 0.001
+    with pytest.raises(BudgetError) as said:
+        plan_for_bytes(chosen, 10, beside=7)
+    plan_for_bytes(chosen, float(re.search(r"[\d.]+", str(said.value))[0]) * 1e6 - 7, beside=7)
 
 
 @given(st.integers(0, 30), st.floats(0.1, 1))

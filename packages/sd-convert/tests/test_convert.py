@@ -149,13 +149,18 @@ def test_original_attention_equals_torch(checkpoint: Checkpoint, tmp_path: Path)
     [(torch.float32, None, "1GB"), (torch.bfloat16, "bf16", "1GB"), (torch.float16, "fp16", "50KB")],
 )
 def test_every_kind_of_file_converts(
-    dtype: torch.dtype, variant: str | None, shard: str, tiny_models: Any, tmp_path: Path
+    dtype: torch.dtype,
+    variant: str | None,
+    shard: str,
+    tiny_models: Any,
+    tmp_path: Path,
+    cache: ConversionCache,
 ) -> None:
     checkpoint = open_checkpoint(
         tiny_models.save(tmp_path / "saved", dtype=dtype, variant=variant, shard=shard),
         components=["vae_encoder"],
     )
-    convert(checkpoint, tmp_path / "bundle")
+    convert(checkpoint, tmp_path / "bundle", cache=cache)
     assert verify(tmp_path / "bundle", checkpoint).rows[0].psnr > 50
 
 
@@ -352,10 +357,12 @@ def test_an_output_that_exists_is_refused_before_any_work(
     assert listing(tmp_path) == {"bundle/mine.txt": b"mine"}
 
 
-def test_overwriting_replaces_the_whole_bundle(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_overwriting_replaces_the_whole_bundle(
+    checkpoint: Checkpoint, tmp_path: Path, cache: ConversionCache
+) -> None:
     output = tmp_path / "bundle"
-    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)))
-    convert(checkpoint, output, ConversionOptions(components=("vae_decoder",), overwrite=True))
+    convert(checkpoint, output, ConversionOptions(components=("vae_encoder",)), cache=cache)
+    convert(checkpoint, output, ConversionOptions(components=("vae_decoder",), overwrite=True), cache=cache)
     assert [component.name for component in open_bundle(output).manifest.components] == ["vae_decoder"]
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -64,6 +64,7 @@ BOMBS = {
         end=graphs.tensor(I32(2**31 - 1)),
         step=graphs.tensor(I32(1)),
     ),
+    "nothing": bomb("relu", ("fp32", None, None), x=graphs.tensor(np.zeros((2**30, 0), np.float32))),
     "declared": bomb("relu", ("fp32", 2**40), x="x"),
 }
 

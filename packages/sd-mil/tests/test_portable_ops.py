@@ -7,6 +7,7 @@ pytest.importorskip("openvino")
 
 from mil_graphs import call, program, tensor
 from portable_calls import agrees, portable
+from sd_mil import PackageError
 from sd_mil.engines.portable import compile_program
 from sd_mil.engines.reference.ops import OPS
 
@@ -250,6 +251,7 @@ def test_reshape_of_a_scalar_and_to_one():
         ("expand_dims", X, {"axes": ints(-1)}),
         ("squeeze", normal(1, 3, 1, 2), {"axes": ints(2)}),
         ("squeeze", normal(1, 3, 1, 2), {}),
+        ("squeeze", normal(1, 3, 1, 2), {"axes": ints()}),
         ("flatten2d", X, {"axis": np.int32(2)}),
         ("flatten2d", X, {}),
         ("shape", X, {}),
@@ -412,6 +414,16 @@ def test_resize_bilinear(mode, target):
     agrees("resize_bilinear", {"x": X}, sampling_mode=mode, **sizes)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (2, 1, 3, 4, 5)])
+def test_constants_and_inputs_that_are_no_pictures_are_resized(shape):
+    """OpenVINO folds the constants by other code than runs on inputs."""
+    sizes = {"target_size_height": np.int32(7), "target_size_width": np.int32(3)}
+    x, strict = normal(*shape), {"sampling_mode": "STRICT_ALIGN_CORNERS"}
+    agrees("resize_bilinear", {"x": x}, **strict, **sizes)
+    agrees("resize_bilinear", {}, x=x, **strict, **sizes)
+    agrees("upsample_bilinear", {}, x=x, scale_factor_height=np.float32(2))
+
+
 @pytest.mark.parametrize("pad_type", ["valid", "same", "custom"])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
 def test_pools(pad_type, strides):
@@ -491,3 +503,10 @@ def test_more_initial_rows_than_sequences():
         bias=(weights["bias_ih_l0"] + weights["bias_hh_l0"])[gates], output_sequence=np.bool_(True),
     )  # fmt: skip
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("perm", [ints(), ints(0)])
+def test_a_transpose_that_leaves_axes_out(perm):
+    """OpenVINO takes no axis at all for the reverse of all."""
+    with pytest.raises(PackageError, match="axes don't match"):
+        portable("transpose", {"x": normal(2, 3)}, [("fp32", None, None)], perm=perm)

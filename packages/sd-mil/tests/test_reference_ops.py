@@ -166,6 +166,20 @@ def test_joining_and_splitting():
             mil("split", x[:, :0] if count > 5 else x, 1, num_splits=ints(count)[0])
 
 
+def test_groups_of_no_channels_are_bounded():
+    nothing, kernels = np.zeros((1, 0, 4), np.float32), np.zeros((0, 0, 3), np.float32)
+    assert mil("conv_transpose", nothing, kernels, groups=ints(3)[0]).shape == (1, 0, 6)
+    for name in ("conv", "conv_transpose"):
+        with pytest.raises(ValueError, match="as many parts as 0 elements can be in, got 1073741824"):
+            mil(name, nothing, kernels, groups=ints(2**30)[0])
+
+
+def test_steps_of_recurrent_layers_are_bounded():
+    one, weight = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32)
+    with pytest.raises(ValueError, match="more than 131072 iterations"):
+        mil("rnn", np.zeros((2**17 + 1, 1, 1), np.float32), one, weight, weight)
+
+
 def test_finding_and_filling():
     assert mil("non_zero", np.array([[0, 5], [7, 0]])).tolist() == [[0, 1], [1, 0]]
     assert mil("non_zero", np.zeros((2, 2))).shape == (0, 2)

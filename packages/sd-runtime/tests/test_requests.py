@@ -164,7 +164,7 @@ def test_models_that_wait_make_room_where_memory_is_short(
     (plenty,) = pipeline.generate("a", num_inference_steps=1)
     pipeline.release()
     toy_networks.opened.clear()
-    monkeypatch.setattr(memory, "available", lambda: 0)
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
     together = pipeline.generate("a", num_inference_steps=1, image_count=2)
     assert together[0].image == plenty.image
     # The text is remembered; denoiser and decoder take turns.
@@ -173,7 +173,7 @@ def test_models_that_wait_make_room_where_memory_is_short(
 
 
 def test_available_memory_is_a_number_of_bytes_or_unknown() -> None:
-    found = memory.available()
+    found = memory.available_memory()
     assert found is None or found > 2**20
 
 

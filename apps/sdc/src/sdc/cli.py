@@ -5,6 +5,7 @@ Nothing heavy is imported here or at the top of a command's module, so that ``sd
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import io
@@ -131,8 +132,17 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "error: out of memory"
     if isinstance(error, OSError):
-        return f"error: {message}"
+        return f"error: {_of_the_system(error, message)}"
     return f"unexpected {type(error).__name__}: {message} (a bug: run `sdc --traceback …` and report it)"
+
+
+def _of_the_system(error: OSError, message: str) -> str:
+    """Which file, and what was wrong; where the disk is full Python names no file."""
+    what = error.strerror or message
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"{what}: free some or write elsewhere; `sdc doctor` says what there is"
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return " ".join(f"{' to '.join(named)}: {what}".split()) if named else what
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

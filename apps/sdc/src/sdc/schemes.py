@@ -65,16 +65,26 @@ def scheme_asked(given: Mapping[str, Any]) -> Scheme:
     """The scheme that the options describe.
 
     Raises:
-        click.UsageError: options that do not go together.
-        sd_compress.RecipeError: a number that the method does not have.
+        click.UsageError: options that do not go together, or a number that the method does not have.
     """
-    asked = {name: value for name, value in given.items() if value not in (None, False)}
+    from sd_compress import RecipeError
+
+    asked = {name: value for name, value in given.items() if is_given(value)}
     method = asked.pop("method", _method_meant(asked))
-    if method == "prune":
-        return _pruned(asked)
-    scheme = _palettized(asked) if method == "palettize" else _linear(asked)
+    try:
+        if method == "prune":
+            return _pruned(asked)
+        scheme = _palettized(asked) if method == "palettize" else _linear(asked)
+    except RecipeError as error:  # that starts with the field, which is called as the option
+        field, _, what = str(error).lstrip(".").partition(":")
+        raise click.UsageError(f"--{field.replace('_', '-')}:{what}") from None
     _refuse_rest(method, asked)
     return scheme
+
+
+def is_given(value: object) -> bool:
+    """Whether an option was used; 0 is a value like any other."""
+    return value is not None and value is not False and value != ()
 
 
 def _method_meant(asked: Mapping[str, Any]) -> str:
@@ -119,6 +129,8 @@ def _linear(asked: dict[str, Any]) -> Linear:
     bits, dtype = asked.pop("nbits", None), asked.pop("dtype", None)
     if bits is not None and dtype is not None:
         raise click.UsageError("integers take either --nbits or --dtype")
+    if bits not in (None, 4, 8):
+        raise click.UsageError(f"--nbits: expected 4 or 8 for integers, got {bits}")
     block, shared = asked.pop("block_size", None), asked.pop("granularity", None)
     if block is not None and shared is not None:
         raise click.UsageError("scales take either --block-size or --granularity")
@@ -157,7 +169,7 @@ def schemes_by_pattern(given: tuple[str, ...]) -> dict[str, Scheme]:
         click.UsageError: no equals sign.
         sd_compress.RecipeError: what is behind it is no scheme.
     """
-    from sd_compress import Keep, Palettize, RecipeError, scheme_from_json
+    from sd_compress import Keep, RecipeError, scheme_from_json
 
     schemes: dict[str, Scheme] = {}
     for text in given:
@@ -166,11 +178,11 @@ def schemes_by_pattern(given: tuple[str, ...]) -> dict[str, Scheme]:
             raise click.UsageError(f"--weight: expected PATTERN=SCHEME, got {text!r}")
         if wanted == "keep":
             schemes[pattern] = Keep()
-        elif wanted.isdecimal():
-            schemes[pattern] = Palettize(int(wanted))
         else:
             try:
-                schemes[pattern] = scheme_from_json(json.loads(wanted), pattern)
+                value = json.loads(wanted)
+                value = {"method": "palettize", "nbits": value} if type(value) is int else value
+                schemes[pattern] = scheme_from_json(value, pattern)
             except (ValueError, RecursionError):
                 raise RecipeError(
                     f"--weight: expected bits, keep or a scheme in JSON, got {wanted!r}"

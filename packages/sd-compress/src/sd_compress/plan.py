@@ -51,13 +51,12 @@ def plan_for_bytes(weights: Sequence[Sensitivity], stored_bytes: float, *, besid
     Raises:
         BudgetError: no recipe is that small.
     """
-    things = [[Option(one.stored_bytes, one.noise) for one in weight.candidates] for weight in weights]
-    choice = least_loss(things, stored_bytes)
+    choice = least_loss(_in_bytes(weights), stored_bytes)
     if choice is None:
-        smallest = sum(min(option.cost for option in options) for options in things)
+        smallest = _smallest(weights)
         raise BudgetError(
-            f"expected a budget of at least {(smallest + beside) / 1e6:.3f} MB "
-            f"({8 * smallest / max(1, _elements(weights)):.3g} bits for each of the weights), "
+            f"expected a budget of at least {_upwards((smallest + beside) / 1e6)} MB "
+            f"({_upwards(8 * smallest / max(1, _elements(weights)))} bits for each of the weights), "
             f"got {(stored_bytes + beside) / 1e6:.3f} MB"
         )
     return _plan(weights, choice)
@@ -69,7 +68,13 @@ def plan_for_bits(weights: Sequence[Sensitivity], bits: float) -> Plan:
     Raises:
         BudgetError: no recipe has so few.
     """
-    return plan_for_bytes(weights, bits * _elements(weights) / 8)
+    choice = least_loss(_in_bytes(weights), bits * _elements(weights) / 8)
+    if choice is None:
+        least = _upwards(8 * _smallest(weights) / max(1, _elements(weights)))
+        raise BudgetError(
+            f"expected at least {least} bits for each of the weights, tables included, got {bits:g}"
+        )
+    return _plan(weights, choice)
 
 
 def plan_for_snr(weights: Sequence[Sensitivity], snr: float) -> Plan:
@@ -86,6 +91,19 @@ def plan_for_snr(weights: Sequence[Sensitivity], snr: float) -> Plan:
             f"expected at most {decibels(least):.1f} dB, the least noise there is, got {snr:g} dB"
         )
     return _plan(weights, choice)
+
+
+def _in_bytes(weights: Sequence[Sensitivity]) -> list[list[Option]]:
+    return [[Option(one.stored_bytes, one.noise) for one in weight.candidates] for weight in weights]
+
+
+def _smallest(weights: Sequence[Sensitivity]) -> int:
+    return sum(min(one.stored_bytes for one in weight.candidates) for weight in weights)
+
+
+def _upwards(number: float) -> str:
+    """Three decimals, none of them too few: who asks for what the message says is to get it."""
+    return f"{math.ceil(number * 1000) / 1000:.3f}"
 
 
 def _elements(weights: Sequence[Sensitivity]) -> int:

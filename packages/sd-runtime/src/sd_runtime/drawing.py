@@ -20,7 +20,7 @@ from sd_runtime.errors import SettingsError
 from sd_runtime.masking import Kept, masked
 from sd_runtime.noise import draw_noise
 from sd_runtime.outpainting import outpainted, padded
-from sd_runtime.recipes import NONE, prepared
+from sd_runtime.recipes import NO_RECIPE, prepared
 from sd_runtime.request import HIRES, SCORES, SIZES, Request
 from sd_runtime.scheduling import ALIGN_YOUR_STEPS, check_scheduling, scheduling_of, steps_stated
 from sd_runtime.settings import EmbeddingSettings, ImageSettings
@@ -150,7 +150,7 @@ def drawing_of(
         original_size=request.original_size,
         crop_top_left=request.crop_top_left,
         target_size=request.target_size,
-        recipe=None if request.recipe == NONE else request.recipe,
+        recipe=None if request.recipe == NO_RECIPE else request.recipe,
         controls=getattr(request.steer, "controls", None),
         variation_seed=request.variation_seed,
         variation_strength=request.variation_strength,

@@ -12,7 +12,7 @@ PEAK = 3.0
 _MEMINFO = Path("/proc/meminfo")
 
 
-def available() -> int | None:
+def available_memory() -> int | None:
     """Bytes that can be had without swapping; None where the system does not say."""
     try:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
@@ -26,7 +26,7 @@ def available() -> int | None:
 
 def is_short_for(component: BundleComponent, bundle: Bundle) -> bool:
     """Whether ``component`` may not fit into what is left."""
-    free = available()
+    free = available_memory()
     return free is not None and free < PEAK * package_bytes(component, bundle)
 
 

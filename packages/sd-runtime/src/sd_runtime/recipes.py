@@ -17,7 +17,7 @@ from sd_runtime.errors import SettingsError
 from sd_runtime.request import Request
 
 #: The name that stands for no recipe, whatever the bundle says.
-NONE: Final = "none"
+NO_RECIPE: Final = "none"
 
 _WEIGHTS: Final = ".safetensors"
 #: Fields of a request that mean one thing in several ways: who states one of them has chosen.
@@ -132,7 +132,7 @@ def recipe_named(name: str) -> Recipe:
         SettingsError: there is none; the choices are listed.
     """
     if name not in RECIPES:
-        raise SettingsError(f"expected a recipe of {', '.join(RECIPES)}, or {NONE}; got {name!r}")
+        raise SettingsError(f"expected a recipe of {', '.join(RECIPES)}, or {NO_RECIPE}; got {name!r}")
     return RECIPES[name]
 
 
@@ -150,10 +150,10 @@ def recipe_for(bundle: Bundle) -> Recipe | None:
     """
     stated = bundle.manifest.model.recipe
     if stated is not None:
-        if stated not in (*RECIPES, NONE):
+        if stated not in (*RECIPES, NO_RECIPE):
             raise SettingsError(
                 f"expected {bundle.path} to ask for a recipe of {', '.join(RECIPES)}, got {stated!r}: "
-                f"update, or choose one, or {NONE}"
+                f"update, or choose one, or {NO_RECIPE}"
             )
         return RECIPES.get(stated)
     if (published := recipe_published([bundle.manifest.model.identifier, *_merged(bundle)])) is not None:
@@ -191,7 +191,7 @@ def prepared(request: Request, bundle: Bundle) -> Request:
     Raises:
         SettingsError: no such recipe, or a number of steps that the one named has no timesteps for.
     """
-    if request.recipe == NONE:
+    if request.recipe == NO_RECIPE:
         return request
     recipe = recipe_for(bundle) if request.recipe is None else recipe_named(request.recipe)
     if recipe is None:

@@ -16,7 +16,7 @@ from sd_runtime.masking import MASK_CONTENTS, ONLY_MASKED
 from sd_runtime.noise import SEEDS
 from sd_runtime.picture_texts import read_texts
 from sd_runtime.png import parse_settings
-from sd_runtime.recipes import NONE
+from sd_runtime.recipes import NO_RECIPE
 from sd_runtime.settings import ImageSettings
 from sd_runtime.tasks.hires import UPSCALERS
 
@@ -129,7 +129,7 @@ def of_settings(settings: ImageSettings) -> Reused:
     options = {name: getattr(settings, name) for name in _SAME}
     known = {name: value for name, value in options.items() if value is not None}
     return Reused(
-        {**known, "recipe": settings.recipe or NONE, "task": settings.mode},
+        {**known, "recipe": settings.recipe or NO_RECIPE, "task": settings.mode},
         ImageSize(width=settings.width, height=settings.height),
         settings.model,
         tuple(
@@ -146,7 +146,7 @@ def of_webui(text: Infotext) -> Reused:
         "prompt": text.prompt,
         "negative_prompt": text.negative_prompt,
         "prompt_syntax": "a1111",
-        "recipe": NONE,
+        "recipe": NO_RECIPE,
     }
     unsupported: dict[str, str] = {}
     for name, value in text.pairs.items():

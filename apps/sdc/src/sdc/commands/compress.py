@@ -14,7 +14,7 @@ import click
 from sdc.activation_options import activation_facts, print_activations
 from sdc.calibration_options import Prepared, Wanted, Work, calibration_options
 from sdc.json_output import finite, json_option, print_json
-from sdc.schemes import scheme_asked, scheme_options, schemes_by_pattern
+from sdc.schemes import is_given, scheme_asked, scheme_options, schemes_by_pattern
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
@@ -191,7 +191,7 @@ def _recipe(
         if recipe_name is not None:
             raise click.UsageError("--recipe-name: it needs --recipe")
         return _uniform(selection, overrides, asked)
-    given = [name for name, value in {**asked, **selection}.items() if value not in (None, False, ())]
+    given = [name for name, value in {**asked, **selection}.items() if is_given(value)]
     if given:
         raise click.UsageError(f"--{given[0].replace('_', '-')}: not an option beside --recipe")
     found, changed = read_any_recipe(recipe, recipe_name), schemes_by_pattern(overrides)
@@ -223,7 +223,7 @@ def _selection(selection: dict[str, Any]) -> Selection:
 
 def _refuse_beside_budget(asked: dict[str, Any]) -> None:
     """A plan chooses a table for each weight; nothing else may say how weights are stored."""
-    if given := [name for name, value in asked.items() if value not in (None, False, ())]:
+    if given := [name for name, value in asked.items() if is_given(value)]:
         raise click.UsageError(f"--{given[0].replace('_', '-')}: not an option beside a budget")
 
 

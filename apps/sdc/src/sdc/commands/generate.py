@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
 from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
+from sdc.contact_sheets import check_sheet, save_sheet
 from sdc.control_options import control_options, steering
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
@@ -68,6 +69,11 @@ _picture_options = options(
         help="A picture to start from; with a mask, or for InstructPix2Pix models, the one to change.",
     ),
     click.option("--mask", type=_PICTURE, help="What is white in it is painted anew."),
+    click.option(
+        "--resize/--no-resize",
+        default=True,
+        help="A picture or mask of another size is brought to the model's, or refused.",
+    ),
     click.option(
         "--outpaint",
         type=Numbers(int),
@@ -166,6 +172,12 @@ class _Generate(TakesSeveral):
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
 )
 @click.option(
+    "--grid",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Beside them, write all in one picture: a row for each prompt, a column for each seed.",
+)
+@click.option(
     "--size",
     metavar="WIDTHxHEIGHT",
     callback=_pair("x"),
@@ -205,6 +217,7 @@ def command(
     bundle: Path,
     output: Path,
     image_count: int,
+    grid: Path | None,
     size: tuple[int, int] | None,
     like: Path | None,
     save_every: int,
@@ -226,10 +239,11 @@ def command(
     refiner: Path | None,
     image: Path | None,
     mask: Path | None,
+    resize: bool,
     **asked: Any,
 ) -> None:
     """Draw PROMPT with the bundle of -i and write a picture that carries its settings as text."""
-    from sd_runtime import Pipeline, read_image, reused
+    from sd_runtime import Pipeline, reused
 
     from sdc.console import console, peak_memory
     from sdc.console import size as bytes_of
@@ -240,7 +254,8 @@ def command(
     if preview is not None and not save_every:
         raise click.UsageError("expected --save-every with --preview, got none")
     listed = None if prompts is None else read_prompts(prompts)
-    _check_output(output)
+    for place in (output, *((grid,) if grid else ())):
+        _check_output(place)
     began = time.perf_counter()
     source = None if like is None else reused(like)
     if source is None:
@@ -265,11 +280,8 @@ def command(
     if preview is not None:
         pipeline.check_preview(preview)
     policy = safety_of(pipeline.bundle, safety, safety_adjustment, disabled=disable_safety)
-    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
-    given: dict[str, Any] = {
+    given = _pictures(pipeline, asked, image, mask, resize=resize) | {
         "refiner": refiner and Pipeline.open(refiner, engine=resolved, reduce_memory=reduce_memory),
-        "image": image and (read_image(image) if keeps_size else _read(image, pipeline)),
-        "mask": mask and (read_image(mask) if keeps_size else _read(mask, pipeline)),
         "steer": steering(pipeline, asked),
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -283,20 +295,18 @@ def command(
         raise click.UsageError(
             "expected --guidance-start or --guidance-end with --measure-guidance, got none"
         )
-    texts = [drawing.pop("prompt")] if listed is None else listed
-    drawing.pop("prompt", None)
-    plain = drawing.get("prompt_syntax", "plain") == "plain"
-    if plain and (weight := unread_weight([*texts, drawing.get("negative_prompt", "")])):
-        console().print(
-            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
-        )
+    own_text = drawing.pop("prompt", None)
+    texts = [own_text] if listed is None else listed
+    _say_what_is_not_read(texts, drawing)
     counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
     first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
-    seeds = range(first, first + image_count)
-    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
-        target = of_several(named(output, text), place, len(texts))
-        path = numbered(target, seed) if image_count > 1 else target
+    if grid is not None:
+        check_sheet(
+            len(texts), image_count, pipeline.bundle.manifest.model.image, drawing.get("hires_scale") or 1
+        )
+    pictures = []
+    for path, text, seed in _places(output, texts, range(first, first + image_count)):
         options: dict[str, Any] = {**drawing, counted: seed}
         drawn = draw(
             pipeline,
@@ -308,6 +318,11 @@ def command(
         )
         drawn.save(path)
         _say(drawn, path)
+        if grid is not None:
+            pictures.append(drawn.image)
+    if grid is not None:
+        save_sheet(pictures, image_count, grid)
+        console().print(f"wrote {grid}", soft_wrap=True)
     console().print(
         f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
@@ -315,6 +330,43 @@ def command(
         f"{_UNCHECKED.get(drawn.safety.status, '')}",
         soft_wrap=True,
     )
+
+
+def _pictures(
+    pipeline: Pipeline, asked: Mapping[str, Any], image: Path | None, mask: Path | None, *, resize: bool
+) -> dict[str, Any]:
+    """The user's, in the model's size where it is not the runtime that brings them to it."""
+    from sd_runtime import read_image
+
+    keeps_size = asked["outpaint"] or asked["padding_mask_crop"] is not None
+    if keeps_size and not resize:
+        raise click.UsageError(
+            "expected --no-resize without --outpaint and --padding-mask-crop, which resize, got both"
+        )
+    paths = {name: path for name, path in (("image", image), ("mask", mask)) if path is not None}
+    return {
+        name: read_image(path) if keeps_size else _read(path, pipeline, resize=resize)
+        for name, path in paths.items()
+    }
+
+
+def _say_what_is_not_read(texts: Sequence[str], drawing: Mapping[str, Any]) -> None:
+    """Weights of a web UI in a prompt that is plain text."""
+    from sdc.console import console
+
+    if drawing.get("prompt_syntax", "plain") != "plain":
+        return
+    if weight := unread_weight([*texts, drawing.get("negative_prompt", "")]):
+        console().print(
+            f"{weight} is read word for word; --prompt-syntax a1111 reads it as a weight", soft_wrap=True
+        )
+
+
+def _places(output: Path, texts: Sequence[str], seeds: range) -> Iterator[tuple[Path, str, int]]:
+    """Where the picture of each text with each seed is written."""
+    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
+        target = of_several(named(output, text), place, len(texts))
+        yield numbered(target, seed) if len(seeds) > 1 else target, text, seed
 
 
 _UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
@@ -406,14 +458,23 @@ def numbered(output: Path, seed: int) -> Path:
     return output.with_name(f"{output.stem}-{seed}{output.suffix}")
 
 
-def _read(path: Path, pipeline: Pipeline) -> Image:
-    """A picture of the user's; says so if it has another size than the model's."""
+def _read(path: Path, pipeline: Pipeline, *, resize: bool) -> Image:
+    """A picture of the user's; says so if it has another size than the model's.
+
+    Raises:
+        UsageError: it has, and is not to be resized.
+    """
     from sd_runtime import read_image
 
     from sdc.console import console
 
     image, size = read_image(path), pipeline.bundle.manifest.model.image
     if image.size != (size.width, size.height):
+        if not resize:
+            raise click.UsageError(
+                f"{path.name}: expected {size.width}x{size.height} pixels with --no-resize, got "
+                f"{image.width}x{image.height}"
+            )
         shapes = f"{image.width}x{image.height} to {size.width}x{size.height}"
         stretched = " (stretched)" if image.width * size.height != image.height * size.width else ""
         console().print(f"{path.name}: resized from {shapes}{stretched}, the model's size", soft_wrap=True)

@@ -15,10 +15,13 @@ from sd_mil.ir.program import ValueType
 MAX_DECLARED_BYTES = 1 << 34
 #: Of one tensor that numpy computes in 4 bytes per element.
 MAX_COMPUTED_ELEMENTS = 1 << 30
-#: Of one loop. A decoder makes a few hundred; no program that ends makes as many.
+#: Of one loop, or of a recurrent layer. A decoder makes a few hundred; no program that ends makes as many.
 MAX_ITERATIONS = 1 << 17
 #: Of an axis that is split, of size 0, which any number divides, or of unknown size.
 MAX_EMPTY_PARTS = 4096
+#: Of a tensor of no elements, its other sizes multiplied: it takes no memory, but going through it takes
+#: time.
+MAX_EMPTY_PLACES = 1 << 20
 
 
 def check_declared(kind: ValueType, name: str) -> None:
@@ -69,6 +72,26 @@ def check_broadcast(*shapes: tuple[int, ...]) -> None:
     """
     if math.prod(map(math.prod, shapes)) > MAX_COMPUTED_ELEMENTS:  # else not even one beside the other
         check_computed(*np.broadcast_shapes(*shapes))
+
+
+def check_empty(shape: tuple[int, ...]) -> None:
+    """Refuse to go through a tensor of no elements that has these sizes.
+
+    Raises:
+        ValueError: more than ``MAX_EMPTY_PLACES``; the interpreter says in which operation.
+    """
+    if 0 in shape and math.prod(filter(None, shape)) > MAX_EMPTY_PLACES:
+        raise ValueError(f"more than {MAX_EMPTY_PLACES} places for no elements, in shape {list(shape)}")
+
+
+def check_parts(size: int, count: int) -> None:
+    """Refuse to split an axis of ``size`` into so many parts, before they are made.
+
+    Raises:
+        ValueError: more than there are elements, or than ``MAX_EMPTY_PARTS`` if there are none; or none.
+    """
+    if not 0 < count <= max(size, MAX_EMPTY_PARTS):
+        raise ValueError(f"expected as many parts as {size} elements can be in, got {count}")
 
 
 def check_iterations(count: int) -> None:

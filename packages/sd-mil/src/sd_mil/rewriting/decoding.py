@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -119,8 +118,9 @@ def _decode(
 
 def _key(compressed: list[Operation], constants: Mapping[str, Constant]) -> bytes:
     """What identifies the decoded content: the decoders, and all that they are given."""
-    version = importlib.metadata.version("sd-mil")
-    digest = hashlib.sha256(f"decoded weights {_DECODERS} {version}".encode())
+    from importlib.metadata import version  # brings email and socket
+
+    digest = hashlib.sha256(f"decoded weights {_DECODERS} {version('sd-mil')}".encode())
     with ThreadPoolExecutor(2) as executor:
         for part in executor.map(lambda operation: _digest(operation, constants), compressed):
             digest.update(part)

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -80,7 +79,7 @@ def adopt(
     packages = {name: tuple(read_package(path) for path in paths) for name, paths in networks.items()}
     facts = model_facts(found.model, {name: _whole(one) for name, one in packages.items()}, told)
     tokenizer = _tokenizer_folder(found, told)
-    provenance = Provenance.now(found.model, tools={"sd-runtime": version("sd-runtime")})
+    provenance = Provenance.now(found.model, tools={"sd-runtime": _own_version()})
     with new_bundle(out, facts, provenance=provenance, overwrite=overwrite) as draft:
         for name, parts in packages.items():
             component = _component(name, parts, networks[name], facts)
@@ -115,6 +114,12 @@ def open_any(path: str | Path, unstated: Unstated | None = None) -> Bundle:
     return open_bundle(place)
 
 
+def _own_version() -> str:
+    from importlib.metadata import version  # brings email and socket
+
+    return version("sd-runtime")
+
+
 def _cache_folder() -> Path:
     import platformdirs
 
@@ -129,7 +134,7 @@ def _key(found: Found, unstated: Unstated) -> str:
         for file in _files(path):
             status = file.stat()
             files.append([str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ino])
-    text = json.dumps([told, files, version("sd-runtime")])
+    text = json.dumps([told, files, _own_version()])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

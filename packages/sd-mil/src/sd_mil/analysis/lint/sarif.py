@@ -6,7 +6,6 @@ Source: SARIF version 2.1.0 plus errata 01, OASIS, 2023-08-28.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, Final
@@ -22,9 +21,11 @@ _PLACES: Final = 100
 
 def sarif(report: LintReport) -> dict[str, Any]:
     """The log of one run, for ``json.dumps``: a result for each finding, with its operations as locations."""
+    from importlib.metadata import version  # brings email and socket
+
     driver = {
         "name": "sdc lint",
-        "version": importlib.metadata.version("sd-mil"),
+        "version": version("sd-mil"),
         "rules": [_rule(rule) for rule in report.rules],
     }
     indices = {rule.id: index for index, rule in enumerate(report.rules)}

@@ -15,7 +15,7 @@ from sd_mil.engines.reference.payload import computed, dense
 from sd_mil.engines.reference.plan import BlockPlan, Step, plan
 from sd_mil.engines.reference.values import Array, Cell, Value
 from sd_mil.errors import PackageError, PredictionError, SdMilError
-from sd_mil.ir.limits import check_computed
+from sd_mil.ir.limits import check_computed, check_empty
 from sd_mil.ir.program import (
     Argument,
     Block,
@@ -216,11 +216,7 @@ def _complete(made: BlockPlan) -> BlockPlan:
 def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) -> tuple[Value, ...]:
     operation, function = step.operation, step.op.function
     try:
-        for variable in operation.outputs:
-            check_computed(*(1 if size is None else size for size in variable.type.shape))
-        for name in step.op.scalars & arguments.keys():
-            if np.size(arguments[name]) != 1:
-                raise ValueError(f"expected one number for {name!r}, got shape {np.shape(arguments[name])}")
+        _check_sizes(step, arguments)
         result = function(nested, **arguments) if step.blocks else function(**arguments)
     except SdMilError:
         raise
@@ -230,6 +226,18 @@ def _results(step: Step, arguments: Mapping[str, Any], nested: tuple[Any, ...]) 
     if len(results) != len(operation.outputs):
         raise PackageError(f"expected {len(results)} outputs of {where(operation)}")
     return tuple(np.asarray(one) if isinstance(one, np.generic | int | float) else one for one in results)
+
+
+def _check_sizes(step: Step, arguments: Mapping[str, Any]) -> None:
+    for variable in step.operation.outputs:
+        check_computed(*(1 if size is None else size for size in variable.type.shape))
+    for name in step.op.scalars & arguments.keys():
+        if np.size(arguments[name]) != 1:
+            raise ValueError(f"expected one number for {name!r}, got shape {np.shape(arguments[name])}")
+    for value in arguments.values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, np.ndarray):
+                check_empty(one.shape)
 
 
 def _argument(step: Step, name: str, block: BlockPlan, scope: Mapping[str, Value]) -> Any:

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -92,6 +91,8 @@ def _files(
 
 
 def _own_build_info() -> Mapping[str, str]:
+    from importlib.metadata import version  # brings email and socket
+
     return {"sd-mil-version": version("sd-mil")}
 
 

@@ -42,7 +42,7 @@ def upsample_bilinear(call: Call) -> Output:
     coordinates = "half_pixel" if call.flag("half_pixel_centers", True) else "asymmetric"
     if call.flag("align_corners", True):
         coordinates = "align_corners"
-    return _linear(call.output("x"), _scaled_sizes(call), 2, coordinates)
+    return _linear(call.output("x"), _scaled_sizes(call), coordinates)
 
 
 @translate("resize_bilinear")
@@ -79,7 +79,7 @@ def _resized(x: Output, sizes: list[int], mode: str) -> Output:
     if mode == "ALIGN_CORNERS" and 1 not in sizes:
         mode = "STRICT_ALIGN_CORNERS"
     if mode in _COORDINATES and len(sizes) == 2:
-        return _linear(x, int_list(sizes), len(sizes), _COORDINATES[mode])
+        return _linear(x, int_list(sizes), _COORDINATES[mode])
     for axis, size in zip(range(-len(sizes), 0), sizes, strict=True):
         x = _between(x, _grid(x.get_partial_shape()[axis].get_length(), size, mode), axis)
     return x
@@ -118,10 +118,17 @@ def _nearest(x: Output, sizes: Output, count: int, coordinates: str) -> Output:
     ).output(0)
 
 
-def _linear(x: Output, sizes: Output, count: int, coordinates: str) -> Output:
-    return ov.interpolate(
-        x, sizes, "linear_onnx", "sizes", coordinate_transformation_mode=coordinates, axes=_last(x, count)
+def _linear(x: Output, sizes: Output, coordinates: str) -> Output:
+    """Of the last two dimensions. What folds constants (2026.4.1) wants two before them; so has a picture."""
+    shape = x.get_partial_shape()
+    is_picture = shape.is_dynamic or len(shape) == 4
+    image = x if is_picture else ov.reshape(x, int_list([1, -1, *x.get_shape()[-2:]]), False).output(0)
+    resized = ov.interpolate(
+        image, sizes, "linear_onnx", "sizes", coordinate_transformation_mode=coordinates, axes=_last(image, 2)
     ).output(0)
+    if is_picture:
+        return resized
+    return ov.reshape(resized, ov.concat([int_list(list(x.get_shape())[:-2]), sizes], 0), False).output(0)
 
 
 def _scaled_sizes(call: Call) -> Output:

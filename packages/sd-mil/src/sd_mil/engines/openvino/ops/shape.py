@@ -87,6 +87,8 @@ def squeeze(call: Call) -> Output:
     axes = call.axes("axes", ones, rank=len(x.get_partial_shape()))
     if any(x.get_partial_shape()[axis] not in (1, -1) for axis in axes):
         raise call.unsupported(f"axes={axes} of {x.get_partial_shape()}; expected dimensions of size 1")
+    if not axes:  # which OpenVINO takes for all of size 1
+        return x
     return ov.squeeze(x, int_list(axes)).output(0)
 
 
@@ -95,7 +97,10 @@ def transpose(call: Call) -> Output:
     """``x`` with its dimensions in the order ``perm``; negative entries count from the end."""
     x = call.output("x")
     rank = len(x.get_partial_shape())
-    return ov.transpose(x, int_list(call.axes("perm", rank=rank))).output(0)
+    perm = call.axes("perm", rank=rank)
+    if len(perm) != rank:  # none at all, OpenVINO takes for the reverse of all
+        raise call.unsupported(f"perm={perm} of {rank} dimensions; expected each of them")
+    return ov.transpose(x, int_list(perm)).output(0)
 
 
 @translate("flatten2d")

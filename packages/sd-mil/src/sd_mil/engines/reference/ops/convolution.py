@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from sd_mil.engines.reference.ops.windows import PAD_TYPES, padded, padding, per_axis, windows
 from sd_mil.engines.reference.registry import Array, check_counts, op
-from sd_mil.ir.limits import check_computed
+from sd_mil.ir.limits import check_computed, check_parts
 
 #: Elements of unrolled windows held at a time: 64 MiB of fp32.
 _COLUMN_LIMIT = 1 << 24
@@ -44,10 +45,16 @@ def conv(
     results = [
         _correlate(part, kernels, steps, gaps)
         for image in wider
-        for part, kernels in zip(np.split(image, int(groups)), np.split(weight, int(groups)), strict=True)
+        for part, kernels in _groups(image, weight, int(groups))
     ]
     result = np.stack(results).reshape(x.shape[0], weight.shape[0], *results[0].shape[1:])
     return result if bias is None else _biased(result, bias)
+
+
+def _groups(x: Array, weight: Array, count: int, *, axis: int = 0) -> Iterator[tuple[Array, Array]]:
+    """The channels of ``x`` along ``axis``, and the kernels that are theirs."""
+    check_parts(x.shape[axis], count)
+    return zip(np.split(x, count, axis), np.split(weight, count), strict=True)
 
 
 def _biased(result: Array, bias: Array) -> Array:
@@ -95,10 +102,7 @@ def conv_transpose(
     kernel = weight.shape[2:]
     steps, gaps = per_axis(strides, len(kernel)), per_axis(dilations, len(kernel))
     full = np.concatenate(
-        [
-            _spread(part, kernels, steps, gaps)
-            for part, kernels in zip(np.split(x, int(groups), 1), np.split(weight, int(groups)), strict=True)
-        ],
+        [_spread(part, kernels, steps, gaps) for part, kernels in _groups(x, weight, int(groups), axis=1)],
         axis=1,
     )
     if output_shape is not None and tuple(output_shape[:2]) != full.shape[:2]:

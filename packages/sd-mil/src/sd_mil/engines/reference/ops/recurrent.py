@@ -16,7 +16,7 @@ import numpy as np
 
 from sd_mil.engines.reference.ops.activation import sigmoid, sigmoid_hard
 from sd_mil.engines.reference.registry import Array, op
-from sd_mil.ir.limits import check_computed
+from sd_mil.ir.limits import check_computed, check_iterations
 
 _Activation: TypeAlias = Callable[[Array], Array]
 
@@ -93,6 +93,7 @@ def _unrolled(
     step: Callable[[int, Array], Array], h: Array, length: int, direction: str, output_sequence: Array | bool
 ) -> tuple[Array, Array]:
     """Every hidden state where they are asked for, in the order in which they were computed, and the last."""
+    check_iterations(length)
     states = []
     for index in range(length) if direction == "forward" else reversed(range(length)):
         h = step(index, h)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sd_mil.engines.reference.registry import Array, axis_of, check_counts, op
-from sd_mil.ir.limits import MAX_EMPTY_PARTS, check_computed
+from sd_mil.ir.limits import check_computed, check_parts
 
 
 @op("reshape")
@@ -100,8 +100,7 @@ def split(
     if num_splits is None:
         raise ValueError("expected num_splits or split_sizes, got neither")
     count = int(num_splits)
-    if not 0 < count <= max(x.shape[int(axis)], MAX_EMPTY_PARTS):
-        raise ValueError(f"expected as many parts as {x.shape[int(axis)]} elements can be in, got {count}")
+    check_parts(x.shape[int(axis)], count)
     return tuple(np.split(x, count, axis=int(axis)))
 
 
