@@ -83,8 +83,11 @@ def test_what_fp16_does_not_hold_crosses_in_fp32(sdc, unet, tmp_path):
 
 
 def test_a_pipeline_is_a_component_too(sdc, converted, tmp_path):
-    done = sdc("chunk", converted, "-o", tmp_path / "cut", "--chunks", 2, "--merge-chunks")
+    done = sdc("chunk", converted, "-o", tmp_path / "cut", "--chunks", 2, "--merge-chunks", "--json")
     assert done.status == 0, done.err
+    (cut,) = json.loads(done.out)["cuts"]
+    assert (cut["pieces"], len(cut["bytes"])) == (2, 1)
+    assert cut["crossing"] > 0
     package = open_bundle(tmp_path / "cut").component("unet").package
     assert len(read_model(tmp_path / "cut" / package).models) == 2
     difference = np.abs(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sd_mil import Description, Pipeline, read_model, read_package
+from sd_mil import Description, Pipeline, compile_model, read_model, read_package
 from sd_mil.analysis.lint import REPAIRS, lint
 from sd_mil.analysis.lint.repair import Repair
 from sd_mil.format import write_model
@@ -116,6 +116,20 @@ def test_a_system_that_is_too_old_is_an_error(sdc, models):
     facts = json.loads(done.out)
     assert {one["rule"] for one in facts["findings"]} == {"specification-version", "opset-version"}
     assert facts["worst"] == "error"
+
+
+def test_a_folder_of_models_is_linted_and_not_repaired(sdc, models, tmp_path):
+    folder = tmp_path / "Resources"
+    shutil.copytree(models / "plain.mlpackage", folder / "Unet.mlpackage")
+    (folder / "controlnet").mkdir()
+    compile_model(models / "old.mlpackage", folder / "controlnet" / "Canny.mlmodelc")
+    (folder / "vocab.json").write_text("{}")
+    done = sdc("lint", folder, "--target", "mac", "--json")
+    assert done.status == 4, done.err
+    assert [Path(one["model"]).name for one in json.loads(done.out)["findings"]] == ["Canny.mlmodelc"]
+    done = sdc("repair", folder, "--target", "mac", "-o", tmp_path / "out.mlpackage")
+    assert done.status == 1
+    assert "each of them by itself: Unet.mlpackage, controlnet/Canny.mlmodelc" in " ".join(done.err.split())
 
 
 @pytest.mark.parametrize("system", ["19", "macOS17", "iOS", "windows"])

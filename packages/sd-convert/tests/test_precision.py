@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,9 @@ def test_a_check_is_not_repeated_for_the_same_weights(tiny: Path, tmp_path: Path
     assert known_precision(*decoder_of(checkpoint), cache) is None
     check_precision(*decoder_of(checkpoint), cache)
     assert known_precision(*decoder_of(checkpoint), cache) == Precision("float16")
+    part, sizes, options = decoder_of(checkpoint)
+    newer = replace(options, target="iOS17")  # whose bundle has the program of its own check
+    assert known_precision(part, sizes, newer, cache) is None
     repaired = open_checkpoint(widen(tiny, 2.0))
     assert known_precision(*decoder_of(repaired), cache) is None
 

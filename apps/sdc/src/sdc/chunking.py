@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle, BundleComponent, Chunk, Draft
-    from sd_mil import Comparison, Description, Package, Program
+    from sd_mil import Comparison, Description, MLModel, Package, Program
 
 #: Of the pieces' outputs against the whole's, in dB, where nothing else is asked.
 MIN_PSNR: Final = 60.0
@@ -42,13 +43,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A network cut: the function or size that was compared, its pieces' bytes, what crosses, the proof.
+    """A network cut: the function or size that was compared, its packages' bytes, what crosses, the proof.
 
-    ``crossing``: bytes that pass from piece to piece; ``raised``: the values among them that go in fp32
-    though they are computed in fp16.
+    ``count``: its pieces, which ``--merge-chunks`` puts into one package. ``crossing``: bytes that pass from
+    piece to piece; ``raised``: the values among them that go in fp32 though they are computed in fp16.
     """
 
     name: str
+    count: int
     pieces: tuple[int, ...]
     crossing: int
     proof: Comparison
@@ -264,11 +266,13 @@ def _proved(
             inputs = assemble(whole, (), rest_random=True, resize=False, seed=wanted.seed)
             expected = whole.predict(inputs)
             del whole
-            values, crossing = dict(inputs), 0
+            values, count, crossing = dict(inputs), 0, 0
             for several in places:
                 piece = MLModel(several[at], "portable", function_name=name)
                 given = {port: values[port] for port in piece.inputs}
-                crossing += sum(given[port].nbytes for port in given if port not in inputs)
+                inside = _inside(piece)
+                count += len(inside)
+                crossing += sum(given[port].nbytes for port in given if port not in inputs) + sum(inside)
                 values |= piece.predict(given)
             proof = compare_outputs(expected, {port: values[port] for port in expected})
             if not proof.passed(wanted.min_psnr):
@@ -277,8 +281,25 @@ def _proved(
                     f"{proof.worst}; nothing was written"
                 )
             sizes = tuple(_bytes(several[at]) for several in places)
-            cuts.append(Cut(title, sizes, crossing, proof, raised.get(function, ())))
+            cuts.append(Cut(title, count, sizes, crossing, proof, raised.get(function, ())))
     return cuts
+
+
+def _inside(piece: MLModel) -> tuple[int, ...]:
+    """Of each model in a package the bytes that come to it from the others: none, of one by itself."""
+    import numpy as np
+    from sd_mil import Pipeline
+
+    if not isinstance(piece.package, Pipeline):
+        return (0,)
+    return tuple(
+        sum(
+            math.prod(size or 0 for size in port.shape) * np.dtype(port.dtype).itemsize
+            for port in one.description.inputs
+            if port.name not in piece.inputs
+        )
+        for one in piece.package.models.values()
+    )
 
 
 def _described(component: BundleComponent, places: tuple[tuple[Path, ...], ...]) -> BundleComponent:

@@ -18,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: Operations of one finding that are named.
 _NAMED: Final = 3
 _COLOURS: Final = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_SUFFIXES: Final = (".mlpackage", ".mlmodelc", ".mlmodel")
 _SYSTEM: Final = re.compile(r"(iOS|iPadOS|macOS)?(\d+)", re.IGNORECASE)
 
 
@@ -77,13 +78,24 @@ def bundle_at(path: Path) -> Bundle | None:
     return open_bundle(path)
 
 
+def models_in(path: Path) -> list[Path]:
+    """The models in a folder of them, such as apps read, and in the folders in it; none of what is a model.
+
+    Nothing below a model is one.
+    """
+    if path.suffix in _SUFFIXES or not path.is_dir():
+        return []
+    found = [one for pattern in ("*", "*/*") for one in path.glob(pattern) if one.suffix in _SUFFIXES]
+    return sorted(one for one in found if one.parent.suffix not in _SUFFIXES)
+
+
 def linted(path: Path, device: Any, system: int) -> LintReport:
-    """The findings in a model, or in all packages of a bundle."""
+    """The findings in a model, in all packages of a bundle, or in all models of a folder."""
     from sd_mil.analysis.lint import joined, lint
 
     bundle = bundle_at(path)
     if bundle is None:
-        return lint(path, device, system)
+        return joined(lint(one, device, system) for one in models_in(path) or [path])
     names = [name for component in bundle.manifest.components for name in component.packages]
     return joined(lint(bundle.checked_folder(name), device, system) for name in dict.fromkeys(names))
 

@@ -135,6 +135,7 @@ def cut_facts(cuts: list[Cut]) -> list[dict[str, Any]]:
     return [
         {
             "network": cut.name,
+            "pieces": cut.count,
             "bytes": list(cut.pieces),
             "crossing": cut.crossing,
             "in_fp32": list(cut.raised),
@@ -154,7 +155,7 @@ def print_cuts(cuts: list[Cut]) -> None:
         worst = cut.proof.worst
         rows.add_row(
             cut.name,
-            str(len(cut.pieces)),
+            str(cut.count),
             size(max(cut.pieces)),
             size(cut.crossing),
             str(len(cut.raised)),

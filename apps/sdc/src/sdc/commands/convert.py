@@ -218,11 +218,10 @@ def command(
         chunk_unet = chunks is None and chunk_size is None
     pieces = _pieces(chunks, chunk_size, chunk_unet=chunk_unet, merge=merge_chunks)
     transform = None if quantize_nbits in (None, 16) else palettizing(quantize_nbits, output.resolve().parent)
-    if likeness is not None:
-        options = likeness.options(options)
-    if options.components is None or "unet" in options.components:
-        _check_supported("controlnet", convert_controlnet, options.takes_residuals)
-        _check_supported("t2i-adapter", convert_t2i_adapter, options.unet_support_t2i_adapter)
+    resolved = options if likeness is None else likeness.options(options)
+    if resolved.components is None or "unet" in resolved.components:
+        _check_supported("controlnet", convert_controlnet, resolved.takes_residuals)
+        _check_supported("t2i-adapter", convert_t2i_adapter, resolved.unet_support_t2i_adapter)
     if device is not None:
         check_free(resources_beside(output), overwrite=overwrite)
     opened, kinds = open_with_networks(
@@ -234,14 +233,15 @@ def command(
         ip_adapters=ip_adapter,
         image_encoder=image_encoder,
         preview_vae=preview_vae,
-        components=options.components,
+        components=resolved.components,
     )
     guessed = recipe_of(opened) if recipe is None else None
-    options = replace(options, recipe=recipe if guessed is None else guessed[0])
+    chosen = recipe if guessed is None else guessed[0]
+    options, resolved = replace(options, recipe=chosen), replace(resolved, recipe=chosen)
     cache = None if no_cache else ConversionCache()
     if dry_run:
-        planned = plan(opened, options, cache=cache, kinds=kinds)
-        print_json(plan_facts(planned)) if as_json else print_plan(planned, options, output)
+        planned = plan(opened, resolved, cache=cache, kinds=kinds)
+        print_json(plan_facts(planned)) if as_json else print_plan(planned, resolved, output)
         return
     cuts: list[Cut] = []
     if pieces is None:
@@ -356,6 +356,7 @@ _BESIDE_LIKE = (
     "no_cache",
     "check_output_correctness",
     "overwrite",
+    "as_json",
 )
 
 

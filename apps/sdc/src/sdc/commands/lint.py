@@ -49,10 +49,12 @@ def command(
 ) -> None:
     """Find what is known to break or to be slow in MODEL: a bundle, an .mlpackage, .mlmodelc or .mlmodel.
 
-    Nothing is executed. Each finding has the source of the limit and its date.
+    Or in a folder of these, as apps read it. Nothing is executed. Each finding has the source of the limit
+    and its date.
 
     \b
     sdc lint Unet.mlmodelc --target iphone
+    sdc lint Resources --target iphone
     sdc lint bundle --target mac --os 26 --sarif lint.sarif --fail-on warning
 
     Exit status: 0 without findings of the severity asked for, 3 if the gravest is a warning, 4 if it is an

@@ -91,8 +91,14 @@ def _package(model: Path, output: Path, wanted: Wanted) -> Mended:
     """Written beside its place, and renamed once it is proved."""
     from sd_bundle.drafts import draft_folder, remove_abandoned
 
+    from sdc.linting import models_in
     from sdc.repairing import repair_package
 
+    if several := models_in(model):
+        names = ", ".join(str(one.relative_to(model)) for one in several)
+        raise click.ClickException(
+            f"expected a model or a bundle, got a folder of models; repair each of them by itself: {names}"
+        )
     if output.suffix != ".mlpackage":
         raise click.ClickException(f"expected an output that ends in .mlpackage, got {output.name!r}")
     place = output.resolve()

@@ -23,6 +23,7 @@ from sd_convert.checkpoint.digest import digest
 from sd_convert.components import ComponentKind, Part
 from sd_convert.components.component import PortDType, PortSpec
 from sd_convert.facts import Sizes
+from sd_convert.targets import target_named
 
 from .cache import ConversionCache, entry_key
 from .options import ConversionOptions
@@ -66,21 +67,26 @@ def known_precision(
     asked = asked_precision(options, part.kind)
     if asked != "auto":
         return Precision(_DTYPES[asked])
-    known = None if cache is None else cache.read(_check_key(part, sizes, cache))
+    known = None if cache is None else cache.read(_check_key(part, sizes, options, cache))
     return None if known is None else Precision(**json.loads(known))
 
 
-def remember_precision(part: Part, sizes: Sizes, cache: ConversionCache | None, precision: Precision) -> None:
+def remember_precision(
+    part: Part, sizes: Sizes, options: ConversionOptions, cache: ConversionCache | None, precision: Precision
+) -> None:
     """Keep what came out of a check of these weights."""
     if cache is not None:
         content = json.dumps({"dtype": precision.dtype, "reason": precision.reason}).encode()
-        cache.write(_check_key(part, sizes, cache), content)
+        cache.write(_check_key(part, sizes, options, cache), content)
 
 
-def _check_key(part: Part, sizes: Sizes, cache: ConversionCache) -> str:
-    """Everything that a check's outcome follows from, the elements of the weights included."""
-    content = digest(part.weights, cache.hash_file)
-    return entry_key("precision", [part.name, part.architecture, astuple(reduced(sizes)), content])
+def _check_key(part: Part, sizes: Sizes, options: ConversionOptions, cache: ConversionCache) -> str:
+    """Everything that a check's outcome follows from, the elements of the weights included.
+
+    And the opset, though nothing follows from it: what was checked goes with the bundle, in each its own.
+    """
+    content, opset = digest(part.weights, cache.hash_file), target_named(options.target).opset
+    return entry_key("precision", [part.name, part.architecture, astuple(reduced(sizes)), content, opset])
 
 
 def judge(part: Part, program: Program, inputs: Iterable[Mapping[str, npt.NDArray[Any]]]) -> Precision:

@@ -122,7 +122,7 @@ class Programs:
         self.checks[part.name] = prepared.kept
         program = prepared.program.lowered().program
         found = judge(part, program, check_inputs(part, prepared.ports.inputs))
-        remember_precision(part, self.sizes, self.cache, found)
+        remember_precision(part, self.sizes, self.options, self.cache, found)
         collect()
         return found
 
