@@ -207,6 +207,23 @@ def test_sizes_that_are_contracted_have_to_fit():
         assert isinstance(found, PackageError)
 
 
+def test_parameters_of_norms_have_the_size_of_what_is_normalised():
+    """One number is not spread over an axis whose size only running tells."""
+    parameters = {"axes": tensor(ints(1)), "beta": tensor(np.float32([1.75]))}
+    operation = call("layer_norm", "y", ("fp32", None, None), x="x", **parameters)
+    made = program({"x": ("fp32", None, None)}, [operation], ["y"])
+    slow, fast = both(made, {"x": normal(3, 1)})
+    np.testing.assert_allclose(slow, fast, rtol=1e-5, atol=1e-5)
+    for found in both(made, {"x": normal(3, 4)}):
+        assert isinstance(found, PackageError)
+
+
+def test_a_zero_of_a_result_without_elements_is_itself():
+    operation = call("reshape", "y", ("fp32", 0), x="x", shape=tensor(ints(0)))
+    made = program({"x": ("fp32", None, 4)}, [operation], ["y"])
+    assert [found.shape for found in both(made, {"x": normal(0, 4)})] == [(0,), (0,)]
+
+
 @pytest.mark.parametrize(
     ("kind", "given"), [("fill", {"shape": ints()}), ("fill_like", {"ref_tensor": np.float32(1)})]
 )

@@ -169,6 +169,48 @@ def test_conv(stride, dilation, groups, pad_type):
     )
 
 
+@pytest.mark.parametrize(
+    ("sizes", "kernel", "dilations", "pad"),
+    [
+        ((2,), (1,), (1,), (0, 1)),
+        ((1,), (2,), (1,), (2, 3)),
+        ((2,), (2,), (2,), (0, 3)),
+        ((1,), (2,), (3,), (2, 2)),  # as wide as the padding, and yet between two taps
+        ((1, 3), (1, 1), (1, 1), (0, 0, 0, 2)),
+    ],
+)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("apart", [False, True])
+def test_conv_of_windows_in_the_padding_alone(sizes, kernel, dilations, pad, groups, apart):
+    """OpenVINO 2026.4.1 ends the process, also where the padding is an operation of its own."""
+    x, weight, bias = normal(1, 2, *sizes), normal(4, 2 // groups, *kernel), normal(4)
+    settings = {"weight": weight, "bias": bias, "dilations": ints(*dilations), "groups": np.int32(groups)}
+    if not apart:
+        agrees("conv", {"x": x}, pad_type="custom", pad=ints(*pad), **settings)
+        return
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pad[::2], pad[1::2], strict=True)])
+    expected = OPS["conv"].function(x=padded, pad_type="valid", **settings)
+    apart = call(
+        "pad", "padded", ("fp32", *padded.shape), x="x", pad=tensor(ints(0, 0, 0, 0, *pad)),
+        mode=tensor("constant"), constant_val=tensor(np.float32(0)),
+    )  # fmt: skip
+    given = {name: tensor(value) for name, value in settings.items()}
+    convolved = call("conv", "y", ("fp32", *expected.shape), x="padded", pad_type=tensor("valid"), **given)
+    made = program({"x": ("fp32", *x.shape)}, [apart, convolved], ["y"])
+    found = compile_program(made).run({"x": x})["y"]
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_an_even_dilated_window_that_misses_a_small_input():
+    agrees("conv", {"x": normal(1, 2, 2)}, weight=normal(4, 2, 2), pad_type="same", dilations=ints(3))
+
+
+@pytest.mark.parametrize("kind", ["max_pool", "avg_pool", "l2_pool"])
+@pytest.mark.parametrize("pad", [(0, 1), (1, 0), (2, 3)])
+def test_pools_of_windows_in_the_padding_alone(kind, pad):
+    agrees(kind, {"x": normal(1, 2, 3)}, kernel_sizes=ints(1), pad_type="custom", pad=ints(*pad))
+
+
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_conv_defaults(rank):
     agrees("conv", {"x": normal(1, 3, *[7] * rank)}, weight=normal(5, 3, *[3] * rank))

@@ -11,6 +11,7 @@ from openvino import Output
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
 from sd_mil.engines.openvino.scope import int_list
+from sd_mil.engines.openvino.windows import may_be_empty
 
 _AUTO_PAD = {"valid": "valid", "custom": "explicit", "same": "same_upper", "same_lower": "same_lower"}
 
@@ -49,7 +50,13 @@ def conv(call: Call) -> Output:
     """``x`` [N, Cin, *D] with ``weight`` [Cout, Cin/groups, *K] -> [N, Cout, *D']."""
     window = _window(call)
     x, weight = call.output("x"), call.output("weight")
-    call.shape(weight)
+    kernel = call.shape(weight)[2:]
+    pads = window.pads_begin, window.pads_end
+    if window.pad_type.startswith("same"):  # at most
+        pads = ([(size - 1) * step for size, step in zip(kernel, window.dilations, strict=True)],) * 2
+    if may_be_empty(x, kernel, *pads, window.dilations):
+        # OpenVINO 2026.4.1 reads where there is nothing, on processors with AVX2
+        raise call.unsupported(f"padding of {pads} for windows of {kernel}, of which some may be empty")
     convolve = ov.convolution
     if window.groups > 1:
         weight, convolve = _split_groups(weight, window.groups), ov.group_convolution

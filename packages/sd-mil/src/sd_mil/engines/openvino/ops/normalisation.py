@@ -23,7 +23,7 @@ def layer_norm(call: Call) -> Output:
     if not axes:  # OpenVINO 2026.4.1 gives x, or whatever is in memory
         raise call.unsupported("no axes")
     others = [axis for axis in range(rank) if axis not in axes]
-    return _scale_and_shift(call, _standardise(call, x, axes), others)
+    return _scale_and_shift(call, _standardise(call, x, axes), others, is_spread=False)
 
 
 @translate("instance_norm")
@@ -34,7 +34,7 @@ def instance_norm(call: Call) -> Output:
     if rank < 3:
         raise call.unsupported(f"a tensor of rank {rank}, which has nothing to normalise over")
     normalised = _standardise(call, x, list(range(2, rank)))
-    return _scale_and_shift(call, normalised, [0, *range(2, rank)])
+    return _scale_and_shift(call, normalised, [0, *range(2, rank)], is_spread=True)
 
 
 @translate("batch_norm")
@@ -78,22 +78,29 @@ def _standardise(call: Call, x: Output, axes: list[int]) -> Output:
     return ov.mvn(x, int_list(axes), True, epsilon, "inside_sqrt").output(0)
 
 
-def _scale_and_shift(call: Call, x: Output, others: list[int]) -> Output:
-    """``x · gamma + beta``, each optional and without the dimensions ``others`` of ``x``."""
+def _scale_and_shift(call: Call, x: Output, others: list[int], *, is_spread: bool) -> Output:
+    """``x · gamma + beta``, each optional and without the dimensions ``others`` of ``x``.
+
+    ``is_spread``: one number may stand for all.
+    """
     if "gamma" in call:
-        x = ov.multiply(x, _along(call, "gamma", x, others)).output(0)
+        x = ov.multiply(x, _along(call, "gamma", x, others, is_spread=is_spread)).output(0)
     if "beta" in call:
-        x = ov.add(x, _along(call, "beta", x, others)).output(0)
+        x = ov.add(x, _along(call, "beta", x, others, is_spread=is_spread)).output(0)
     return x
 
 
-def _along(call: Call, name: str, x: Output, others: list[int]) -> Output:
+def _along(call: Call, name: str, x: Output, others: list[int], *, is_spread: bool) -> Output:
     """The parameter with the dimensions of ``x``, of size 1 where ``others`` are."""
     parameter, sizes = call.output(name), list(x.get_partial_shape())
     wanted = [size for axis, size in enumerate(sizes) if axis not in others]
     given = list(parameter.get_partial_shape())
     if len(given) != len(wanted) or any(a.is_static and a != b for a, b in zip(wanted, given, strict=True)):
         raise call.unsupported(f"{name} of shape {given} for {sizes}")
+    if not is_spread and any(size.is_dynamic for size in wanted):  # held to them when they are known
+        kept = int_list([axis for axis in range(len(sizes)) if axis not in others])
+        ones = ov.broadcast(np.float32(1), ov.gather(ov.shape_of(x, "i32"), kept, 0))
+        parameter = ov.multiply(parameter, ones, "none").output(0)
     return ov.unsqueeze(parameter, int_list(others)).output(0) if others else parameter
 
 

@@ -8,6 +8,7 @@ from openvino import Output
 
 from sd_mil.engines.openvino.call import Call
 from sd_mil.engines.openvino.registry import translate
+from sd_mil.engines.openvino.windows import may_be_empty
 
 _AUTO_PAD = {"valid": "valid", "custom": "explicit", "same": "same_upper", "same_lower": "same_lower"}
 
@@ -16,8 +17,10 @@ _AUTO_PAD = {"valid": "valid", "custom": "explicit", "same": "same_upper", "same
 def max_pool(call: Call) -> Output:
     """The largest value of each window of ``x`` [N, C, *D]."""
     strides, begins, ends, kernel, rounding, pad = _windows(call)
-    dilations = [1] * len(kernel)
-    return ov.max_pool(call.output("x"), strides, dilations, begins, ends, kernel, rounding, pad).output(0)
+    x, dilations = call.output("x"), [1] * len(kernel)
+    if may_be_empty(x, kernel, begins, ends):  # whose maximum OpenVINO takes for the least number
+        raise call.unsupported(f"pad={[*begins, *ends]} of windows of {kernel}")
+    return ov.max_pool(x, strides, dilations, begins, ends, kernel, rounding, pad).output(0)
 
 
 @translate("avg_pool")
@@ -42,6 +45,8 @@ def _mean(call: Call, x: Output, *, exclude: bool) -> Output:
         raise call.unsupported(
             "ceil_mode=true and padding that counts; OpenVINO counts what lies beyond it, too"
         )
+    if exclude and may_be_empty(x, kernel, begins, ends):
+        raise call.unsupported(f"pad={[*begins, *ends]} of windows of {kernel}")
     return ov.avg_pool(x, strides, begins, ends, kernel, exclude, rounding, pad).output(0)
 
 

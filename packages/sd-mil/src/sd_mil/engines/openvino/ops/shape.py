@@ -23,6 +23,8 @@ def reshape(call: Call) -> Output:
     x = call.output("x")
     if call.is_constant("shape") and x.get_partial_shape().is_static:
         return ov.reshape(x, int_list(_sizes(call, x)), False).output(0)
+    if 0 in call.operation.outputs[0].type.shape:  # where a 0 means itself
+        raise call.unsupported("a result without elements")
     shape = call.output("shape")
     inputs = sizing_inputs(shape)
     if inputs is None:
