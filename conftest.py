@@ -6,7 +6,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Many tests start a process that imports torch: without bytecode, each compiles thousands of modules.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+with suppress(ImportError):  # not in every environment
+    from hypothesis import settings
+
+    settings.register_profile("here", deadline=None)  # on any machine, however slow
+    settings.load_profile("here")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

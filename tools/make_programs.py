@@ -212,6 +212,7 @@ def main() -> None:
                 path.write_bytes(compressed(content, 9 | lzma.PRESET_EXTREME))
             elif not path.is_file() or lzma.decompress(path.read_bytes()) != content:
                 wrong.append(f"{name}: {path.name}")
+                print(f"another one: {wrong[-1]}", flush=True)
         print(f"{name}: {len(known)} programs so far", flush=True)
     if not options.models:
         wrong += [f"left over: {path.name}" for path in options.output.iterdir() if path.name not in known]

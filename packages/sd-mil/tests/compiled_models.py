@@ -17,10 +17,13 @@ def metadata(path):
 
 
 def comparable(value):
-    """Types and values of a constant; where it lies in a file is no part of it."""
+    """Types and values of a constant: not where it lies in a file, nor the bits of a NaN in text."""
     content = value.value
     if isinstance(content, np.ndarray | np.generic):
-        return value.type, np.asarray(content).dtype.str, np.asarray(content).shape, content.tobytes()
+        array = np.asarray(content)
+        if not value.stored and array.dtype.kind == "f":
+            array = np.where(np.isnan(array), np.array(np.nan, array.dtype), array)
+        return value.type, array.dtype.str, array.shape, array.tobytes()
     return value.type, content
 
 

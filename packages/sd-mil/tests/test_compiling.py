@@ -12,7 +12,7 @@ import mil_graphs as graphs
 import numpy as np
 import pytest
 from compiled_models import check_same, compiled, metadata
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sd_mil import (
     Block,
@@ -275,6 +275,7 @@ WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example([(np.float16, [np.uint16(0x7C01).view(np.float16)])], "", [""], ("CoreML5", 6), False, {})
 @given(
     arrays=st.lists(ARRAYS, max_size=4),
     word=WORDS,
