@@ -109,10 +109,11 @@ def remembered() -> Iterator[Callable[[Path], None]]:
 
     read, compile_program = package._read, compiled.compile_program
     packages: dict[str, Any] = {}
+    sizes: set[frozenset[tuple[str, int]]] = set()
     networks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
     def remembering(root: Path) -> Any:
-        found = packages.get(_digest(root)) if root.is_dir() else None
+        found = packages.get(_digest(root)) if root.is_dir() and _sizes(root) in sizes else None
         return read(root) if found is None else dataclasses.replace(found, path=str(root))
 
     def compiling(program: Any, *, precision: str = "fp32") -> Any:
@@ -131,11 +132,18 @@ def remembered() -> Iterator[Callable[[Path], None]]:
     def remember(bundle: Path) -> None:
         for root in bundle.glob("*.mlpackage"):
             packages.setdefault(_digest(root), package.read_package(root))
+            sizes.add(_sizes(root))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(package, "_read", remembering)
         patch.setattr(compiled, "compile_program", compiling)
         yield remember
+
+
+def _sizes(folder: Path) -> frozenset[tuple[str, int]]:
+    """Of all files below it: what has others is not read."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return frozenset((str(file.relative_to(folder)), file.stat().st_size) for file in files)
 
 
 def _digest(folder: Path) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from openvino import Output
+if TYPE_CHECKING:
+    from openvino import Output
 
 #: Nodes that OpenVINO moves or drops, so that the padding before one may become that of what reads it.
 _MOVED = frozenset({"Convert", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
