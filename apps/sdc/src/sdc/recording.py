@@ -68,10 +68,13 @@ class Recording:
         """
         studio = _Studio(bundle.at_size(), self)
         runs: dict[str, list[Mapping[str, Array]]] = {}
-        for number, prompt in enumerate(prompts):
-            for package, recorded in studio.recorded(prompt, self.seed + number).items():
-                runs.setdefault(package, []).extend(recorded)
-            drawn(number + 1)
+        try:
+            for number, prompt in enumerate(prompts):
+                for package, recorded in studio.recorded(prompt, self.seed + number).items():
+                    runs.setdefault(package, []).extend(recorded)
+                drawn(number + 1)
+        finally:
+            studio.close()
         return runs
 
 
@@ -96,6 +99,13 @@ class _Studio:
     recorders: dict[str, _Recorder] = field(default_factory=dict)
     pipeline: Any = None
 
+    def close(self) -> None:
+        """Let go of the networks now: the pipeline, which opens them through this, keeps them in a circle."""
+        if self.pipeline is not None:
+            self.pipeline.release()
+        self.pipeline = None
+        self.recorders.clear()
+
     def recorded(self, prompt: str, seed: int) -> Runs:
         """The runs that drawing a prompt takes, from the folder if they are there."""
         place = self._place(prompt, seed)
@@ -111,7 +121,7 @@ class _Studio:
         from sd_runtime import Pipeline
 
         if self.pipeline is None:
-            self.pipeline = Pipeline(self.bundle, self._open, reduce_memory=True)
+            self.pipeline = Pipeline(self.bundle, self._open)  # loading a network takes as long as a few runs
         for _ in self.pipeline.steps(prompt, seed=seed, num_inference_steps=self.recording.steps):
             pass
         found = {}
