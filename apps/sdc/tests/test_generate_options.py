@@ -62,7 +62,12 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
     ("arguments", "said"),
     [
         ((), "expected a prompt"),
-        (("a", "--image-count", "99999", "--grid", "absent/all.png"), "expected an existing folder"),
+        (
+            ("a", "--image-count", "99999", "--grid", "absent/all.png"),
+            "Invalid value for --grid: expected an",
+        ),
+        (("a", "--grid", "a.png"), "expected another file for --grid"),
+        (("a", "--grid", "a-8.png", "--seed", "7", "--image-count", "2"), "expected another file for --grid"),
         (
             ("a", "--image-count", "99999", "--grid", "all.png"),
             "expected at most 89478485 pixels in a --grid",
@@ -82,9 +87,10 @@ def test_like_a_picture_of_a_web_ui(sdc: Any, converted: Path, tmp_path: Path) -
     ],
 )
 def test_what_does_not_fit_is_one_line(
-    sdc: Any, converted: Path, tmp_path: Path, arguments: Any, said: str
+    sdc: Any, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, said: str
 ) -> None:
-    done = sdc("generate", *arguments, "-i", converted, "-o", tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    done = sdc("generate", *arguments, "-i", converted, "-o", "a.png")
     assert done.status != 0
     assert said in done.err
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from sd_runtime import (
     BundleComponent,
     FunctionModel,
     LoadedModel,
+    MissingComponentError,
     Pipeline,
     Safety,
     SettingsError,
@@ -114,6 +115,17 @@ def test_the_verdict_is_in_the_picture(toy_pipeline: Callable[..., Pipeline], tm
     assert drawn.flagged
     drawn.save(tmp_path / "a.png")
     assert read_settings(tmp_path / "a.png").safety == drawn.safety
+
+
+def test_a_checker_that_is_asked_has_to_be_there(toy_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = toy_pipeline()
+    steps: list[Any] = []
+    pipeline.suited = steps.append  # type: ignore[assignment, method-assign]
+    with pytest.raises(MissingComponentError, match="safety_checker"):
+        pipeline.generate("a", safety=Safety("blur"))
+    with pytest.raises(SettingsError, match="either check_safety=False or a safety"):
+        pipeline.generate("a", safety=Safety(), check_safety=False)
+    assert not steps, "said before anything is drawn"
 
 
 @pytest.mark.parametrize("wrong", [{"action": "hide"}, {"adjustment": 3.0}, {"adjustment": float("nan")}])

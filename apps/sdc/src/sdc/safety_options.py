@@ -32,7 +32,7 @@ safety_options = options(
 def safety_of(
     bundle: Bundle, action: str | None, adjustment: float | None, *, disabled: bool
 ) -> Safety | None:
-    """What the options ask for; None to leave pictures unchecked.
+    """What the options ask for; None for nothing in particular.
 
     Raises:
         UsageError: something is asked of a checker that is off, or that the bundle lacks.
@@ -47,4 +47,5 @@ def safety_of(
     if stated and not bundle.components("safety_checker"):
         raise click.UsageError(f"expected a bundle with a safety checker for {stated[0]}, got one without")
     own = {"action": action, "adjustment": adjustment}
-    return None if disabled else Safety(**{name: value for name, value in own.items() if value is not None})  # type: ignore[arg-type]
+    given = {name: value for name, value in own.items() if value is not None}
+    return Safety(**given) if given else None  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ from sd_runtime.models import Models
 from sd_runtime.png import GeneratedImage
 from sd_runtime.previews import PREVIEWS, LatentColours, colours_of, latent_to_rgb
 from sd_runtime.request import Request, SamplingOptions, request_of
-from sd_runtime.safety import BLACK_OUT, Safety, examined
+from sd_runtime.safety import Safety, asked_of, examined
 from sd_runtime.sampling import steps_of
 from sd_runtime.settings import ImageSettings
 from sd_runtime.tasks import TASKS, Task
@@ -230,15 +230,16 @@ class Pipeline:
         *,
         image_count: int = 1,
         check_safety: bool = True,
-        safety: Safety = BLACK_OUT,
+        safety: Safety | None = None,
         **options: Unpack[SamplingOptions],
     ) -> list[GeneratedImage]:
         """Draw ``image_count`` pictures, each from its own seed: ``seed``, ``seed + 1``, ...
 
         The other arguments and the errors are those of :meth:`settings` and :meth:`finish`.
         """
+        policy = asked_of(self.models.bundle, safety, check=check_safety)
         drawings = self._drawing(prompt, options).repeated(image_count)
-        return [self._generate(drawing, safety if check_safety else None) for drawing in drawings]
+        return [self._generate(drawing, policy) for drawing in drawings]
 
     def decode(self, latent: npt.NDArray[np.float32]) -> Image:
         """The picture of ``latent``, (1, C, h, w) as a step has it, in the size that it is for."""
@@ -278,22 +279,25 @@ class Pipeline:
         settings: ImageSettings,
         *,
         check_safety: bool = True,
-        safety: Safety = BLACK_OUT,
+        safety: Safety | None = None,
         image: Image | str | Path | None = None,
         mask: Image | str | Path | None = None,
     ) -> GeneratedImage:
         """The picture of the last step's ``latent``, checked by the bundle's safety checker if it has one.
 
-        A flagged picture comes out as ``safety`` says, black by default; ``check_safety=False`` leaves it
-        unchecked. The result's ``safety`` has the scores, or says that there is no checker. ``image`` and
-        ``mask`` are those of the request, into which a picture of ``mask_blur`` or ``padding_mask_crop`` is
-        put back; other pictures do without.
+        A flagged picture comes out as ``safety`` says; ``check_safety=False`` leaves it unchecked. If neither
+        is said it comes out black, and the result's ``safety`` says so where there is no checker; else it has
+        the scores. ``image`` and ``mask`` are those of the request, into which a picture of ``mask_blur`` or
+        ``padding_mask_crop`` is put back; other pictures do without.
 
         Raises:
-            SettingsError: the settings count on an image and a mask that are not given.
+            MissingComponentError: ``safety`` is given, and the bundle has no safety checker.
+            SettingsError: ``safety`` is given with ``check_safety=False``, or the settings count on an image
+                and a mask that are not given.
         """
+        policy = asked_of(self.models.bundle, safety, check=check_safety)
         kept = kept_of(settings, self.bundle.manifest.model.image, image, mask)
-        return self._finish(latent, settings, safety if check_safety else None, kept)
+        return self._finish(latent, settings, policy, kept)
 
     def release(self, *roles: Role) -> None:
         """Let go of the models with ``roles`` (of all of them if none is named) and of their memory."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+from sd_bundle import MissingComponentError
 
 from sd_runtime.clip_vision import clip_input
 from sd_runtime.errors import SettingsError
@@ -19,6 +20,7 @@ from sd_runtime.settings import SafetyAction, SafetyReport, SafetyStatus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from sd_bundle import Bundle
 
 Float: TypeAlias = npt.NDArray[np.float32]
 ACTIONS: Final[tuple[SafetyAction, ...]] = get_args(SafetyAction)
@@ -49,7 +51,23 @@ class Safety:
             raise SettingsError(f"expected a safety adjustment from -2 to 2, got {self.adjustment!r}")
 
 
-BLACK_OUT: Final = Safety()
+def asked_of(bundle: Bundle, safety: Safety | None, *, check: bool) -> Safety | None:
+    """What the checker of ``bundle`` is asked; None not to ask it.
+
+    Raises:
+        MissingComponentError: ``safety`` asks for a checker, and there is none.
+        SettingsError: it does, and ``check`` is False.
+    """
+    if safety is None:
+        return Safety() if check else None
+    if not check:
+        raise SettingsError(f"expected either check_safety=False or a safety, got both: {safety}")
+    if not bundle.components("safety_checker"):
+        raise MissingComponentError(
+            f"expected a safety checker (safety_checker) in {bundle.path}, which {safety} is to be asked of, "
+            "got none: convert the checkpoint with its safety checker, or leave safety out"
+        )
+    return safety
 
 
 def examined(image: Image, models: Models, safety: Safety | None) -> tuple[Image, SafetyReport]:

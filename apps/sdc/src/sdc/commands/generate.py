@@ -254,8 +254,9 @@ def command(
     if preview is not None and not save_every:
         raise click.UsageError("expected --save-every with --preview, got none")
     listed = None if prompts is None else read_prompts(prompts)
-    for place in (output, *((grid,) if grid else ())):
-        _check_output(place)
+    _check_output(output, "-o")
+    if grid is not None:
+        _check_output(grid, "--grid")
     began = time.perf_counter()
     source = None if like is None else reused(like)
     if source is None:
@@ -301,16 +302,19 @@ def command(
     counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
     first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
+    places = list(_places(output, texts, range(first, first + image_count)))
     if grid is not None:
+        _check_grid(grid, [path for path, _, _ in places])
         check_sheet(
             len(texts), image_count, pipeline.bundle.manifest.model.image, drawing.get("hires_scale") or 1
         )
     pictures = []
-    for path, text, seed in _places(output, texts, range(first, first + image_count)):
+    for path, text, seed in places:
         options: dict[str, Any] = {**drawing, counted: seed}
         drawn = draw(
             pipeline,
             text,
+            check_safety=not disable_safety,
             safety=policy,
             save=_every(save_every, path, preview),
             sampled=_measured(pipeline, text, options) if measure_guidance else None,
@@ -369,6 +373,12 @@ def _places(output: Path, texts: Sequence[str], seeds: range) -> Iterator[tuple[
         yield numbered(target, seed) if len(seeds) > 1 else target, text, seed
 
 
+def _check_grid(grid: Path, pictures: Sequence[Path]) -> None:
+    """The sheet is written beside the pictures, and not over one of them."""
+    if grid.resolve() in {path.resolve() for path in pictures}:
+        raise click.UsageError(f"expected another file for --grid than those of the pictures, got {grid}")
+
+
 _UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
 
 
@@ -376,6 +386,7 @@ def draw(
     pipeline: Pipeline,
     prompt: str,
     *,
+    check_safety: bool,
     safety: Safety | None,
     save: Callable[[Pipeline, Step], None] | None = None,
     sampled: Callable[[Step, float], None] | None = None,
@@ -401,9 +412,7 @@ def draw(
             sampled(step, time.perf_counter() - began)
         bar.update(task, description="decoding")
         given: dict[str, Any] = {name: options.get(name) for name in ("image", "mask")}
-        if safety is None:
-            return pipeline.finish(step.latent, settings, check_safety=False, **given)
-        return pipeline.finish(step.latent, settings, safety=safety, **given)
+        return pipeline.finish(step.latent, settings, check_safety=check_safety, safety=safety, **given)
 
 
 def _measured(pipeline: Pipeline, prompt: str, options: dict[str, Any]) -> Callable[[Step, float], None]:
@@ -500,7 +509,7 @@ def _check_seeds(first: int, count: int) -> None:
         )
 
 
-def _check_output(output: Path) -> None:
+def _check_output(output: Path, option: str) -> None:
     """Say what is wrong with the output before minutes of work are lost on it."""
     from sd_runtime import ImageTextError, format_of
 
@@ -509,6 +518,6 @@ def _check_output(output: Path) -> None:
     try:
         format_of(output)
     except ImageTextError as error:
-        raise click.BadParameter(str(error), param_hint="-o") from None
+        raise click.BadParameter(str(error), param_hint=option) from None
     if not output.parent.is_dir():
-        raise click.BadParameter(f"expected an existing folder, got {output.parent}", param_hint="-o")
+        raise click.BadParameter(f"expected an existing folder, got {output.parent}", param_hint=option)
