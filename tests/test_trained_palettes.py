@@ -49,13 +49,18 @@ def large_weights(program) -> dict[str, np.ndarray]:
     return {name: value for name, value in values.items() if value.ndim > 1 and value.size >= 2048}
 
 
+def distinct(value: np.ndarray) -> int:
+    """Counted in fp32: with AVX-512, numpy 2.1 to 2.4 leaves 2,048 fp16 numbers and more out of order."""
+    return len(np.unique(value.astype(np.float32)))
+
+
 def test_every_large_weight_of_the_package_holds_four_values(package):
     from sd_mil import read_package
 
     weights = large_weights(read_package(package).program)
     assert len(weights) > 40
     assert {value.dtype for value in weights.values()} == {np.dtype(np.float16)}
-    assert {len(np.unique(value)) for value in weights.values()} <= set(range(1, 2**NBITS + 1))
+    assert {distinct(value) for value in weights.values()} <= set(range(1, 2**NBITS + 1))
 
 
 def test_k_means_of_four_clusters_has_no_error(package):
@@ -80,14 +85,17 @@ def test_plain_palettization_of_two_bits_loses_nothing(package):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its temporary folders
-def test_coremltools_stores_it_in_two_bits_without_loss(package, tmp_path):
+def test_coremltools_stores_it_in_two_bits_without_loss(package, tmp_path, monkeypatch):
     import coremltools as ct
     from coremltools.optimize.coreml import OpPalettizerConfig, OptimizationConfig, palettize_weights
+    from coremltools.optimize.coreml import _quantization_passes as passes
     from sd_compress import storage
     from sd_mil import read_package
     from sd_mil.rewriting import decode_constants
 
     model = ct.models.MLModel(str(package), skip_model_load=True)
+    # it counts values as distinct does, but in fp16; a table that they do not fit into is its error
+    monkeypatch.setattr(passes.palettize_weights, "_get_nbits_for_unique_mode", lambda *_: NBITS)
     unique = OptimizationConfig(global_config=OpPalettizerConfig(mode="unique", weight_threshold=2047))
     palettize_weights(model, unique).save(str(tmp_path / "two.mlpackage"))
     two = read_package(tmp_path / "two.mlpackage")

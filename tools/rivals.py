@@ -166,7 +166,8 @@ class OwnCode:
             if scheme.nbits not in self._made:
                 self._made[scheme.nbits] = self._palettized(scheme.nbits)
         values = self._made[scheme.nbits][weight.name].reshape(weight.shape)
-        return _palette(values, np.unique(values), scheme)
+        table = np.unique(values.astype(np.float32))  # of many fp16, numpy 2.4's AVX-512 sort is wrong
+        return _palette(values, table, scheme)
 
     def _palettized(self, nbits: int) -> Mapping[str, Array]:
         from coreai_opt import ExportBackend  # type: ignore[import-not-found]

@@ -51,8 +51,8 @@ def descend(network: nn.Module, target: nn.Module, steps: int, rate: float = 3e-
 
 
 def distinct(weight: Tensor) -> int:
-    """As many distinct values as the fp16 weight of a package has."""
-    return len(np.unique(weight.detach().numpy().astype(np.float16)))
+    """As many distinct values as the fp16 weight of a package has; numpy may sort fp16 wrongly (AVX-512)."""
+    return len(np.unique(weight.detach().half().float().numpy()))
 
 
 def dense(weight: Tensor, tables: Tensor) -> Tensor:
