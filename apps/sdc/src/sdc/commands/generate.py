@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sdc.apple_options import apple_options, check_bundle, engine_on, named, prompt_of, stated
-from sdc.contact_sheets import check_sheet, save_sheet
+from sdc.apple_options import apple_options, check_bundle, engine_on, prompt_of, stated
 from sdc.control_options import control_options, steering
+from sdc.drawing import UNCHECKED, Beside, Series
 from sdc.engines import engine_options
 from sdc.hires_options import hires_options
 from sdc.mask_options import mask_options
 from sdc.preview_options import preview_option
-from sdc.prompt_lists import of_several, read_prompts, unread_weight
+from sdc.prompt_lists import read_prompts, unread_weight
 from sdc.safety_options import safety_of, safety_options
 from sdc.sampling_options import Numbers, WithDefaults, options, sampling_options
 from sdc.several import TakesSeveral
@@ -27,15 +26,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from sd_runtime import (
         ComputeUnit,
-        GeneratedImage,
         ImageSize,
         Pipeline,
         Precision,
         Reused,
-        Safety,
-        SamplingOptions,
     )
-    from sd_schedulers import Step
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -289,9 +284,7 @@ def command(
     drawing = {"prompt": said, **asked, **given}
     if source is not None:
         own = {} if said is None and listed is None else {"prompt": said}
-        drawing = source.with_options({**own, **stated(ctx, asked), **given})
-        drawing["clip_skip"] = pipeline.text.clip_skip  # that of the picture, or the one that was stated
-        _say_what_differs(source, pipeline)
+        drawing = _again(source, pipeline, {**own, **stated(ctx, asked), **given})
     if measure_guidance and drawing.get("guidance_start") is None and drawing.get("guidance_end") is None:
         raise click.UsageError(
             "expected --guidance-start or --guidance-end with --measure-guidance, got none"
@@ -302,36 +295,15 @@ def command(
     counted = "seed" if drawing.get("variation_seed") is None else "variation_seed"
     first = drawing.pop(counted, _SEED)
     _check_seeds(first, image_count)
-    places = list(_places(output, texts, range(first, first + image_count)))
-    if grid is not None:
-        _check_grid(grid, [path for path, _, _ in places])
-        check_sheet(
-            len(texts), image_count, pipeline.bundle.manifest.model.image, drawing.get("hires_scale") or 1
-        )
-    pictures = []
-    for path, text, seed in places:
-        options: dict[str, Any] = {**drawing, counted: seed}
-        drawn = draw(
-            pipeline,
-            text,
-            check_safety=not disable_safety,
-            safety=policy,
-            save=_every(save_every, path, preview),
-            sampled=_measured(pipeline, text, options) if measure_guidance else None,
-            **options,
-        )
-        drawn.save(path)
-        _say(drawn, path)
-        if grid is not None:
-            pictures.append(drawn.image)
-    if grid is not None:
-        save_sheet(pictures, image_count, grid)
-        console().print(f"wrote {grid}", soft_wrap=True)
+    series = Series(output, texts, counted, range(first, first + image_count), grid)
+    series.check(pipeline.bundle.manifest.model.image, drawing.get("hires_scale") or 1)
+    beside = Beside(save_every, preview, measure_guidance)
+    drawn = series.draw(pipeline, drawing, beside, check_safety=not disable_safety, safety=policy)
     console().print(
         f"{len(texts) * image_count} image(s), {drawn.settings.num_inference_steps} steps each: "
         f"{time.perf_counter() - began:.1f} s, peak memory {bytes_of(peak_memory())}; "
         f"engine {pipeline.engine}, {pipeline.precision} arithmetic"
-        f"{_UNCHECKED.get(drawn.safety.status, '')}",
+        f"{UNCHECKED.get(drawn.safety.status, '')}",
         soft_wrap=True,
     )
 
@@ -366,84 +338,6 @@ def _say_what_is_not_read(texts: Sequence[str], drawing: Mapping[str, Any]) -> N
         )
 
 
-def _places(output: Path, texts: Sequence[str], seeds: range) -> Iterator[tuple[Path, str, int]]:
-    """Where the picture of each text with each seed is written."""
-    for (place, text), seed in itertools.product(enumerate(texts, 1), seeds):
-        target = of_several(named(output, text), place, len(texts))
-        yield numbered(target, seed) if len(seeds) > 1 else target, text, seed
-
-
-def _check_grid(grid: Path, pictures: Sequence[Path]) -> None:
-    """The sheet is written beside the pictures, and not over one of them."""
-    if grid.resolve() in {path.resolve() for path in pictures}:
-        raise click.UsageError(f"expected another file for --grid than those of the pictures, got {grid}")
-
-
-_UNCHECKED = {"absent": "; unchecked, for want of a safety checker", "off": "; unchecked, as asked"}
-
-
-def draw(
-    pipeline: Pipeline,
-    prompt: str,
-    *,
-    check_safety: bool,
-    safety: Safety | None,
-    save: Callable[[Pipeline, Step], None] | None = None,
-    sampled: Callable[[Step, float], None] | None = None,
-    **options: Unpack[SamplingOptions],
-) -> GeneratedImage:
-    """One picture, behind a bar that counts the steps, their rate and the time left; ``save`` sees each.
-
-    ``sampled`` gets the last one, and the seconds that all took.
-    """
-    from sdc.console import progress
-
-    settings = pipeline.settings(prompt, **options)
-    with progress(rate="step/s") as bar:
-        task = bar.add_task("loading", total=None)
-        steps = pipeline.steps(prompt, **options)  # prompts are encoded and networks loaded here
-        began = time.perf_counter()
-        for step in steps:
-            bar.update(task, description="sampling", total=step.total, completed=step.index + 1)
-            if save is not None:
-                save(pipeline, step)
-        if sampled is not None:
-            bar.update(task, description="with guidance in all steps")
-            sampled(step, time.perf_counter() - began)
-        bar.update(task, description="decoding")
-        given: dict[str, Any] = {name: options.get(name) for name in ("image", "mask")}
-        return pipeline.finish(step.latent, settings, check_safety=check_safety, safety=safety, **given)
-
-
-def _measured(pipeline: Pipeline, prompt: str, options: dict[str, Any]) -> Callable[[Step, float], None]:
-    """What says how far a picture is from the one with guidance in all steps."""
-    from sdc.console import console
-    from sdc.skipping import held
-
-    def say(last: Step, seconds: float) -> None:
-        console().print(str(held(pipeline, prompt, last.latent, seconds, options)), soft_wrap=True)
-
-    return say
-
-
-def _every(count: int, path: Path, preview: str | None) -> Callable[[Pipeline, Step], None] | None:
-    """What writes every ``count``-th step beside ``path``; the last one is the picture itself."""
-    if count == 0:
-        return None
-
-    def save(pipeline: Pipeline, step: Step) -> None:
-        number = step.index + 1
-        if number % count == 0 and number != step.total:
-            from sd_bundle.drafts import replacing
-            from sd_runtime import format_of
-
-            target = path.with_name(f"{path.stem}-step-{number:03d}{path.suffix}")
-            with replacing(target) as draft:
-                pipeline.preview(step.denoised, preview or "vae").save(draft, format=format_of(target))
-
-    return save
-
-
 def _size(asked: tuple[int, int] | None, source: Reused | None) -> ImageSize | None:
     """That of --size (height, width), or of the picture whose settings are used again."""
     from sd_runtime import ImageSize
@@ -453,18 +347,15 @@ def _size(asked: tuple[int, int] | None, source: Reused | None) -> ImageSize | N
     return None if source is None else source.size
 
 
-def _say_what_differs(source: Reused, pipeline: Pipeline) -> None:
-    """The model is another one if another bundle was chosen, which is no mistake."""
+def _again(source: Reused, pipeline: Pipeline, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a picture, but for what is ``said``; another model than its own is no mistake."""
     from sdc.console import console
 
     model = pipeline.bundle.manifest.model.identifier
     if source.model not in (None, model):
         console().print(f"note: that picture is of {source.model}, this one of {model}", soft_wrap=True)
-
-
-def numbered(output: Path, seed: int) -> Path:
-    """``cat.png`` for seed 93 of several: ``cat-93.png``."""
-    return output.with_name(f"{output.stem}-{seed}{output.suffix}")
+    # clip_skip is that of the picture, or the one that was stated
+    return {**source.with_options(said), "clip_skip": pipeline.text.clip_skip}
 
 
 def _read(path: Path, pipeline: Pipeline, *, resize: bool) -> Image:
@@ -488,17 +379,6 @@ def _read(path: Path, pipeline: Pipeline, *, resize: bool) -> Image:
         stretched = " (stretched)" if image.width * size.height != image.height * size.width else ""
         console().print(f"{path.name}: resized from {shapes}{stretched}, the model's size", soft_wrap=True)
     return image
-
-
-def _say(drawn: GeneratedImage, target: Path) -> None:
-    from sdc.console import console
-
-    flag = ""
-    if drawn.flagged:
-        done = {"black": "black", "blur": "blurred"}.get(drawn.safety.action or "", "shown")
-        flag = f"; {done}, and the safety checker flagged it"
-    recipe = f", recipe {drawn.settings.recipe}" if drawn.settings.recipe else ""
-    console().print(f"wrote {target} (seed {drawn.settings.seed}{recipe}){flag}", soft_wrap=True)
 
 
 def _check_seeds(first: int, count: int) -> None:
