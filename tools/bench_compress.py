@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,25 @@ chosen = cto.OptimizationConfig(getattr(cto, config)(**json.loads(settings)))
 began = time.perf_counter()
 getattr(cto, function)(ct.models.MLModel(source, skip_model_load=True), chosen).save(target)
 """
+_MAKE = """
+import json, sys
+from pathlib import Path
+tools, folder, target, shapes = sys.argv[1:5]
+sys.path.insert(0, tools)
+from bench_compress import make_package
+make_package(Path(folder), target, json.loads(shapes))
+"""
 _REPORT = """
 print(time.perf_counter() - began)
 """
 
 
-def make_package(folder: Path, target: str, shapes: Iterable[tuple[int, ...]]) -> Path:
+def package_of(folder: Path, target: str) -> Path:
+    """Where the package for a target is."""
+    return folder / f"{target}.mlpackage"
+
+
+def make_package(folder: Path, target: str, shapes: Iterable[Sequence[int]]) -> None:
     """A package of one convolution for each shape, side by side."""
     import coremltools as ct
     from coremltools.converters.mil import Builder
@@ -100,12 +113,11 @@ def make_package(folder: Path, target: str, shapes: Iterable[tuple[int, ...]]) -
         return tuple(outputs)
 
     program = Builder.program(input_specs=[given], opset_version=opset)(branches)
-    path = folder / f"{target}.mlpackage"
-    ct.convert(program, minimum_deployment_target=opset, skip_model_load=True).save(str(path))
-    return path
+    made = ct.convert(program, minimum_deployment_target=opset, skip_model_load=True)
+    made.save(str(package_of(folder, target)))
 
 
-def _weight(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+def _weight(random: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
     """Elements with the spread of a layer's and heavier tails than a normal distribution's."""
     drawn = random.standard_t(6, shape) / np.sqrt(np.prod(shape[1:]))
     return np.asarray(drawn, np.float16)
@@ -155,7 +167,9 @@ def main() -> None:
         folder = Path(scratch)
         targets = dict.fromkeys(SCHEMES[name][0] for name in names)
         shapes = QUICK if arguments.quick else SHAPES
-        sources = {target: make_package(folder, target, shapes) for target in targets}
+        for target in targets:  # apart, for the sake of the memory that is measured
+            apart.python("-c", _MAKE, Path(__file__).parent, folder, target, json.dumps(shapes), quiet=True)
+        sources = {target: package_of(folder, target) for target in targets}
         print(f"{'scheme':26} {'ours s':>8} {'MB':>8} {'theirs s':>8} {'MB':>8}", flush=True)
         for name in names:
             print(row(name, sources[SCHEMES[name][0]], folder), flush=True)
