@@ -100,7 +100,8 @@ class CompiledProgram:
                     self._sizes.check(given)
             except SizesUnknownError:
                 return self._in_numpy(inputs)
-            results = self._request.infer(given, share_inputs=True)
+            # the request's own memory, which the next run overwrites; what is returned is the only copy
+            results = self._request.infer(given, share_inputs=True, share_outputs=True)
             if self._indexed:
                 self._refuse_outside(np.asarray(results[len(self._outputs)]))
             return {
