@@ -1,6 +1,7 @@
 """``sdc compress --calibrate`` and budgets: on the text encoder of the demo, which is small."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -173,6 +174,19 @@ def test_what_cannot_be_done_is_said_in_a_line(sdc, bundle, tmp_path, given, sai
     assert said in done.err
     assert done.err.strip().count("\n") <= 3  # click's usage takes a few
     assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("budget", [("--target-bits", 0.5), ("--target-size", "1MB")])
+@pytest.mark.parametrize("calibrate", [(), ("--calibrate",)])
+def test_a_budget_that_no_recipe_meets_costs_no_time(sdc, bundle, tmp_path, monkeypatch, budget, calibrate):
+    def work(*_, **__):
+        pytest.fail("work that comes to nothing")
+
+    monkeypatch.setattr("sdc.calibrating.Calibrating.run", work)
+    monkeypatch.setattr("sd_compress.sensitivities", work)
+    done = sdc("compress", bundle, "-o", tmp_path / "small", *budget, *calibrate)
+    assert done.status == 1
+    assert re.search(r"expected (a budget of )?at least [0-9.]+ (MB|bits for)", done.err)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n\n", b"\xff\xfe\x00", b"a" * (2**20 + 1)])

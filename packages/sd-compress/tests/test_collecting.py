@@ -1,10 +1,12 @@
 """Hessians that are collected while a program runs, against what errors of its weights do to its outputs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from networks import CONV, ENGINE, const, layer, normal, program
 from sd_compress import weights_of
-from sd_compress.calibration import Collecting, collect_hessians, inputs_of
+from sd_compress.calibration import Collecting, collect_hessians, collect_statistics, inputs_of
 from sd_compress.errors import CalibrationError
 from sd_mil import Block, Function, Program
 
@@ -107,6 +109,30 @@ def test_batches_of_layers_find_the_same():
         assert np.array_equal(hessian.blocks[0], parts[name].blocks[0])
 
 
+def test_batches_are_as_few_as_there_can_be_and_alike():
+    """Of eight layers behind each other, as many bytes each, five of whose values fit at once."""
+    names = ["x", *"abcdefgh"]
+    layers = [
+        layer("linear", after, (2, 8), {"x": before, "weight": f"to_{after}"})
+        for before, after in itertools.pairwise(names)
+    ]
+    weights = [const(f"to_{name}", normal(8, 8)) for name in names[1:]]
+    made = program((2, 8), *weights, *layers, output="h")
+    asked = []
+
+    class Watching:
+        def compile(self, program):
+            asked.append(len(program.main.outputs))
+            return ENGINE.compile(program)
+
+    inputs = [{"x": normal(2, 8)}]
+    collect_hessians(made, inputs, Collecting(values=5 * 64, engine=Watching()))
+    assert asked == [3, 4]  # and the first one's input is the program's
+    asked.clear()
+    collect_hessians(made, inputs, Collecting(values=8 * 64, engine=Watching()))
+    assert asked == [7]
+
+
 def test_the_bound_on_memory_makes_blocks():
     whole = collected(chain(WEIGHTS), INPUTS)["w1"].blocks[0]
     parts = collected(chain(WEIGHTS), INPUTS, memory=4 * (3 * 81 + 2 * 16))["w1"].blocks
@@ -146,6 +172,27 @@ def test_an_interrupted_calibration_goes_on(tmp_path):
     assert again == []
     whole = collected(chain(WEIGHTS), INPUTS)
     assert all(np.array_equal(found[name].blocks[0], whole[name].blocks[0]) for name in whole)
+
+
+def test_hessians_that_are_left_are_read_when_they_are_asked_for(tmp_path):
+    made, settings = chain(WEIGHTS), Collecting(rows=10**6, values=1, engine=ENGINE)
+    left = collect_statistics(made, INPUTS, settings, folder=tmp_path, left_there=True).hessians
+    whole = collected(made, INPUTS)
+    assert left.keys() == whole.keys()
+    assert "y" not in left
+    for name in whole:
+        assert np.array_equal(left[name].blocks[0], whole[name].blocks[0])
+        assert left[name].rows == whole[name].rows
+    assert left["w1"] is not left["w1"]
+    assert left.get("y") is None
+    again = collect_statistics(made, INPUTS, settings, folder=tmp_path, left_there=True, progress=pytest.fail)
+    assert np.array_equal(again.hessians["w1"].blocks[0], whole["w1"].blocks[0])
+    for path in tmp_path.rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CalibrationError, match=r"Hessian of 'w2' in .* calibrate again"):
+        left["w2"]
+    with pytest.raises(ValueError, match="a folder with left_there"):
+        collect_statistics(made, INPUTS, settings, left_there=True)
 
 
 @pytest.mark.parametrize("change", ["weight", "input", "rows", "memory", "damage"])

@@ -1,13 +1,16 @@
 """Noise in closed form, against the noise of the layer's outputs."""
 
 import numpy as np
-from sd_compress import Keep, Palette, Palettize, Weight
+import pytest
+from sd_compress import Keep, Palette, Palettize, Weight, optimal_palette
 from sd_compress.calibration.hessians import Accumulator
 from sd_compress.calibration.palettes import improved
 from sd_compress.calibration.rounding import remaining_noise
 from sd_compress.errors import UnsuitableError
-from sd_compress.sensitivity import sensitivities
+from sd_compress.sensitivity import sensitivities, stored_sizes
 from sd_mil import Constant, TensorType
+
+RNG = np.random.default_rng(7)
 
 
 def weight(values, name="w"):
@@ -50,6 +53,16 @@ def test_bytes_are_those_of_indices_and_tables():
     (found,) = sensitivities([weight(np.linspace(-1, 1, 60).reshape(5, 12))], {}, quantiles)
     sizes = {getattr(each.scheme, "nbits", 16): each.stored_bytes for each in found.candidates}
     assert sizes == {16: 120, 2: 15 + 8, 3: 23 + 16, 4: 30 + 32, 6: 45 + 128, 8: 60 + 512}
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (1, 1), (3, 7)])
+def test_bytes_are_known_before_palettes_are(shape):
+    one = weight(RNG.standard_normal(shape))
+    (found,), (known,) = sensitivities([one], {}, optimal_palette), stored_sizes([one])
+    assert (known.weight, known.elements) == (found.weight, found.elements)
+    assert [(each.scheme, each.stored_bytes) for each in known.candidates] == [
+        (each.scheme, each.stored_bytes) for each in found.candidates
+    ]
 
 
 def test_what_compensation_leaves_is_told():

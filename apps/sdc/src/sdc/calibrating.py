@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     from sd_bundle import Bundle
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Selection,
         Sensitivity,
         Statistics,
+        Weight,
     )
     from sd_mil import Program
     from sd_mil.engines import ProgramEngine
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 #: Is told what is done now, and how many of how many steps of that.
 Tell: TypeAlias = Callable[[str, int, int], None]
-
-_Found = TypeVar("_Found")
 
 #: Steps of a calibration picture, and how many of its runs of each network are looked at. With our prompts
 #: that is estimated for SD 1.5 on two cores at 25 minutes with AVX2, where a run takes 16 s, and at 15 with
@@ -99,7 +99,8 @@ class Calibration:
 class Calibrating:
     """How a bundle is calibrated; ``memory`` bounds all Hessians of a package, in bytes.
 
-    ``device``: where torch computes; None is without torch.
+    They are left in ``folder``, from which they are read while palettes are found. ``device``: where torch
+    computes; None is without torch.
     """
 
     bundle: Bundle
@@ -123,13 +124,15 @@ class Calibrating:
             check_device(self.device)
         runs = self._record(self.prompts, 0)
         measured = self._record(self.prompts[:_MEASURED], _OTHER_SEEDS)
-        all_hessians: dict[str, Hessian] = {}
+        all_hessians: ChainMap[str, Hessian] = ChainMap()
         all_inputs: dict[str, tuple[LayerInput, ...]] = {}
         found: dict[str, float] = {}
         for package, inputs in runs.items():
             statistics = self._statistics(package, inputs, hessians=hessians, activations=activations)
-            _add(all_hessians, statistics.hessians)
-            _add(all_inputs, statistics.inputs)
+            _check_apart(all_hessians, statistics.hessians)
+            _check_apart(all_inputs, statistics.inputs)
+            all_hessians.maps.append(statistics.hessians)  # type: ignore[arg-type] # never written to
+            all_inputs |= statistics.inputs
             if gains:
                 found |= self._gains(package, inputs)
         return Calibration(all_hessians, all_inputs, found, measured, self.device)
@@ -156,6 +159,7 @@ class Calibrating:
             hessians=hessians,
             activations=activations,
             folder=self.folder,
+            left_there=True,
             progress=lambda done, total: self.tell(f"inputs of {package}", done, total),
         )
 
@@ -175,12 +179,11 @@ class Calibrating:
         return OpenVINO()
 
 
-def _add(found: dict[str, _Found], others: Mapping[str, _Found]) -> None:
+def _check_apart(found: Mapping[str, object], others: Mapping[str, object]) -> None:
     from sd_compress import CalibrationError
 
     if both := sorted(found.keys() & others.keys()):
         raise CalibrationError(f"expected weights of different names in all packages, got {both[0]!r} twice")
-    found |= others
 
 
 def program_of(bundle: Bundle, package: str) -> Program:
@@ -245,35 +248,55 @@ class Planning:
             sd_compress.BudgetError: it cannot be met; the message names the nearest that can.
             sd_compress.CalibrationError: dB without a calibration, which they are measured with.
         """
-        from sd_compress import Recipe, plan_for_bits, plan_for_bytes
+        from sd_compress import Recipe
 
         weights = {name: self._sensitivities(name) for name in self.programs}
-        every = [one for several in weights.values() for one in several]
         if budget.snr is not None:
             plans = tuple(self._good_enough(name, several, budget.snr) for name, several in weights.items())
-        elif budget.bits is not None:
-            plans = (plan_for_bits(every, budget.bits),)
         else:
-            kept = sum(one.candidates[0].stored_bytes for one in every)
-            rest = self.model_bytes - kept + _OVERHEAD * len(every)
-            plans = (plan_for_bytes(every, (budget.size or 0) - rest, beside=rest),)
+            plans = (self._within([one for several in weights.values() for one in several], budget),)
         return Recipe({name: scheme for plan in plans for name, scheme in plan.schemes.items()}), plans
+
+    def check(self, budget: Budget) -> None:
+        """Refuse a size or a number of bits that no recipe meets, before anything is calibrated.
+
+        Raises:
+            sd_compress.BudgetError: it cannot be met; the message names the nearest that can.
+        """
+        from sd_compress import stored_sizes, widths_for
+
+        if budget.snr is None:
+            sizes = [stored_sizes(self._weights(one), widths_for(one)) for one in self.programs.values()]
+            self._within([one for several in sizes for one in several], budget)
+
+    def _within(self, weights: Sequence[Sensitivity], budget: Budget) -> Plan:
+        from sd_compress import plan_for_bits, plan_for_bytes
+
+        if budget.bits is not None:
+            return plan_for_bits(weights, budget.bits)
+        kept = sum(one.candidates[0].stored_bytes for one in weights)
+        rest = self.model_bytes - kept + _OVERHEAD * len(weights)
+        return plan_for_bytes(weights, (budget.size or 0) - rest, beside=rest)
+
+    def _weights(self, program: Program) -> list[Weight]:
+        from sd_compress import weights_of
+
+        return [one for one in weights_of(program) if self.selection.has(one)]
 
     def _sensitivities(self, package: str) -> tuple[Sensitivity, ...]:
         from sd_compress import (
             measured_sensitivities,
             optimal_palette,
             sensitivities,
-            weights_of,
             widths_for,
         )
 
         program, known = self.programs[package], self.calibration
-        found = {one.name: one for one in weights_of(program) if self.selection.has(one)}
+        found = self._weights(program)
         if self.measuring is not None and known is not None:
             return measured_sensitivities(
                 self.measuring.packages[package],
-                list(found),
+                [one.name for one in found],
                 known.measured[package],
                 schemes=widths_for(program),
                 assign=known.assign(),
@@ -281,7 +304,7 @@ class Planning:
                 progress=lambda done, total: self.tell(f"weights of {package}", done, total),
             )
         return sensitivities(
-            tuple(found.values()),
+            found,
             {} if known is None else known.hessians,
             optimal_palette,
             gains=None if known is None else known.gains,

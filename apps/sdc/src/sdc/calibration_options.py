@@ -192,6 +192,8 @@ class Wanted:
         prompts = None if work.bundle is None else self.prompts(work.bundle)
         recipes = work.recipes()
         self.fitting.check(recipes, is_calibrated=prompts is not None)
+        if self.budget is not None:
+            self._planning(work, None).check(self.budget)
         if work.bundle is None or prompts is None:
             yield Prepared(*self._planned(work, None), optimal_palette, None, None)
             return
@@ -217,6 +219,9 @@ class Wanted:
     def _planned(self, work: Work, calibration: Calibration | None) -> tuple[RecipeFor, tuple[Plan, ...]]:
         if self.budget is None:
             return work.recipe, ()
+        return self._planning(work, calibration).recipe(self.budget)
+
+    def _planning(self, work: Work, calibration: Calibration | None) -> Planning:
         files = [path for path in work.model.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files or [work.model])
         measuring = None
@@ -224,8 +229,7 @@ class Wanted:
             if work.target is not None:
                 raise click.UsageError("--sensitivities: measured of the model as it is, not with --target")
             measuring = Measuring({path.name: path for path in work.packages}, self.jobs or -1)
-        planning = Planning(work.programs(), work.selection, calibration, size, work.tell, measuring)
-        return planning.recipe(self.budget)
+        return Planning(work.programs(), work.selection, calibration, size, work.tell, measuring)
 
 
 def _has_palettes(recipe: Recipe) -> bool:

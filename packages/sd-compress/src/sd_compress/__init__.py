@@ -55,7 +55,7 @@ from .recipe import (
 )
 from .scheme_json import scheme_from_json, scheme_to_json
 from .schemes import PALETTE_BITS, Activations, Joint, Keep, Linear, Palette, Palettize, Prune, Scheme
-from .sensitivity import Candidate, Sensitivity, sensitivities, widths_for
+from .sensitivity import Candidate, Sensitivity, sensitivities, stored_sizes, widths_for
 from .snr import SignalToNoise
 from .storage import StorageReport, StorageRow, StoredWeight, storage, storage_of, stored_weights
 from .targets import target_named
@@ -147,6 +147,7 @@ __all__ = [
     "smallest_plan",
     "storage",
     "storage_of",
+    "stored_sizes",
     "stored_weights",
     "target_named",
     "uniform_recipe",

@@ -8,7 +8,7 @@ those of a recipe add up. Hessians and gains are collected once, for all schemes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,6 +108,21 @@ def _sensitivity(
         ratio = gain * share * noise / signal if noise > 0 and signal > 0 else 0.0
         candidates.append(Candidate(scheme, stored_bytes(weight, palette, scheme.nbits), ratio))
     return Sensitivity(weight.name, matrix.size, tuple(candidates))
+
+
+def stored_sizes(weights: Sequence[Weight], schemes: Sequence[Palettize] = WIDTHS) -> tuple[Sensitivity, ...]:
+    """What ``weights`` take under each scheme of one table, before anything is known of the noise, here 0.
+
+    Nothing is read: a budget that is too small for any recipe is found out at once.
+    """
+    return tuple(Sensitivity(one.name, one.elements, tuple(_sizes(one, schemes))) for one in weights)
+
+
+def _sizes(weight: Weight, schemes: Sequence[Palettize]) -> Iterator[Candidate]:
+    yield Candidate(Keep(), weight.elements * itemsize(weight), 0.0)
+    for scheme in schemes:
+        table = itemsize(weight) << scheme.nbits
+        yield Candidate(scheme, -(-weight.elements * scheme.nbits // 8) + table, 0.0)
 
 
 def stored_bytes(weight: Weight, palette: Palette, nbits: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -119,9 +118,11 @@ def _by_width(weight: Candidates) -> Iterator[tuple[str, float]]:
 
 
 def calibrate(
-    subject: BundleSubject, prompts: Sequence[str], widths: Sequence[Uniform], watch: Watch
+    subject: BundleSubject, prompts: Sequence[str], widths: Sequence[Uniform], watch: Watch, folder: Path
 ) -> Calibration:
     """Draw ``prompts``, and learn from what the components are given meanwhile.
+
+    What is learnt is left in ``folder`` and read from there while settings are tried.
 
     Raises:
         sd_compress.CalibrationError: the network overflows, or two of its weights have one name.
@@ -133,9 +134,8 @@ def calibrate(
     def tell(words: str, done: int, total: int) -> None:
         watch(f"{words}, {done} of {total}")
 
-    with tempfile.TemporaryDirectory(prefix="sdc-analyze-") as folder:
-        calibrating = Calibrating(subject.bundle, subject.components, prompts, Path(folder), tell, _MEMORY)
-        known = calibrating.run(gains=True)
+    calibrating = Calibrating(subject.bundle, subject.components, prompts, folder, tell, _MEMORY)
+    known = calibrating.run(gains=True)
     candidates = {
         component: tuple(
             candidate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,13 +149,13 @@ def command(
     programs = _programs(subject)
     uniform, named = _settings(bits, recipes, programs)
     others = _others(calibrate, subject)
-    with progress() as bar:
+    with progress() as bar, tempfile.TemporaryDirectory(prefix="sdc-analyze-") as folder:
         task = bar.add_task("original", total=None)
 
         def watch(words: str) -> None:
             bar.update(task, description=words)
 
-        calibration = _calibration(subject, others, uniform, watch)
+        calibration = _calibration(subject, others, uniform, watch, Path(folder))
         settings = (*uniform, *_calibrated(calibration, uniform), *named)
         bar.update(task, total=1 + len(settings))
         tracked = bar.track(settings, task_id=task)
@@ -238,14 +239,14 @@ def _others(path: Path | None, subject: Subject) -> tuple[str, ...]:
 
 
 def _calibration(
-    subject: Subject, prompts: tuple[str, ...], uniform: tuple[Uniform, ...], watch: Watch
+    subject: Subject, prompts: tuple[str, ...], uniform: tuple[Uniform, ...], watch: Watch, folder: Path
 ) -> Calibration | None:
     from sdc.analysis.calibrating import calibrate
     from sdc.analysis.subjects import BundleSubject
 
     if not prompts or not isinstance(subject, BundleSubject):
         return None
-    return calibrate(subject, prompts, uniform, lambda words: watch(f"calibrating: {words}"))
+    return calibrate(subject, prompts, uniform, lambda words: watch(f"calibrating: {words}"), folder)
 
 
 def _calibrated(calibration: Calibration | None, uniform: tuple[Uniform, ...]) -> Iterator[Setting]:

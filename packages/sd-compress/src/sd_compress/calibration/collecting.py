@@ -8,10 +8,10 @@ with a folder, on the disk) before the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -67,18 +67,24 @@ def collect_statistics(
     hessians: bool = True,
     activations: bool = True,
     folder: Path | None = None,
+    left_there: bool = False,
     progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of the weights of the default function over the same runs of the program on ``inputs``.
 
     ``hessians`` are for palettes (:class:`Calibrated`), ``activations`` for layers in int8. In ``folder``
-    what is finished is kept: the same call after an interruption goes on from there.
+    what is finished is kept: the same call after an interruption goes on from there. ``left_there``: Hessians
+    take no memory, but are read whenever they are asked for; whoever uses them keeps the folder until then.
 
     Raises:
         CalibrationError: no inputs, some that do not fit the program, values that are not finite, memory
-            for less than a block per channel, or no such device.
+            for less than a block per channel, or no such device; also from a Hessian that was left there,
+            and is not there any more.
         EngineError: the engine does not run it.
+        ValueError: ``left_there`` without a folder.
     """
+    if left_there and folder is None:
+        raise ValueError("expected a folder with left_there, got none")
     settings = settings or Collecting()
     _check(program, inputs)
     rows_of = inputs_of(program)
@@ -91,9 +97,12 @@ def collect_statistics(
     if folder is not None:
         stored = Stored(folder / fingerprint(program, inputs, rows=settings.rows).hex())
     jobs = _in_order(groups, by_group, of_inputs)
-    found = _Collection(program, inputs, settings, jobs, stored).run(progress)
+    found = _Collection(program, inputs, settings, jobs, stored, left_there).run(progress)
+    by_weight = {weight: by_group[group] for weight, group in rows_of.items() if hessians}
     return Statistics(
-        {weight: found[by_group[group]] for weight, group in rows_of.items() if hessians},
+        _Left(by_weight, stored)
+        if left_there and stored is not None
+        else {weight: found[job] for weight, job in by_weight.items()},
         {
             weight: tuple(found[of_inputs[one]] for one in group)
             for weight, group in rows_of.items()
@@ -172,6 +181,36 @@ def _hessian_jobs(groups: Sequence[Rows], settings: Collecting) -> dict[Rows, He
     }
 
 
+#: The share by which the largest batch may take more memory than it could.
+_CLOSE: Final = 1 / 256
+#: In place of a result that stays in its folder.
+_LEFT: Final = object()
+
+
+@dataclass(frozen=True)
+class _Left(Mapping[str, Hessian]):
+    """Hessians that stay where they are stored, by the names of weights."""
+
+    jobs: Mapping[str, HessianJob]
+    stored: Stored
+
+    def __getitem__(self, weight: str) -> Hessian:
+        arrays = self.stored.load(job := self.jobs[weight])
+        hessian = None if arrays is None else job.parsed(arrays)
+        if hessian is None:
+            raise CalibrationError(
+                f"expected the Hessian of {weight!r} in {self.stored.folder}, where it was left, got none or "
+                "a damaged one: calibrate again"
+            )
+        return hessian
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.jobs)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+
 @dataclass(frozen=True, slots=True)
 class _Collection:
     program: Program
@@ -179,10 +218,11 @@ class _Collection:
     settings: Collecting
     jobs: Sequence[Job[Any]]
     stored: Stored | None
+    left_there: bool
 
     def run(self, progress: Progress | None) -> dict[Job[Any], Any]:
         found = {job: kept for job in self.jobs if (kept := self._kept(job)) is not None}
-        batches = list(self._batches([job for job in self.jobs if job not in found]))
+        batches = self._batches([job for job in self.jobs if job not in found])
         total = len(batches) * len(self.inputs)
         for place, batch in enumerate(batches):
             sums = {job: job.begin() for job in batch}
@@ -194,25 +234,42 @@ class _Collection:
 
     def _kept(self, job: Job[Any]) -> Any:
         arrays = None if self.stored is None else self.stored.load(job)
-        return None if arrays is None else job.parsed(arrays)
+        return None if arrays is None else self._held(job, job.parsed(arrays))
 
-    def _batches(self, jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
-        """Neighbouring jobs whose values fit into memory together; each has at least one."""
-        shapes = self._shapes()
-        batch: list[Job[Any]] = []
+    def _held(self, job: Job[Any], result: Any) -> Any:
+        """What stays in memory of a result."""
+        return _LEFT if result is not None and self.left_there and isinstance(job, HessianJob) else result
+
+    def _batches(self, jobs: Sequence[Job[Any]]) -> list[list[Job[Any]]]:
+        """As few batches as there can be, and of those the ones that take the least memory."""
+        most = sum(self._sizes().values()) + sum(job.bytes for job in jobs)
+        fewest, low = len(self._cut(jobs, most)), 0
+        while most - low > max(1, _CLOSE * most):
+            middle = (low + most) // 2
+            low, most = (low, middle) if len(self._cut(jobs, middle)) <= fewest else (middle, most)
+        return self._cut(jobs, most)
+
+    def _cut(self, jobs: Sequence[Job[Any]], most: int) -> list[list[Job[Any]]]:
+        """Neighbouring jobs whose values, and values with sums, fit into memory; each has at least one."""
+        sizes = self._sizes()
+        batches: list[list[Job[Any]]] = []
+        asked: set[str] = set()
+        sums = 0
         for job in jobs:
-            before, after = _values(batch), _values([*batch, job])
-            size = sum(4 * math.prod(shapes[name]) for name in after)
-            if batch and after != before and size > self.settings.values:
-                yield batch
-                batch = []
-            batch.append(job)
-        if batch:
-            yield batch
+            names = {rows.value for rows in job.group}
+            now = sum(sizes[name] for name in asked | names)
+            is_full = now > self.settings.values or now + sums + job.bytes > most
+            if not batches or (is_full and not names <= asked):
+                batches.append([])
+                asked, sums = set(), 0
+            batches[-1].append(job)
+            asked, sums = asked | names, sums + job.bytes
+        return batches
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def _sizes(self) -> dict[str, int]:
+        """Bytes of each value in float32."""
         types = types_of(self.program)
-        return {name: tuple(size or 1 for size in kind.shape) for name, kind in types.items()}
+        return {name: 4 * math.prod(size or 1 for size in kind.shape) for name, kind in types.items()}
 
     def _runs(self, sums: Mapping[Job[Any], Any]) -> Iterator[int]:
         """Run on each input, add what its values are, and say how many inputs that were."""
@@ -220,24 +277,23 @@ class _Collection:
         asked = dict.fromkeys(rows.value for job in sums for rows in job.group if rows.value not in given)
         compiled = self.settings.engine.compile(returning(self.program, asked)) if asked else None
         for number, arrays in enumerate(self.inputs):
-            values = {**arrays, **({} if compiled is None else compiled.run(arrays))}
-            for job, total in sums.items():
-                for rows in job.group:
-                    value = values[rows.value]
-                    drawn = rows.rows(value, self.settings.rows, number)
-                    _check_finite(rows.value, drawn, number)
-                    job.add(total, value, drawn)
+            self._add({**arrays, **({} if compiled is None else compiled.run(arrays))}, sums, number)
             yield number + 1
+
+    def _add(self, values: Inputs, sums: Mapping[Job[Any], Any], number: int) -> None:
+        """The values of a run, which nothing keeps: there may be no room for those of two."""
+        for job, total in sums.items():
+            for rows in job.group:
+                value = values[rows.value]
+                drawn = rows.rows(value, self.settings.rows, number)
+                _check_finite(rows.value, drawn, number)
+                job.add(total, value, drawn)
 
     def _finished(self, job: Job[Any], total: Any) -> Any:
         result = job.result(total)
         if self.stored is not None:
             self.stored.save(job, job.arrays(result))
-        return result
-
-
-def _values(jobs: Iterable[Job[Any]]) -> set[str]:
-    return {rows.value for job in jobs for rows in job.group}
+        return self._held(job, result)
 
 
 def _check_finite(name: str, rows: Array, number: int) -> None:

@@ -35,6 +35,10 @@ class Job(Protocol[_Result]):
     def group(self) -> Rows:
         """What is looked at."""
 
+    @property
+    def bytes(self) -> int:
+        """What the sum takes, about."""
+
     def begin(self) -> Any:
         """Before any run."""
 
@@ -58,6 +62,11 @@ class HessianJob:
     group: Rows
     sizes: tuple[int, ...]
     device: Device | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def bytes(self) -> int:
+        """Those of the blocks."""
+        return sum(4 * size * size for size in self.sizes)
 
     def begin(self) -> Accumulator:
         """Zeros."""
@@ -97,6 +106,11 @@ class InputJob:
     """How often the value has which numbers of fp16, and some of its rows."""
 
     group: tuple[Patches]
+
+    @property
+    def bytes(self) -> int:
+        """Those of the counts and the rows."""
+        return 8 * _WORDS + 4 * _SAMPLE * self.group[0].inputs
 
     def begin(self) -> _InputSum:
         """Nothing."""
