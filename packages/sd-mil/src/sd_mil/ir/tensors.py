@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -44,27 +43,6 @@ class Tensor(Protocol):
     def pieces(self) -> Iterator[npt.NDArray[np.generic]]:
         """The same from front to back, flat, in pieces that are small beside a model."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """The place of a tensor whose elements are not at hand, as in a program that was kept without weights."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    source: str
-
-    def read(self) -> npt.NDArray[np.generic]:
-        """Refuse: there is nothing to read.
-
-        Raises:
-            LookupError: always.
-        """
-        raise LookupError(f"expected the elements of {self.source!r}, got a program without weights")
-
-    def pieces(self) -> Iterator[npt.NDArray[np.generic]]:
-        """As :meth:`read`."""
-        yield self.read()
 
 
 def elements(value: npt.NDArray[np.generic] | Tensor) -> int:
