@@ -105,7 +105,7 @@ def test_a_command_line_of_apples(sdc: Any, converted: Path, tmp_path: Path) -> 
         "generate", "--prompt", PROMPT, "-i", converted, "-o", tmp_path, "--seed", 93, *arguments, *steps
     )
     assert done.status == 0, done.err
-    assert [path.name for path in tmp_path.iterdir()] == ["a_red_circle_on_a_blue_background.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a_red_circle_on_a_blue_background-93.png"]
 
 
 def test_a_list_of_prompts_and_variations(sdc: Any, converted: Path, tmp_path: Path) -> None:

@@ -43,10 +43,11 @@ class Series:
     grid: Path | None = None
 
     def places(self) -> Iterator[tuple[Path, str, int]]:
-        """Where the picture of each text with each seed is written."""
+        """Where the picture of each text with each seed is written; in a folder no seed replaces another."""
+        has_seeds = len(self.seeds) > 1 or self.output.is_dir()
         for (place, text), seed in itertools.product(enumerate(self.texts, 1), self.seeds):
             target = of_several(named(self.output, text), place, len(self.texts))
-            yield numbered(target, seed) if len(self.seeds) > 1 else target, text, seed
+            yield numbered(target, seed) if has_seeds else target, text, seed
 
     def check(self, size: ImageSize, scale: float) -> None:
         """Refuse a grid before anything is drawn; pictures have ``scale`` times the ``size`` of the model.
@@ -97,7 +98,7 @@ class Series:
 
 
 def numbered(output: Path, seed: int) -> Path:
-    """``cat.png`` for seed 93 of several: ``cat-93.png``."""
+    """``cat.png`` for seed 93 of several, or in a folder: ``cat-93.png``."""
     return output.with_name(f"{output.stem}-{seed}{output.suffix}")
 
 

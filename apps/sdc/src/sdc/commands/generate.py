@@ -161,7 +161,7 @@ class _Generate(TakesSeveral):
     type=click.Path(path_type=Path),
     required=True,
     help="The picture to write: .png, .jpg or .webp; with several images, FILE-SEED.png each. In a folder "
-    "it is named after the prompt.",
+    "it is named after the prompt and the seed.",
 )
 @click.option(
     "--image-count", default=1, show_default=True, type=click.IntRange(min=1), help="How many to draw."
