@@ -145,7 +145,23 @@ ORACLES = {
     },
     "int8": (cto.linear_quantize_weights, cto.OpLinearQuantizerConfig()),
     "uint8": (cto.linear_quantize_weights, cto.OpLinearQuantizerConfig(mode="linear", dtype="uint8")),
+    "int8 of the tensor": (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(mode="linear", dtype="int8", granularity="per_tensor"),
+    ),
+    "uint8 around zero": (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(dtype="uint8", granularity="per_tensor"),
+    ),
     "int4": (cto.linear_quantize_weights, cto.OpLinearQuantizerConfig(dtype="int4")),
+    "int4 of blocks": (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(mode="linear", dtype="int4", granularity="per_block", block_size=16),
+    ),
+    "int8 of blocks": (
+        cto.linear_quantize_weights,
+        cto.OpLinearQuantizerConfig(granularity="per_block", block_size=16),
+    ),
     "uint4 of blocks": (
         cto.linear_quantize_weights,
         cto.OpLinearQuantizerConfig(mode="linear", dtype="uint4", granularity="per_block", block_size=16),
@@ -172,7 +188,7 @@ def test_no_worse_than_coremltools(tmp_path, packages, name):
     for weight in names:
         (decompressed,) = (one for key, one in plain.items() if key.startswith(weight))
         assert not np.array_equal(decompressed, WEIGHTS[weight]) or name == "palette of 8 bits"
-        slack = 1e-6 if "palette" in name else 1e-4  # scales are rounded before or after they divide
+        slack = 1e-6 if "palette" in name else 3e-4  # scales are rounded before or after they divide
         assert error(ours[weight], weight) <= error(decompressed, weight) * (1 + slack) + 1e-12
 
 
