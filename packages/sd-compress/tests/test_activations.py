@@ -128,6 +128,17 @@ def test_a_few_outliers_are_clipped_by_the_least_error_and_by_percentiles():
     assert affine_of(histogram(values), Activations(range="minmax")).scale == np.float16(60 / 127)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("mode", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("how", ["minmax", "percentile", "mse"])
+def test_numbers_on_one_side_of_zero_have_a_range_that_begins_there(how, mode, sign):
+    values = sign * np.linspace(5, 6, 1000)
+    affine = affine_of(histogram(values), Activations(mode, how))
+    used = 127 if mode == "symmetric" else 255
+    assert np.isclose(affine.scale, 6 / used, rtol=0.02)
+    assert np.abs(affine.applied(values) - values).max() < 0.03 + affine.scale / 2
+
+
 def test_a_constant_zero_has_the_scale_of_one():
     assert affine_of(histogram(np.zeros(4)), Activations("asymmetric")).scale == 1
 
