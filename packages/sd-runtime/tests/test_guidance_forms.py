@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sd_bundle import PortSpec
+from sd_runtime import BundleComponent, FunctionModel, LoadedModel
 from sd_runtime.conditioning.conditions import Conditions
 from sd_runtime.conditioning.guidance import (
     adaptive_projected,
@@ -15,7 +17,7 @@ from sd_runtime.conditioning.guidance import (
     perpendicular_negative,
     rescaled,
 )
-from sd_runtime.denoiser import guided_denoiser
+from sd_runtime.denoiser import guided_denoiser, predict_rows
 from sd_runtime.errors import SettingsError
 from sd_runtime.noise import draw_noise
 from sd_runtime.request import Request
@@ -157,3 +159,33 @@ def test_noise_of_a_cuda_device() -> None:
     assert abs(many.mean()) < 0.01
     assert abs(many.std() - 1) < 0.01
     assert not np.array_equal(many[:100], draw_noise((100,), 3, "torch_cuda"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_any_number_of_rows_in_calls_of_any_size(batch: int, count: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def call(sample: Any, bias: Any) -> dict[str, Any]:
+        asked.append(tuple(sample[:, 0].astype(int)))
+        return {"noise_pred": sample * 2 + bias}
+
+    component = BundleComponent.of_package(
+        "unet.mlpackage",
+        name="unet",
+        role="denoiser",
+        size=None,
+        inputs=[PortSpec("sample", (batch, 1), "float32"), PortSpec("bias", (1,), "float32")],
+        outputs=[PortSpec("noise_pred", (batch, 1), "float32")],
+        attention_implementation=None,
+        compute_unit="CPU_ONLY",
+        deployment_target="macOS13",
+    )
+    model = LoadedModel(component, FunctionModel(call))
+    rows, fixed = {"sample": np.float32(range(count))[:, None]}, {"bias": np.float32([7])}
+    found = predict_rows(model, ["noise_pred"], rows, fixed)["noise_pred"]
+    assert np.array_equal(found, rows["sample"] * 2 + 7)
+    last = count - 1
+    assert asked == [
+        tuple(min(row, last) for row in range(start, start + batch)) for start in range(0, count, batch)
+    ]
