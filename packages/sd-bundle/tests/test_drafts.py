@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sd_bundle import drafts
@@ -239,3 +240,38 @@ class TestWindows:
         with draft_folder(tmp_path / "b") as draft:
             clear_leftovers(tmp_path / "b")
             assert names(tmp_path) == sorted([".b.0123abcd.partial", draft.name])
+
+
+@pytest.mark.parametrize("make", [draft_folder, replacing])
+@pytest.mark.parametrize("place", ["create", "_lock", "locked", "exists"])
+def test_an_interrupt_before_the_block_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, place: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def made(path: Path, **_: object) -> None:
+        if path != tmp_path:
+            path.write_bytes(b"")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if place == "create":
+            for name in ("mkdir", "touch"):
+                patched.setattr(Path, name, made)
+        elif place == "exists":
+            patched.setattr(Path, place, interrupted)
+        else:
+            patched.setattr(drafts, place, interrupted)
+        with pytest.raises(KeyboardInterrupt), make(tmp_path / "b"):
+            pytest.fail("there is no draft to work on")
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_has_a_draft_s_name_already_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / ".b.00000000.partial"
+    other.mkdir()
+    monkeypatch.setattr(drafts, "sibling", lambda _: other)
+    with pytest.raises(FileExistsError), draft_folder(tmp_path / "b"):
+        pytest.fail("it is another's")
+    assert other.is_dir()

@@ -207,15 +207,21 @@ def _draft(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
     """A new draft, locked: made again if another process took it for abandoned before the lock was ours."""
     while True:
         draft = sibling(target)
-        create(draft)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(draft, wait=True))
-            except FileNotFoundError:
-                continue
-            if draft.exists():
-                yield draft
-                return
+        try:
+            create(draft)
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(locked(draft, wait=True))
+                except FileNotFoundError:
+                    continue
+                if draft.exists():
+                    yield draft
+                    return
+        except FileExistsError:  # of that name there was another's; or the block's, which removes its own
+            raise
+        except BaseException:  # an interrupt may come as soon as there is something
+            remove(draft)
+            raise
 
 
 def _stem(target: Path) -> str:
