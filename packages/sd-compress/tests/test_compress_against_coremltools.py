@@ -188,7 +188,8 @@ def test_no_worse_than_coremltools(tmp_path, packages, name):
     for weight in names:
         (decompressed,) = (one for key, one in plain.items() if key.startswith(weight))
         assert not np.array_equal(decompressed, WEIGHTS[weight]) or name == "palette of 8 bits"
-        slack = 1e-6 if "palette" in name else 3e-4  # scales are rounded before or after they divide
+        slack = 1e-6 if "palette" in name else 3e-4 if name == "int4 of blocks" else 1e-4
+        # scales are rounded before or after they divide, which the 16 steps of small blocks show most
         assert error(ours[weight], weight) <= error(decompressed, weight) * (1 + slack) + 1e-12
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -192,10 +192,12 @@ class Wanted:
         prompts = None if work.bundle is None else self.prompts(work.bundle)
         recipes = work.recipes()
         self.fitting.check(recipes, is_calibrated=prompts is not None)
+        planning = None
         if self.budget is not None:
-            self._planning(work, None).check(self.budget)
+            planning = self._planning(work)
+            planning.check(self.budget)
         if work.bundle is None or prompts is None:
-            yield Prepared(*self._planned(work, None), optimal_palette, None, None)
+            yield Prepared(*self._planned(work, planning, None), optimal_palette, None, None)
             return
         has_activations = any(True for recipe in recipes for _ in with_activations(recipe))
         has_palettes = self.budget is not None or any(map(_has_palettes, recipes))
@@ -208,7 +210,7 @@ class Wanted:
             calibration = how.run(
                 gains=self.budget is not None, hessians=has_palettes, activations=has_activations
             )
-            recipe, plans = self._planned(work, calibration)
+            recipe, plans = self._planned(work, planning, calibration)
             fitted = None
             if has_activations:
                 programs = how.programs(calibration.measured)
@@ -216,12 +218,14 @@ class Wanted:
                 recipe = fitted.recipe
             yield Prepared(recipe, plans, calibration.assign(), calibration, fitted)
 
-    def _planned(self, work: Work, calibration: Calibration | None) -> tuple[RecipeFor, tuple[Plan, ...]]:
-        if self.budget is None:
+    def _planned(
+        self, work: Work, planning: Planning | None, calibration: Calibration | None
+    ) -> tuple[RecipeFor, tuple[Plan, ...]]:
+        if self.budget is None or planning is None:
             return work.recipe, ()
-        return self._planning(work, calibration).recipe(self.budget)
+        return replace(planning, calibration=calibration).recipe(self.budget)
 
-    def _planning(self, work: Work, calibration: Calibration | None) -> Planning:
+    def _planning(self, work: Work) -> Planning:
         files = [path for path in work.model.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files or [work.model])
         measuring = None
@@ -229,7 +233,7 @@ class Wanted:
             if work.target is not None:
                 raise click.UsageError("--sensitivities: measured of the model as it is, not with --target")
             measuring = Measuring({path.name: path for path in work.packages}, self.jobs or -1)
-        return Planning(work.programs(), work.selection, calibration, size, work.tell, measuring)
+        return Planning(work.programs(), work.selection, None, size, work.tell, measuring)
 
 
 def _has_palettes(recipe: Recipe) -> bool:

@@ -242,16 +242,16 @@ class _Collection:
 
     def _batches(self, jobs: Sequence[Job[Any]]) -> list[list[Job[Any]]]:
         """As few batches as there can be, and of those the ones that take the least memory."""
-        most = sum(self._sizes().values()) + sum(job.bytes for job in jobs)
-        fewest, low = len(self._cut(jobs, most)), 0
+        sizes = self._sizes()
+        most = sum(sizes.values()) + sum(job.bytes for job in jobs)
+        fewest, low = len(self._cut(jobs, sizes, most)), 0
         while most - low > max(1, _CLOSE * most):
             middle = (low + most) // 2
-            low, most = (low, middle) if len(self._cut(jobs, middle)) <= fewest else (middle, most)
-        return self._cut(jobs, most)
+            low, most = (low, middle) if len(self._cut(jobs, sizes, middle)) <= fewest else (middle, most)
+        return self._cut(jobs, sizes, most)
 
-    def _cut(self, jobs: Sequence[Job[Any]], most: int) -> list[list[Job[Any]]]:
+    def _cut(self, jobs: Sequence[Job[Any]], sizes: Mapping[str, int], most: int) -> list[list[Job[Any]]]:
         """Neighbouring jobs whose values, and values with sums, fit into memory; each has at least one."""
-        sizes = self._sizes()
         batches: list[list[Job[Any]]] = []
         asked: set[str] = set()
         sums = 0
